@@ -1,0 +1,80 @@
+"""The training arguments of a stage: its `trainer:` block plus what the run decides for it.
+
+`trainer:` in a stage's YAML is, key for key, TRL's config class; here the run adds the few fields it owns: where to
+write, precision, DeepSpeed, device and reporting.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any, TypeVar
+
+from align.errors import UserError
+
+Arguments = TypeVar("Arguments")
+
+
+def build_arguments(
+    config_class: type[Arguments],
+    trainer: dict[str, Any],
+    *,
+    output_dir: Path,
+    precision: str,
+    deepspeed: dict[str, Any] | None,
+) -> Arguments:
+    """TRL's arguments for one stage.
+
+    Built before any model is loaded: with ZeRO-3 this is what makes `from_pretrained` partition weights as it reads.
+
+    Args:
+        config_class: `SFTConfig`, `RewardConfig`, `DPOConfig`, `KTOConfig`.
+        trainer: the stage's `trainer:` block.
+        output_dir: checkpoints go here.
+        precision: `auto` (bf16 where the device has it, else fp32), `fp32`, `bf16` or `fp16`.
+        deepspeed: the DeepSpeed JSON with "auto" values, or None.
+
+    Raises:
+        UserError: values that TRL or transformers refuse together.
+    """
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    chosen = resolve_precision(precision)
+    if deepspeed is not None:
+        deepspeed = copy.deepcopy(deepspeed)
+        zero = deepspeed.setdefault("zero_optimization", {})
+        if zero.get("stage") == 3:
+            # Without it a ZeRO-3 run has no weights to publish, only partitions.
+            zero["stage3_gather_16bit_weights_on_model_save"] = True
+    try:
+        return config_class(
+            **trainer,
+            output_dir=str(output_dir),
+            deepspeed=deepspeed,
+            report_to=[],
+            bf16=chosen == "bf16",
+            fp16=chosen == "fp16",
+            use_cpu=on_cpu,
+            ddp_backend="gloo" if on_cpu else None,
+            disable_tqdm=True,
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the trainer block is refused by {config_class.__name__}: {error}") from error
+
+
+def resolve_precision(precision: str) -> str:
+    """`precision` with `auto` resolved for the device at hand.
+
+    Raises:
+        UserError: 16-bit arithmetic on a device that lacks it.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    bf16 = cuda and torch.cuda.is_bf16_supported()
+    if precision == "auto":
+        return "bf16" if bf16 else "fp32"
+    if precision == "bf16" and cuda and not bf16:
+        raise UserError("precision=bf16 needs a GPU of the Ampere generation or newer; use precision=fp16 or fp32")
+    if precision == "fp16" and not cuda:
+        raise UserError("precision=fp16 needs a GPU; use precision=auto")
+    return precision

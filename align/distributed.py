@@ -1,0 +1,166 @@
+"""Processes: who am I, what the main one decided, who goes first, and when to stop.
+
+A run is one process, or the ranks a launcher (`deepspeed`, `torchrun`) started. Ranks are described by the
+environment variables every launcher sets: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from align.errors import UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def rank() -> int:
+    """Index of this process among all of the run's, 0 without a launcher."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Number of processes of the run, 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """True on the one process that writes artifacts, metrics and messages."""
+    return rank() == 0
+
+
+def is_launched() -> bool:
+    """True if a launcher started this process."""
+    return "WORLD_SIZE" in os.environ
+
+
+def free_port() -> int:
+    """A TCP port on the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def end_with_launcher() -> None:
+    """End this rank when its launcher is gone.
+
+    `deepspeed` killed leaves its ranks running (DeepSpeed 0.19.8), where they hold accelerators and may still publish.
+    A rank whose parent changes therefore ends itself.
+    """
+    if not is_launched():
+        return
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="launcher-watch", daemon=True).start()
+
+
+def join(*, deepspeed: bool) -> None:
+    """Join the process group: gloo on CPU, nccl on GPU.
+
+    A single process needs a group only for DeepSpeed, and then one of its own on a free port.
+
+    Raises:
+        UserError: the launcher's port is taken by somebody else.
+    """
+    import torch
+    import torch.distributed as dist
+
+    if not is_launched():
+        if not deepspeed:
+            return
+        os.environ.update(
+            RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
+        )
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        if deepspeed:
+            import deepspeed as ds
+
+            ds.init_distributed(dist_backend=backend, verbose=False)
+        elif not dist.is_initialized():
+            dist.init_process_group(backend)
+    except (dist.DistNetworkError, RuntimeError) as error:
+        if "EADDRINUSE" not in str(error) and "address already in use" not in str(error).lower():
+            raise
+        port = os.environ.get("MASTER_PORT")
+        raise UserError(
+            f"port {port}, where the ranks of this run would meet, is already taken; choose another: "
+            f"`deepspeed --master_port {free_port()} launch/run.py ...`, or launcher.master_port in a pipeline"
+        ) from error
+
+
+def leave() -> None:
+    """Leave the process group, if there is one."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def share(value: T) -> T:
+    """The main process's `value`, on every process."""
+    if world_size() == 1:
+        return value
+    import torch.distributed as dist
+
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    share(None)
+
+
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
+    """The main process runs the block before all others do: it fills a cache that they read."""
+    if not is_main():
+        barrier()
+    try:
+        yield
+    finally:
+        if is_main():
+            barrier()
+
+
+def map_batches(function: Callable[[list[T]], list[R]], items: list[T], batch_size: int) -> list[R]:
+    """`function` over `items` in batches, shared among the ranks; the results, in order, on every rank.
+
+    Every rank makes the same number of calls, the last ones on repeated items, because under ZeRO-3 a forward is a
+    collective that all ranks must enter.
+
+    Args:
+        function: takes up to `batch_size` items, returns one result an item.
+        items: the same list on every rank.
+        batch_size: items a call, per rank.
+    """
+    if not items:
+        return []
+    ranks = world_size()
+    share_size = -(-len(items) // ranks)
+    padded = items + [items[-1]] * (share_size * ranks - len(items))
+    mine = padded[rank() * share_size : (rank() + 1) * share_size]
+    results: list[R] = []
+    for start in range(0, len(mine), batch_size):
+        results += function(mine[start : start + batch_size])
+    if ranks == 1:
+        return results
+    import torch.distributed as dist
+
+    gathered: list[Any] = [None] * ranks
+    dist.all_gather_object(gathered, results)
+    return [result for part in gathered for result in part][: len(items)]
