@@ -1,0 +1,49 @@
+"""How a prompt and a completion become tokens: the one place, and it agrees with TRL's trainers token for token.
+
+Conversational rows go through the tokenizer's chat template, which ends the completion itself. Plain strings are
+tokenized together and get the EOS token (`trl` `DPOTrainer._prepare_dataset`, 1.16).
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Text = str | list[dict[str, Any]]
+
+
+def render_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Text) -> list[int]:
+    """Token ids of a prompt, up to where the completion begins."""
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+
+def render(tokenizer: "PreTrainedTokenizerBase", prompt: Text, completion: Text) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt and of its completion, the end of the completion included.
+
+    The completion begins where the tokens of the prompt alone and of both together part: not always after the prompt,
+    because a merge may reach across the border.
+    """
+    prompt_ids = render_prompt(tokenizer, prompt)
+    if isinstance(prompt, str):
+        eos = tokenizer.eos_token or ""
+        text = completion if completion.endswith(eos) else completion + eos
+        both = list(tokenizer(prompt + text)["input_ids"])
+    else:
+        both = list(tokenizer.apply_chat_template(prompt + completion, return_dict=True)["input_ids"])
+    start = 0
+    for ours, theirs in zip(prompt_ids, both, strict=False):
+        if ours != theirs:
+            break
+        start += 1
+    return both[:start], both[start:]
+
+
+def text_of(value: Text) -> str:
+    """A prompt or completion as a person reads it: messages joined by line breaks, a single one bare."""
+    if isinstance(value, str):
+        return value
+    if len(value) == 1:
+        return value[0]["content"]
+    return "\n".join(f"{message['role']}: {message['content']}" for message in value)

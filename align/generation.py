@@ -1,0 +1,149 @@
+"""Completions of a policy, for evaluation and for the sample tables of a run."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from align import distributed
+from align.data.rendering import Text, render_prompt
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a policy answered.
+
+    Attributes:
+        text: decoded, without special tokens.
+        prompt_ids, completion_ids: tokens; the completion's include the end token, if it came.
+        ended: True if the completion stopped by itself, False if it ran into `max_new_tokens`.
+    """
+
+    text: str
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    ended: bool
+
+
+def generate(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: list[Text],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> list[Completion]:
+    """One completion a prompt, in the prompts' order; ranks share the work and all get the whole list.
+
+    Args:
+        temperature: 0 is greedy decoding; 1 samples from the policy itself.
+        top_p: nucleus sampling (Holtzman et al. 2020); 1 keeps the whole distribution.
+        batch_size: prompts a forward, per rank.
+        seed: the same prompts, batches and seed give the same completions.
+    """
+    import torch
+
+    from align.models import device_of
+
+    ends = end_token_ids(model, tokenizer)
+    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    options = sampling if temperature > 0 else {"do_sample": False}
+    ids = [render_prompt(tokenizer, prompt) for prompt in prompts]
+    # Neighbours of like length waste little on padding.
+    order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+
+    def complete(batch: list[int]) -> list[Completion]:
+        width = max(len(ids[index]) for index in batch)
+        rows = [[tokenizer.pad_token_id] * (width - len(ids[index])) + ids[index] for index in batch]
+        mask = [[0] * (width - len(ids[index])) + [1] * len(ids[index]) for index in batch]
+        device = device_of(model)
+        torch.manual_seed(seed * 1_000_003 + batch[0])
+        with torch.inference_mode():
+            output = model.generate(
+                input_ids=torch.tensor(rows, device=device),
+                attention_mask=torch.tensor(mask, device=device),
+                max_new_tokens=max_new_tokens,
+                eos_token_id=ends,
+                pad_token_id=tokenizer.pad_token_id,
+                use_cache=True,
+                **options,
+            )
+        completions = []
+        for index, row in zip(batch, output[:, width:].tolist(), strict=True):
+            end = next((place for place, token in enumerate(row) if token in ends), None)
+            tokens = row if end is None else row[: end + 1]
+            text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            completions.append(Completion(text, ids[index], tokens, end is not None))
+        return completions
+
+    done = distributed.map_batches(complete, order, batch_size)
+    by_index = dict(zip(order, done, strict=True))
+    return [by_index[index] for index in range(len(prompts))]
+
+
+def end_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Tokens that end a completion: the tokenizer's EOS and those of the model's generation config."""
+    configured = model.generation_config.eos_token_id
+    extra = configured if isinstance(configured, list) else [configured]
+    return sorted({tokenizer.eos_token_id, *(token for token in extra if token is not None)})
+
+
+def token_logps(
+    model: "PreTrainedModel", pad_token_id: int, sequences: list[tuple[list[int], list[int]]]
+) -> "list[torch.Tensor]":
+    """Log-probabilities in nats of each completion token given what precedes it.
+
+    Args:
+        sequences: (prompt ids, completion ids); a prompt may be empty, its first completion token then is not scored.
+
+    Returns:
+        One float32 tensor a sequence, of the completion's length.
+    """
+    return [logps for logps, _ in token_logps_and_kl(model, None, pad_token_id, sequences)]
+
+
+def token_logps_and_kl(
+    model: "PreTrainedModel",
+    reference: "PreTrainedModel | None",
+    pad_token_id: int,
+    sequences: list[tuple[list[int], list[int]]],
+) -> "list[tuple[torch.Tensor, float]]":
+    """Log-probabilities of completion tokens, and KL(model || reference) in nats summed over their positions.
+
+    The divergence is exact over the vocabulary at each visited position. Over completions sampled from the model at
+    temperature 1 its mean is an unbiased estimate of the sequence KL, of lower variance than the log-ratio of the
+    sampled tokens (Rao-Blackwellisation), and it is never negative.
+    """
+    import torch
+
+    from align.models import device_of
+
+    device = device_of(model)
+    width = max(len(prompt) + len(completion) for prompt, completion in sequences)
+    rows = [p + c + [pad_token_id] * (width - len(p) - len(c)) for p, c in sequences]
+    mask = [[1] * (len(p) + len(c)) + [0] * (width - len(p) - len(c)) for p, c in sequences]
+    batch = {
+        "input_ids": torch.tensor(rows, device=device),
+        "attention_mask": torch.tensor(mask, device=device),
+        "use_cache": False,
+    }
+    with torch.inference_mode():
+        logps = model(**batch).logits.float().log_softmax(-1)
+        ref_logps = None if reference is None else reference(**batch).logits.float().log_softmax(-1)
+    results = []
+    for row, (prompt, completion) in enumerate(sequences):
+        first = max(len(prompt), 1)
+        last = len(prompt) + len(completion)
+        here = logps[row, first - 1 : last - 1]
+        targets = batch["input_ids"][row, first:last]
+        kl = math.nan
+        if ref_logps is not None:
+            kl = (here.exp() * (here - ref_logps[row, first - 1 : last - 1])).sum().item()
+        results.append((here.gather(-1, targets[:, None]).squeeze(-1).cpu(), kl))
+    return results
