@@ -1,4 +1,4 @@
-"""The training arguments of a stage: its `trainer:` block plus what the run decides for it.
+"""A stage's training: the arguments, and the loop that resumes and evaluates.
 
 `trainer:` in a stage's YAML is, key for key, TRL's config class; here the run adds the few fields it owns: where to
 write, precision, DeepSpeed, device and reporting.
@@ -6,9 +6,12 @@ write, precision, DeepSpeed, device and reporting.
 
 import copy
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from align.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 Arguments = TypeVar("Arguments")
 
@@ -78,3 +81,32 @@ def resolve_precision(precision: str) -> str:
     if precision == "fp16" and not cuda:
         raise UserError("precision=fp16 needs a GPU; use precision=auto")
     return precision
+
+
+def resolve_dtype(dtype: str, precision: str, *, frozen: bool) -> str:
+    """The type that weights are loaded in, torch's name.
+
+    `auto` keeps what is trained in full in fp32, so that small updates are not rounded away (mixed precision casts at
+    the matmuls), and what is only read in the type it is computed in.
+    """
+    if dtype != "auto":
+        return dtype
+    compute = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[resolve_precision(precision)]
+    return compute if frozen else "float32"
+
+
+def fit(trainer: "Trainer") -> dict[str, float]:
+    """Train from the last checkpoint of this run's own folder, or from the start; then evaluate.
+
+    Returns:
+        The mean training loss and the metrics of the held-out set, where there is one, under TRL's names.
+    """
+    from transformers.trainer_utils import get_last_checkpoint
+
+    folder = Path(trainer.args.output_dir)
+    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    metrics = {"train_loss": outcome.training_loss, "train_runtime": outcome.metrics["train_runtime"]}
+    if trainer.eval_dataset is not None:
+        metrics |= trainer.evaluate()
+    return {key: value for key, value in metrics.items() if isinstance(value, int | float)}

@@ -1,0 +1,97 @@
+"""Numbers that a model gives to a text: log-probabilities, divergence from a reference, reward."""
+
+import math
+from typing import TYPE_CHECKING
+
+from align.data.rendering import Text, render
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def token_logps(
+    model: "PreTrainedModel", pad_token_id: int, sequences: list[tuple[list[int], list[int]]]
+) -> "list[torch.Tensor]":
+    """Log-probabilities in nats of each completion token given what precedes it.
+
+    Args:
+        sequences: (prompt ids, completion ids); a prompt may be empty, its first completion token then is not scored.
+
+    Returns:
+        One float32 tensor a sequence, of the completion's length.
+    """
+    return [logps for logps, _ in token_logps_and_kl(model, None, pad_token_id, sequences)]
+
+
+def token_logps_and_kl(
+    model: "PreTrainedModel",
+    reference: "PreTrainedModel | None",
+    pad_token_id: int,
+    sequences: list[tuple[list[int], list[int]]],
+) -> "list[tuple[torch.Tensor, float]]":
+    """Log-probabilities of completion tokens, and KL(model || reference) in nats summed over their positions.
+
+    The divergence is exact over the vocabulary at each visited position. Over completions sampled from the model at
+    temperature 1 its mean is an unbiased estimate of the sequence KL, of lower variance than the log-ratio of the
+    sampled tokens (Rao-Blackwellisation), and it is never negative.
+    """
+    import torch
+
+    from align.models import device_of
+
+    device = device_of(model)
+    width = max(len(prompt) + len(completion) for prompt, completion in sequences)
+    rows = [p + c + [pad_token_id] * (width - len(p) - len(c)) for p, c in sequences]
+    mask = [[1] * (len(p) + len(c)) + [0] * (width - len(p) - len(c)) for p, c in sequences]
+    batch = {
+        "input_ids": torch.tensor(rows, device=device),
+        "attention_mask": torch.tensor(mask, device=device),
+        "use_cache": False,
+    }
+    with torch.inference_mode():
+        logps = model(**batch).logits.float().log_softmax(-1)
+        ref_logps = None if reference is None else reference(**batch).logits.float().log_softmax(-1)
+    results = []
+    for row, (prompt, completion) in enumerate(sequences):
+        first = max(len(prompt), 1)
+        last = len(prompt) + len(completion)
+        here = logps[row, first - 1 : last - 1]
+        targets = batch["input_ids"][row, first:last]
+        kl = math.nan
+        if ref_logps is not None:
+            kl = (here.exp() * (here - ref_logps[row, first - 1 : last - 1])).sum().item()
+        results.append((here.gather(-1, targets[:, None]).squeeze(-1).cpu(), kl))
+    return results
+
+
+def reward_scores(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    pairs: list[tuple[Text, Text]],
+    *,
+    max_length: int | None = None,
+) -> list[float]:
+    """Scores of (prompt, completion) pairs under a reward model, minus its `score_center` where it has one.
+
+    The score is read at the last token that is not padding, as transformers' sequence classifiers do. A text of more
+    than `max_length` tokens is cut at its end.
+    """
+    import torch
+
+    from align.models import device_of
+
+    rows = []
+    for prompt, completion in pairs:
+        prompt_ids, completion_ids = render(tokenizer, prompt, completion)
+        rows.append((prompt_ids + completion_ids)[:max_length])
+    width = max(len(row) for row in rows)
+    padded = [row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows]
+    mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
+    device = device_of(model)
+    with torch.inference_mode():
+        logits = model(
+            input_ids=torch.tensor(padded, device=device), attention_mask=torch.tensor(mask, device=device)
+        ).logits
+    center = getattr(model.config, "score_center", 0.0)
+    return [score - center for score in logits.float().squeeze(-1).tolist()]
