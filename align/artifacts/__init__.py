@@ -1,0 +1,1 @@
+"""The versioned artifact directory: the only thing that passes between stages."""

@@ -1,0 +1,84 @@
+"""Aliases: a folder of numbered entries, each created exclusively; the highest whole one is the alias.
+
+No lock is needed and none is trusted: moving an alias is creating the next entry, which only one process can.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from align.artifacts.disk import create_exclusively, make_folder
+from align.artifacts.refs import check_alias
+
+
+@dataclass(frozen=True)
+class AliasEntry:
+    """One move of an alias."""
+
+    number: int  # its place in the log, from 1
+    version: int
+    when: str  # ISO 8601, UTC
+    who: str  # user@host
+
+
+def read_log(folder: Path) -> list[AliasEntry]:
+    """The whole entries in an alias's folder, oldest first; torn ones (a crash where there are no links) are skipped."""
+    try:
+        numbers = sorted(int(name) for name in os.listdir(folder) if _is_number(name))
+    except FileNotFoundError:
+        return []
+    return [entry for number in numbers if (entry := _read_entry(folder, number))]
+
+
+def read_current(folder: Path) -> AliasEntry | None:
+    """The highest whole entry in an alias's folder."""
+    try:
+        numbers = sorted((int(name) for name in os.listdir(folder) if _is_number(name)), reverse=True)
+    except FileNotFoundError:
+        return None
+    return next((entry for number in numbers if (entry := _read_entry(folder, number))), None)
+
+
+def move(folder: Path, version: int, when: str, *, forward_only: bool = False) -> AliasEntry:
+    """Point the alias kept in `folder` at `version` and return the entry that holds.
+
+    `forward_only` leaves an alias alone that is at `version` or beyond it, so that of two runs which publish at the
+    same time the higher version wins whoever comes last.
+    """
+    check_alias(folder.name)
+    make_folder(folder)
+    while True:
+        # The highest number first, then the state: whoever moves the alias in between takes the number, and we look again.
+        taken = max((int(name) for name in os.listdir(folder) if _is_number(name)), default=0)
+        current = read_current(folder)
+        if current and (current.version == version or (forward_only and current.version > version)):
+            return current
+        entry = AliasEntry(taken + 1, version, when, _who())
+        line = json.dumps({"version": version, "when": when, "who": entry.who}, ensure_ascii=False) + "\n"
+        if create_exclusively(_entry_path(folder, entry.number), line.encode()):
+            return entry
+
+
+def _entry_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}"
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) >= 6
+
+
+def _read_entry(folder: Path, number: int) -> AliasEntry | None:
+    try:
+        text = _entry_path(folder, number).read_text("utf-8")
+        body = json.loads(text) if text.endswith("\n") else None
+    except (OSError, ValueError):
+        return None
+    if not isinstance(body, dict) or type(body.get("version")) is not int:
+        return None
+    return AliasEntry(number, body["version"], str(body.get("when", "")), str(body.get("who", "")))
+
+
+def _who() -> str:
+    user = os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
+    return f"{user}@{os.uname().nodename}"

@@ -1,0 +1,108 @@
+"""Files that survive a power cut, and disk trouble told in one sentence."""
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from align.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextlib.contextmanager
+def explain_disk_errors(doing: str, place: Path) -> Iterator[None]:
+    """Turn no space, no permission and a file in a folder's place into a UserError; other errors pass unchanged.
+
+    `doing` completes "cannot ...", `place` is where the user should look when the error names no file.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or place
+        if error.errno in _FULL:
+            raise UserError(f"cannot {doing}: no space left on the disk of {where}; free some and run again") from error
+        if error.errno in _CLOSED:
+            raise UserError(
+                f"cannot {doing}: {where} may not be written; allow it, or choose another artifact root "
+                "(artifacts.root=..., ALIGN_ARTIFACTS or --artifacts)"
+            ) from error
+        if error.errno == errno.ENOTDIR:
+            raise UserError(f"cannot {doing}: {where} is a file where a folder is needed; move it away") from error
+        raise
+
+
+def unique_name(prefix: str) -> str:
+    """`prefix` and 32 random hex digits: two processes, on whatever hosts, never choose the same."""
+    return f"{prefix}{uuid.uuid4().hex}"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Create `folder` and its missing parents, each one durable in its own parent; `mode` is the last one's."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(one, mode if one is missing[0] else 0o777)
+        if not one.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(one))
+        sync_folder(one.parent)
+
+
+def write_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Create `path` whole or not at all, replacing what was there; its folder is left for the caller to sync."""
+    temporary = path.with_name(unique_name(".writing-"))
+    try:
+        _write_new(temporary, content, mode)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def create_exclusively(path: Path, content: bytes) -> bool:
+    """Create `path` whole, durably and only if nobody else has; False if somebody has.
+
+    A hard link is what makes it both whole and exclusive; where the file system has none the file is created
+    exclusively and then filled, so a reader must be able to tell a whole one.
+    """
+    temporary = path.with_name(unique_name(".writing-"))
+    try:
+        _write_new(temporary, content, 0o444)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+                raise
+            try:
+                _write_new(path, content, 0o444)
+            except FileExistsError:
+                return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,156 @@
+"""The manifest: what a version holds, what it was made from and how."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from align.errors import UserError
+
+SCHEMA = 1
+MANIFEST_FILE = "manifest.json"
+MODEL_TYPES = ("model", "reward_model", "value_model")
+TYPES = (*MODEL_TYPES, "dataset", "comparisons", "report")
+# The record of the run, not what it made: they hold clock times and tracking settings, so the digest leaves them out
+# (their own sha256 is in `files`).
+RECORD_FILES = ("config.yaml", "metrics.jsonl")
+
+
+def canonical_json(value: Any) -> bytes:
+    """One byte string for one value, so that equal values have equal digests; NaN and infinity raise ValueError."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def json_digest(value: Any) -> str:
+    """sha256 (64 hex digits) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def json_numbers(value: Any) -> Any:
+    """`value` with NaN and infinities, which JSON has not, as strings that float() reads: "nan", "inf", "-inf"."""
+    if isinstance(value, dict):
+        return {key: json_numbers(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_numbers(one) for one in value]
+    return str(float(value)) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says about one version."""
+
+    name: str
+    version: int  # counted from 1
+    type: str  # one of TYPES
+    files: dict[str, dict]  # path inside the version -> {"sha256": hex, "size": bytes}; not manifest.json itself
+    format: str | None = None  # a dataset's: one of TRL's
+    inputs: dict[str, Any] = field(default_factory=dict)  # role -> {"ref", "digest", ...} or a list of such
+    identity: str | None = None  # the run that made it
+    config_digest: str | None = None
+    packages: dict[str, str] = field(default_factory=dict)
+    git_commit: str | None = None
+    seed: int | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    started: str | None = None  # ISO 8601, UTC
+    ended: str | None = None  # ISO 8601, UTC
+    wandb: dict[str, Any] | None = None
+    adapter: dict[str, Any] | None = None  # a LoRA artifact's: {"base": the input it belongs to, ...}
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if problem := _problem(vars(self)):
+            raise ValueError(problem)
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}:v{self.version}"
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of type, format and files: equal content has an equal digest, whenever and wherever it was made."""
+        content = {path: entry for path, entry in self.files.items() if path not in RECORD_FILES}
+        return json_digest({"type": self.type, "format": self.format, "files": content})
+
+    @property
+    def size(self) -> int:
+        """Bytes in its files."""
+        return sum(entry["size"] for entry in self.files.values())
+
+    def each_input(self) -> Iterator[tuple[str, dict]]:
+        """(role, record) of every input; a role that holds a list comes once for each of its entries."""
+        for role, record in self.inputs.items():
+            for one in record if isinstance(record, list) else [record]:
+                yield role, one
+
+    def to_json(self) -> str:
+        body = {"schema": SCHEMA, "digest": self.digest, **asdict(self)}
+        return json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str) -> "Manifest":
+        """The manifest in `text`; UserError naming `where` (its path) when it is damaged or from a newer align."""
+        try:
+            body = json.loads(text)
+        except ValueError as error:
+            raise _damaged(where, f"not JSON ({error})") from None
+        if not isinstance(body, dict):
+            raise _damaged(where, "not a JSON object")
+        schema = body.pop("schema", None)
+        if type(schema) is int and schema > SCHEMA:
+            raise UserError(f"{where} has schema {schema}, this align reads up to {SCHEMA}: use a newer align")
+        if schema != SCHEMA:
+            raise _damaged(where, f"schema is {schema!r}, expected {SCHEMA}")
+        digest = body.pop("digest", None)
+        names = {one.name for one in fields(cls)}
+        if missing := sorted(names - body.keys()):
+            raise _damaged(where, f"no field {missing[0]!r}")
+        if unknown := sorted(body.keys() - names):
+            raise _damaged(where, f"unknown field {unknown[0]!r}")
+        try:
+            manifest = cls(**body)
+        except ValueError as error:
+            raise _damaged(where, str(error)) from None
+        if digest != manifest.digest:
+            raise _damaged(where, f"digest is {digest!r} but type, format and files give {manifest.digest}")
+        return manifest
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "type"), (str,)),
+    **dict.fromkeys(("format", "identity", "config_digest", "git_commit", "started", "ended"), (str, type(None))),
+    **dict.fromkeys(("files", "inputs", "packages", "metrics", "notes"), (dict,)),
+    **dict.fromkeys(("wandb", "adapter"), (dict, type(None))),
+    "version": (int,),
+    "seed": (int, type(None)),
+}
+
+
+def _problem(body: dict) -> str | None:
+    """What is wrong with the values of a manifest's fields, or None."""
+    for name, kinds in _KINDS.items():
+        if not isinstance(body[name], kinds) or isinstance(body[name], bool):
+            return f"{name} is {body[name]!r}"
+    if body["version"] < 1:
+        return f"version is {body['version']}"
+    if body["type"] not in TYPES:
+        return f"type is {body['type']!r}, expected one of {', '.join(TYPES)}"
+    for path, entry in body["files"].items():
+        if not isinstance(entry, dict) or type(entry.get("size")) is not int or not _is_sha256(entry.get("sha256")):
+            return f"files[{path!r}] is {entry!r}"
+        if path.startswith("/") or "\\" in path or any(part in ("", ".", "..") for part in path.split("/")):
+            return f"files[{path!r}] is not a path inside the version"
+    for role, record in body["inputs"].items():
+        for one in record if isinstance(record, list) else [record]:
+            if not (isinstance(one, dict) and isinstance(one.get("ref"), str) and isinstance(one.get("digest"), str)):
+                return f"inputs[{role!r}] is {one!r}, expected an object with ref and digest"
+    return None
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def _damaged(where: str, problem: str) -> UserError:
+    return UserError(f"{where} is damaged: {problem}; make this version again, or restore the file from a copy")

@@ -1,0 +1,311 @@
+"""The store: `<root>/<name>/v0003/`, published by one rename and never changed afterwards.
+
+Nothing here takes a lock. A version number belongs to whoever renames a folder onto it first; a folder that exists
+and is not empty cannot be renamed onto, on any file system.
+"""
+
+import errno
+import os
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from align.artifacts import aliases
+from align.artifacts.digests import hash_files, walk_files
+from align.artifacts.disk import explain_disk_errors, make_folder, sync_folder, unique_name, write_durably
+from align.artifacts.manifest import MANIFEST_FILE, MODEL_TYPES, Manifest, json_numbers
+from align.artifacts.refs import LATEST, Ref, check_alias, check_name
+from align.artifacts.safety import check_file
+from align.errors import UserError
+
+_VERSION_FOLDER = re.compile(r"v(\d{4}|[1-9]\d{4,})", re.ASCII)
+_IDENTITY = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
+_STAGING = ".staging-"
+_RUNS = ".runs"
+_ALIASES = "aliases"
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One published version."""
+
+    name: str
+    number: int
+    path: Path
+    manifest: Manifest
+
+    @property
+    def ref(self) -> str:
+        """`sft:v2`, what to hand on: it never means anything else later."""
+        return f"{self.name}:v{self.number}"
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest
+
+    @property
+    def model_dir(self) -> Path:
+        """Where a model's weights and tokenizer are."""
+        return self.path / "model"
+
+    @property
+    def content_dir(self) -> Path:
+        """What a stage opens: `model_dir` for models, the version's own folder for the other types."""
+        return self.model_dir if self.manifest.type in MODEL_TYPES else self.path
+
+
+@dataclass(frozen=True)
+class Parent:
+    """One input of a version: what its manifest recorded, and the version itself where this store still has it."""
+
+    role: str
+    record: dict[str, Any]
+    version: Version | None
+
+
+class Store:
+    """Versions and aliases under one root folder, which need not exist before the first publication."""
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+
+    @classmethod
+    def open(cls, root: str | None = None) -> "Store":
+        """The store at `root`, else at $ALIGN_ARTIFACTS, else at ./artifacts."""
+        return cls(Path(root or os.environ.get("ALIGN_ARTIFACTS") or "artifacts").expanduser())
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """The names that have a version, sorted."""
+        return [name for name in _list(self.root) if name[0] != "." and self.numbers(name)]
+
+    def numbers(self, name: str) -> list[int]:
+        """The version numbers of `name`, ascending; empty for a name that does not exist."""
+        return sorted(int(found[1]) for one in _list(self.root / name) if (found := _VERSION_FOLDER.fullmatch(one)))
+
+    def versions(self, name: str) -> list[Version]:
+        """Every version of `name`, ascending; UserError if one of their manifests is damaged."""
+        return [self.version(name, number) for number in self.numbers(name)]
+
+    def version(self, name: str, number: int) -> Version:
+        """A version that exists; UserError if its manifest is missing or damaged."""
+        path = self._version_folder(name, number)
+        file = path / MANIFEST_FILE
+        try:
+            text = file.read_bytes()
+        except FileNotFoundError:
+            raise UserError(f"{file} is missing: {name}:v{number} is damaged, make this version again") from None
+        manifest = Manifest.from_json(text, str(file))
+        if manifest.ref != f"{name}:v{number}":
+            raise UserError(f"{file} belongs to {manifest.ref}: a version's folder may not be renamed; put it back")
+        return Version(name, number, path, manifest)
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """alias -> version number of `name`, sorted by alias."""
+        folder = self.root / name / _ALIASES
+        found = {alias: aliases.read_current(folder / alias) for alias in _list(folder)}
+        return {alias: entry.version for alias, entry in found.items() if entry}
+
+    def alias_log(self, name: str, alias: str) -> list[aliases.AliasEntry]:
+        """Every move of an alias, oldest first."""
+        return aliases.read_log(self.root / name / _ALIASES / check_alias(alias))
+
+    def resolve(self, ref: str | Ref, *, maker: str | None = None) -> Version:
+        """The version a ref names now; resolve once, then hand on `Version.ref`.
+
+        UserError says what there is instead and, given `maker` (a command line), how to make what is missing.
+        """
+        ref = Ref.parse(ref) if isinstance(ref, str) else ref
+        remedy = f"; make one: {maker}" if maker else ""
+        numbers = self.numbers(ref.name)
+        if not numbers:
+            names = ", ".join(self.names())
+            has = f"it has {names}" if names else "it is empty"
+            raise UserError(f"artifact {str(ref)!r} is not in the store {self.root} ({has}){remedy}")
+        number = ref.version
+        if number is None:
+            entry = aliases.read_current(self.root / ref.name / _ALIASES / ref.alias)
+            # A first publication that died just before its alias was written is whole all the same.
+            number = entry.version if entry else (numbers[-1] if ref.alias == LATEST else None)
+        if number not in numbers:
+            known = [f"{alias} (v{at})" for alias, at in self.aliases(ref.name).items()]
+            has = ", ".join([*_ranges(numbers), *known])
+            points = "" if ref.version or number is None else f" (it points at v{number}, which is gone)"
+            raise UserError(f"artifact {str(ref)!r} does not exist{points}; {ref.name} has {has}{remedy}")
+        return self.version(ref.name, number)
+
+    def find(self, identity: str) -> list[Version]:
+        """What the run with this identity has published, oldest number first within a name; a run may publish several."""
+        wanted = _check_identity(identity).encode()
+        found = []
+        for name in self.names():
+            for number in self.numbers(name):
+                # Looking for the bytes first keeps a large store cheap, and damage elsewhere out of this run's way.
+                try:
+                    text = (self._version_folder(name, number) / MANIFEST_FILE).read_bytes()
+                except OSError:
+                    continue
+                if wanted in text and (version := self.version(name, number)).manifest.identity == identity:
+                    found.append(version)
+        return found
+
+    def parents(self, version: Version) -> list[Parent]:
+        """The inputs of a version, in the manifest's order."""
+        return [Parent(role, record, self._made_from(record)) for role, record in version.manifest.each_input()]
+
+    def _made_from(self, record: dict) -> Version | None:
+        try:
+            ref = Ref.parse(record["ref"])
+        except UserError:
+            return None
+        if ref.version is None or ref.version not in self.numbers(ref.name):
+            return None
+        version = self.version(ref.name, ref.version)
+        return version if version.digest == record["digest"] else None
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def run_dir(self, identity: str) -> Path:
+        """The private folder (mode 0700) where the run with this identity keeps what it needs to resume."""
+        folder = self.root / _RUNS / _check_identity(identity)
+        with explain_disk_errors("make the run's folder", folder):
+            make_folder(folder, 0o700)
+        return folder
+
+    def stage(self, name: str) -> Path:
+        """A new hidden folder on the store's file system to fill and then `publish`."""
+        folder = self.root / check_name(name) / unique_name(_STAGING)
+        with explain_disk_errors(f"prepare a version of {name}", folder):
+            make_folder(folder)
+        return folder
+
+    def publish(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        type: str,
+        format: str | None = None,
+        inputs: dict[str, Any] | None = None,
+        identity: str | None = None,
+        config_digest: str | None = None,
+        packages: dict[str, str] | None = None,
+        git_commit: str | None = None,
+        seed: int | None = None,
+        metrics: dict[str, Any] | None = None,
+        started: str | None = None,
+        ended: str | None = None,
+        wandb: dict[str, Any] | None = None,
+        adapter: dict[str, Any] | None = None,
+        notes: dict[str, Any] | None = None,
+        alias: str | None = LATEST,
+    ) -> Version:
+        """Make the folder that `stage(name)` gave the next version of `name`, all or nothing, and point `alias` at it.
+
+        Files are hashed, made durable and read-only; the manifest comes last, then one rename. `ended` defaults to
+        now. After an error the folder is still there, unpublished. UserError for what may not be in an artifact, for
+        no space and for no permission; ValueError for arguments that no user chose.
+        """
+        if folder.parent != self.root / check_name(name) or not folder.name.startswith(_STAGING):
+            raise ValueError(f"{folder} did not come from stage({name!r})")
+        if alias is not None:
+            check_alias(alias)
+        draft = Manifest(
+            name=name,
+            version=1,
+            type=type,
+            files={},
+            format=format,
+            inputs=inputs or {},
+            identity=None if identity is None else _check_identity(identity),
+            config_digest=config_digest,
+            packages=packages or {},
+            git_commit=git_commit,
+            seed=seed,
+            metrics=json_numbers(metrics or {}),
+            started=started,
+            ended=ended or utc_now(),
+            wandb=wandb,
+            adapter=adapter,
+            notes=json_numbers(notes or {}),
+        )
+        draft.to_json()  # what JSON cannot hold is found before the hours of hashing, not after
+        with explain_disk_errors(f"publish {name} (its files stay in {folder})", folder):
+            # A manifest is left there by an attempt that died between the manifest and the rename.
+            files = [(inside, path) for inside, path in walk_files(folder) if inside != MANIFEST_FILE]
+            if not files:
+                raise ValueError(f"{folder} holds no files to publish")
+            for inside, path in files:
+                check_file(inside, path)
+            entries = hash_files(files, seal=True)
+            for here, _, _ in os.walk(folder):
+                sync_folder(Path(here))
+            version = self._take_number(folder, replace(draft, files=entries))
+        if alias is not None:
+            self.point(version, alias)
+        return version
+
+    def point(self, version: Version, alias: str = LATEST) -> None:
+        """Move an alias to a version; `latest` moves forward only. Does nothing where it is there already.
+
+        A run that finds itself published points `latest` again: the first time may have died between the two.
+        """
+        folder = self.root / version.name / _ALIASES / check_alias(alias)
+        with explain_disk_errors(f"move {version.name}:{alias} to v{version.number}", folder):
+            aliases.move(folder, version.number, utc_now(), forward_only=alias == LATEST)
+
+    def _take_number(self, folder: Path, manifest: Manifest) -> Version:
+        name = manifest.name
+        # Numbers that an alias has named are not used again, even if their versions have been removed since.
+        named = [entry.version for alias in self.aliases(name) for entry in self.alias_log(name, alias)]
+        number = max([0, *self.numbers(name), *named]) + 1
+        while True:
+            text = replace(manifest, version=number).to_json()
+            write_durably(folder / MANIFEST_FILE, text.encode(), mode=0o444)
+            sync_folder(folder)
+            path = self._version_folder(name, number)
+            try:
+                os.rename(folder, path)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
+                number += 1
+                continue
+            sync_folder(path.parent)
+            return Version(name, number, path, Manifest.from_json(text, str(path / MANIFEST_FILE)))
+
+    def _version_folder(self, name: str, number: int) -> Path:
+        return self.root / name / f"v{number:04d}"
+
+
+def utc_now() -> str:
+    """Now as a manifest writes it: ISO 8601, UTC, whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _list(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _check_identity(identity: str) -> str:
+    if not _IDENTITY.fullmatch(identity):
+        raise ValueError(f"identity {identity!r} is not 8 to 64 hex digits")
+    return identity
+
+
+def _ranges(numbers: list[int]) -> list[str]:
+    """[1, 2, 3, 7] as v1-v3, v7."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    return ["-".join(f"v{end}" for end in part) for part in parts]
