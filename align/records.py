@@ -1,0 +1,322 @@
+"""The nouns of alignment data, and the pure conversions between them.
+
+A record's `format` is TRL's word for it and `to_row()` is TRL's row: see TRL's "Dataset formats and types". Each of
+prompt, completion, chosen and rejected is either a string (TRL's *standard* kind) or a list of messages,
+`{"role": ..., "content": ...}` (its *conversational* kind); a message keeps its other keys, such as `tool_calls`.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+Message = dict[str, Any]
+Content = str | list[Message]
+
+
+class RecordError(ValueError):
+    """A row that is no record: `field` names what is wrong, `why` says how and shows the value."""
+
+    def __init__(self, field: str, why: str):
+        super().__init__(f"{field} {why}")
+        self.field = field
+        self.why = why
+
+
+class NoConversion(ValueError):
+    """There is no conversion from the format `have` to the format `need`."""
+
+    def __init__(self, have: str, need: str):
+        super().__init__(f"a {have} record does not become {need}")
+        self.have = have
+        self.need = need
+
+
+def shown(value: Any, limit: int = 60) -> str:
+    """`value` as one short line, for a message."""
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _string(value: Any, field: str) -> str:
+    if not isinstance(value, str):
+        raise RecordError(field, f"is {_kind_name(value)} ({shown(value)}), not a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise RecordError(
+            field, f"holds half a surrogate pair at character {error.start}, which no UTF-8 text can"
+        ) from None
+    return value
+
+
+def _kind_name(value: Any) -> str:
+    names = {
+        str: "a string",
+        bool: "a boolean",
+        int: "an integer",
+        float: "a float",
+        list: "a list",
+        dict: "an object",
+    }
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _blank(message: Message) -> bool:
+    return not (message.get("content") or "").strip() and not message.get("tool_calls")
+
+
+def _message(value: Any, field: str) -> Message:
+    if not isinstance(value, Mapping):
+        raise RecordError(field, f"is {_kind_name(value)} ({shown(value)}), not a message with role and content")
+    message = {key: item for key, item in value.items() if item is not None}
+    if "role" not in message:
+        raise RecordError(field, f"has no role ({shown(value)})")
+    if not _string(message["role"], f"{field}.role").strip():
+        raise RecordError(f"{field}.role", f"is empty ({shown(value)})")
+    if "content" in message:
+        _string(message["content"], f"{field}.content")
+    elif not message.get("tool_calls"):
+        raise RecordError(field, f"has no content ({shown(value)})")
+    return message
+
+
+def _content(row: Mapping[str, Any], field: str) -> Content:
+    """The field's string or messages, with some text in it."""
+    value = row.get(field)
+    if value is None:
+        fields = ", ".join(str(key) for key, item in row.items() if item is not None) or "nothing"
+        raise RecordError(field, f"is missing (the row has {shown(fields)[1:-1]})")
+    if isinstance(value, str):
+        if not value.strip():
+            raise RecordError(field, f"is empty ({shown(value)})")
+        return _string(value, field)
+    if not isinstance(value, list):
+        raise RecordError(field, f"is {_kind_name(value)} ({shown(value)}), neither a string nor a list of messages")
+    messages = [_message(item, f"{field}[{position}]") for position, item in enumerate(value)]
+    if all(_blank(message) for message in messages):
+        raise RecordError(field, f"is empty ({shown(value)})")
+    return messages
+
+
+def _completion(row: Mapping[str, Any], field: str, prompt: Content) -> Content:
+    """What answers `prompt`: of the same kind, and its last message says something as an assistant would."""
+    value = _content(row, field)
+    if kind_of(value) != kind_of(prompt):
+        names = {"standard": "a string", "conversational": "a list of messages"}
+        raise RecordError(
+            field, f"is {names[kind_of(value)]} where prompt is {names[kind_of(prompt)]} ({shown(value)})"
+        )
+    if isinstance(value, list):
+        if value[-1]["role"] in ("user", "system"):
+            raise RecordError(field, f"ends with a message of role {value[-1]['role']} ({shown(value[-1])})")
+        if _blank(value[-1]):
+            raise RecordError(field, f"is empty: its last message says nothing ({shown(value[-1])})")
+    return value
+
+
+def _label(row: Mapping[str, Any]) -> bool:
+    value = row.get("label")
+    if value is None:
+        raise RecordError("label", "is missing")
+    if (label := as_label(value)) is None:
+        raise RecordError("label", f"is {_kind_name(value)} ({shown(value)}), not true or false")
+    return label
+
+
+def _margin(row: Mapping[str, Any]) -> float | None:
+    value = row.get("margin")
+    if value is None or value == "":
+        return None
+    try:
+        margin = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        margin = math.nan
+    if not math.isfinite(margin):
+        raise RecordError("margin", f"is {shown(value)}, not a finite number")
+    return margin
+
+
+def as_label(value: Any) -> bool | None:
+    """True or false for what data files write for it (true, 1, "true", "1", ...); None for anything else."""
+    if isinstance(value, (bool, int)):
+        return {0: False, 1: True}.get(value)
+    if isinstance(value, str):
+        return {"true": True, "1": True, "false": False, "0": False}.get(value.strip().lower())
+    return None
+
+
+def kind_of(content: Content) -> str:
+    """TRL's word for the kind of a prompt or a completion: `standard` or `conversational`."""
+    return "standard" if isinstance(content, str) else "conversational"
+
+
+@dataclass(frozen=True)
+class Text:
+    """Plain text, or one whole conversation, to be modelled as it is."""
+
+    format: ClassVar[str] = "language_modeling"
+    content: Content
+
+    def to_row(self) -> dict[str, Any]:
+        return {"text" if isinstance(self.content, str) else "messages": self.content}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """`text` (a string) or `messages` (a list). Raises RecordError."""
+        field = "messages" if row.get("text") is None and row.get("messages") is not None else "text"
+        content = _content(row, field)
+        if kind_of(content) != ("standard" if field == "text" else "conversational"):
+            raise RecordError(field, f"is {_kind_name(row[field])} ({shown(row[field])})")
+        return cls(content)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Something to be answered."""
+
+    format: ClassVar[str] = "prompt_only"
+    prompt: Content
+
+    def to_row(self) -> dict[str, Any]:
+        return {"prompt": self.prompt}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Raises RecordError."""
+        return cls(_content(row, "prompt"))
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A prompt and an answer worth imitating."""
+
+    format: ClassVar[str] = "prompt_completion"
+    prompt: Content
+    completion: Content
+
+    def to_row(self) -> dict[str, Any]:
+        return {"prompt": self.prompt, "completion": self.completion}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Raises RecordError."""
+        prompt = _content(row, "prompt")
+        return cls(prompt, _completion(row, "completion", prompt))
+
+
+@dataclass(frozen=True)
+class Preference:
+    """A prompt, the answer that was preferred and the one that was not; `margin` is by how much, where it is known."""
+
+    format: ClassVar[str] = "preference"
+    prompt: Content
+    chosen: Content
+    rejected: Content
+    margin: float | None = None
+
+    def to_row(self) -> dict[str, Any]:
+        row = {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
+        return row if self.margin is None else {**row, "margin": self.margin}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Raises RecordError, also where both sides are the same."""
+        prompt = _content(row, "prompt")
+        chosen, rejected = (_completion(row, side, prompt) for side in ("chosen", "rejected"))
+        if chosen == rejected:
+            raise RecordError("rejected", f"is the same as chosen ({shown(rejected)})")
+        return cls(prompt, chosen, rejected, _margin(row))
+
+
+@dataclass(frozen=True)
+class UnpairedPreference:
+    """A prompt, an answer, and whether the answer is a good one."""
+
+    format: ClassVar[str] = "unpaired_preference"
+    prompt: Content
+    completion: Content
+    label: bool
+
+    def to_row(self) -> dict[str, Any]:
+        return {"prompt": self.prompt, "completion": self.completion, "label": self.label}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Raises RecordError."""
+        prompt = _content(row, "prompt")
+        return cls(prompt, _completion(row, "completion", prompt), _label(row))
+
+
+Record = Text | Prompt | Demonstration | Preference | UnpairedPreference
+
+FORMATS: dict[str, type[Record]] = {
+    record.format: record for record in (Text, Demonstration, Preference, UnpairedPreference, Prompt)
+}
+"""TRL's name of a format -> its record."""
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "language_modeling": ("text",),
+    "prompt_completion": ("prompt", "completion"),
+    "preference": ("prompt", "chosen", "rejected"),
+    "unpaired_preference": ("prompt", "completion", "label"),
+    "prompt_only": ("prompt",),
+}
+"""TRL's name of a format -> the fields a row of it must have (language_modeling: or `messages`)."""
+
+
+def _to_text(record: Demonstration) -> list[Text]:
+    if not isinstance(record.prompt, str):
+        raise RecordError(
+            "prompt", "is a list of messages: prompt_completion becomes language_modeling only for strings"
+        )
+    return [Text(record.prompt + record.completion)]
+
+
+_CONVERSIONS: dict[tuple[str, str], Callable[[Any], list[Record]]] = {
+    ("preference", "prompt_completion"): lambda record: [Demonstration(record.prompt, record.chosen)],
+    ("preference", "unpaired_preference"): lambda record: [
+        UnpairedPreference(record.prompt, record.chosen, True),
+        UnpairedPreference(record.prompt, record.rejected, False),
+    ],
+    ("preference", "prompt_only"): lambda record: [Prompt(record.prompt)],
+    ("unpaired_preference", "prompt_only"): lambda record: [Prompt(record.prompt)],
+    ("prompt_completion", "prompt_only"): lambda record: [Prompt(record.prompt)],
+    ("prompt_completion", "language_modeling"): _to_text,
+}
+
+
+def converts(have: str, need: str) -> bool:
+    """Whether records of the format `have` can be made into the format `need`."""
+    return have == need or (have, need) in _CONVERSIONS
+
+
+def convert(record: Record, format: str) -> list[Record]:
+    """`record` in another format; a preference gives two unpaired records. Raises NoConversion, RecordError."""
+    if not converts(record.format, format):
+        raise NoConversion(record.format, format)
+    return [record] if record.format == format else _CONVERSIONS[record.format, format](record)
+
+
+def kind(record: Record) -> str:
+    """`standard` or `conversational`."""
+    return kind_of(record.content if isinstance(record, Text) else record.prompt)
+
+
+def prompt_key(record: Record) -> str:
+    """What makes two records' prompts the same: roles and words, not white space.
+
+    A string and a single user message of the same words have one key, so the splits of different formats agree.
+    For a text it is the whole text; for a conversation, what comes before its last assistant message.
+    """
+    content = record.content if isinstance(record, Text) else record.prompt
+    if isinstance(content, str):
+        return " ".join(content.split())
+    if isinstance(record, Text):
+        last = max((i for i, message in enumerate(content) if message["role"] == "assistant"), default=0)
+        content = content[:last] or content
+    turns = [(message["role"], " ".join((message.get("content") or "").split())) for message in content]
+    if len(turns) == 1 and turns[0][0] == "user":
+        return turns[0][1]
+    return json.dumps(turns, ensure_ascii=False)
