@@ -1,0 +1,194 @@
+"""What a stage's config holds: one dataclass a block of conf/, a comment a field.
+
+The annotations are the checks: an unknown key or a value of another kind is refused by name (align/config/__init__.py).
+`choice` narrows a string to a few words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+FORMATS = ("language_modeling", "prompt_completion", "preference", "unpaired_preference", "prompt_only")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the config must know of a stage: whose fields its `trainer:` block has, which dataset formats it reads."""
+
+    trainer_config: str | None  # the class in trl, None where nothing is trained
+    formats: tuple[str, ...]  # the first is the one `inputs.dataset` replaces
+
+
+STAGES = {
+    "pretrain": Stage("SFTConfig", ("language_modeling",)),
+    "sft": Stage("SFTConfig", ("prompt_completion",)),
+    "reward": Stage("RewardConfig", ("preference", "prompt_completion")),
+    "dpo": Stage("DPOConfig", ("preference",)),
+    "kto": Stage("KTOConfig", ("unpaired_preference",)),
+    "evaluate": Stage(None, ("preference", "prompt_only", "language_modeling")),
+}
+
+
+def choice(*words: str) -> Any:
+    """A string field that takes one of `words`; the first is its default."""
+    return field(default=words[0], metadata={"choices": words})
+
+
+@dataclass
+class InputsConfig:
+    """Refs (`sft:v2`, `sft:latest`), `hf:org/model@revision` or paths; null is none."""
+
+    policy: str | list[str] | None = None  # the model trained, or judged; `evaluate` also takes a list
+    ref_model: str | None = None  # the model KL is measured from; null is the policy as it came in
+    reward_model: str | None = None
+    baseline: str | None = None  # whom `evaluate` compares the policy with
+    dataset: str | None = None  # a dataset artifact, in place of data.<the stage's format>
+
+
+@dataclass
+class TokenizerConfig:
+    """The byte-level BPE that `pretrain` trains on its corpus for a model from scratch."""
+
+    vocab_size: int = 2048  # tokens, the 256 bytes and the special ones included
+    # role -> token; eos_token ends a text and an assistant's turn, roles without `_token` are for the chat template
+    special_tokens: dict[str, str] = field(default_factory=lambda: {"pad_token": "<|pad|>", "eos_token": "<|end|>"})
+
+
+@dataclass
+class NewModelConfig:
+    """A model from scratch."""
+
+    architecture: dict[str, Any]  # `model_type` and the other fields of that model's transformers config
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+
+
+@dataclass
+class ModelConfig:
+    source: str | None = None  # sets inputs.policy where none is given: `hf:org/model@revision`, a path or a ref
+    dtype: str = choice("auto", "float32", "bfloat16", "float16")  # weights as loaded; auto: float32 to train them all
+    attn_implementation: str | None = None  # transformers' word: eager, sdpa, flash_attention_2, ...; null is its choice
+    trust_remote_code: bool = False  # run Python that came with the model
+    chat_template: str | None = None  # a .jinja file for a tokenizer that has no template
+    pad_token: str | None = None  # a token of its vocabulary for a tokenizer that names none
+    new: NewModelConfig | None = None  # what `pretrain` makes where there is no policy to start from
+
+
+@dataclass
+class DatasetConfig:
+    """Where the records of one format are."""
+
+    source: str | None = None  # null: train/eval are files; a folder: file names in it; `hf:org/name@revision`: splits
+    config: str | None = None  # the hub's config name
+    train: str | None = None
+    eval: str | None = None  # null: held out of train, by prompt
+    layout: str = "trl"  # how a row becomes a record; a name in align/data/formats.py
+    columns: dict[str, str] = field(default_factory=dict)  # our field -> their column
+    eval_fraction: float = 0.05  # share of the prompts held out where eval is null
+    max_rows: int | None = None  # cap on the train rows; null is all
+
+
+@dataclass
+class DataConfig:
+    language_modeling: DatasetConfig = field(default_factory=DatasetConfig)
+    prompt_completion: DatasetConfig = field(default_factory=DatasetConfig)
+    preference: DatasetConfig = field(default_factory=DatasetConfig)
+    unpaired_preference: DatasetConfig = field(default_factory=DatasetConfig)
+    prompt_only: DatasetConfig = field(default_factory=DatasetConfig)
+    on_bad_rows: str = choice("refuse", "skip")  # skip: malformed rows are counted and listed, the rest is used
+    overlong: str = choice("refuse", "drop", "truncate")  # records longer than trainer.max_length
+
+
+@dataclass
+class AdapterConfig:
+    """peft.LoraConfig's field names, beside `kind` and `merge`."""
+
+    kind: str = choice("none", "lora", "qlora")  # qlora: the frozen base in 4 bits (nf4, double quantization)
+    r: int = 16  # rank
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+    bias: str = choice("none", "all", "lora_only")
+    use_rslora: bool = False
+    use_dora: bool = False
+    modules_to_save: list[str] | None = None  # trained in full beside the adapter; a reward head always is
+    merge: bool = False  # publish the merged model in place of the adapter
+
+
+@dataclass
+class DeepSpeedConfig:
+    config: dict[str, Any] | None = None  # DeepSpeed's JSON; transformers fills in "auto"; null is plain torch
+    nvme_path: str | None = None  # the folder zero3_nvme swaps to; put it on a local disk
+
+
+@dataclass
+class TrackingConfig:
+    """W&B; metrics.jsonl is written in any case."""
+
+    wandb: str = choice("disabled", "online", "offline")
+    project: str = "align"
+    entity: str | None = None
+    group: str | None = None  # a pipeline run sets its own
+    tags: list[str] = field(default_factory=list)
+    sample_prompts: int = 8  # rows of the table of sample completions; 0 is no table
+    sample_every: int = 0  # optimizer steps between two tables; 0 is one, at the end
+
+
+@dataclass
+class LauncherConfig:
+    """How a pipeline, or a sweep, starts each stage's process."""
+
+    kind: str = choice("local", "deepspeed")
+    num_accelerators: int | None = None  # processes a node; null is every device there is
+    num_nodes: int | None = None
+    hostfile: str | None = None
+    master_port: int | None = None  # null is a free one
+    env: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class ArtifactsConfig:
+    root: str | None = None  # null: $ALIGN_ARTIFACTS, else ./artifacts
+
+
+@dataclass
+class RewardBlock:
+    """Read by stage reward."""
+
+    center: str = choice("none", "demonstrations")  # shift scores to mean 0 on data.prompt_completion's completions
+
+
+@dataclass
+class EvaluateBlock:
+    """Read by stage evaluate."""
+
+    judge: str | None = None  # judge(prompt, completion) -> float: `file.py:function` or `package.module:function`
+    max_prompts: int | None = 256  # prompts answered; null is all
+    max_rows: int | None = 1024  # rows scored of each other dataset; null is all
+    max_new_tokens: int = 256  # tokens a completion
+    temperature: float = 0.0  # 0 is greedy
+    top_p: float = 1.0
+    batch_size: int = 32  # prompts, or rows, a forward pass
+    samples: int = 16  # completions shown in the report
+    bootstrap: int = 2000  # resamples behind a 95% interval
+    seed: int = 0
+
+
+@dataclass
+class Config:
+    """One stage's whole config. `trainer` is a plain dict: the stage calls trl.<its config class>(**trainer)."""
+
+    stage: str
+    name: str  # of the artifact this run publishes
+    precision: str = choice("auto", "fp32", "bf16", "fp16")  # auto: bf16 where the device has it, else fp32
+    inputs: InputsConfig = field(default_factory=InputsConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    deepspeed: DeepSpeedConfig = field(default_factory=DeepSpeedConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    artifacts: ArtifactsConfig = field(default_factory=ArtifactsConfig)
+    reward: RewardBlock = field(default_factory=RewardBlock)
+    evaluate: EvaluateBlock = field(default_factory=EvaluateBlock)
