@@ -23,7 +23,7 @@ class AliasEntry:
 
 
 def read_log(folder: Path) -> list[AliasEntry]:
-    """The whole entries in an alias's folder, oldest first; torn ones (a crash where there are no links) are skipped."""
+    """The whole entries in an alias's folder, oldest first; torn ones (a crash without hard links) are skipped."""
     try:
         numbers = sorted(int(name) for name in os.listdir(folder) if _is_number(name))
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def move(folder: Path, version: int, when: str, *, forward_only: bool = False) -
     check_alias(folder.name)
     make_folder(folder)
     while True:
-        # The highest number first, then the state: whoever moves the alias in between takes the number, and we look again.
+        # The highest number first, then the state: who moves the alias in between takes the number, and we look again.
         taken = max((int(name) for name in os.listdir(folder) if _is_number(name)), default=0)
         current = read_current(folder)
         if current and (current.version == version or (forward_only and current.version > version)):

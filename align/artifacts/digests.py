@@ -12,7 +12,7 @@ from align.errors import UserError
 
 
 def walk_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(path inside `folder` with "/", path) of every entry that is no real folder, sorted; symlinks are not followed."""
+    """(path inside `folder` with "/", path) of every entry that is no real folder, sorted; follows no symlink."""
     for here, folders, files in os.walk(folder, onerror=_raise):
         folders.sort()
         links = [name for name in folders if os.path.islink(os.path.join(here, name))]

@@ -24,7 +24,9 @@ def explain_disk_errors(doing: str, place: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename or place
         if error.errno in _FULL:
-            raise UserError(f"cannot {doing}: no space left on the disk of {where}; free some and run again") from error
+            raise UserError(
+                f"cannot {doing}: no space left on the disk of {where}; free some and run again"
+            ) from error
         if error.errno in _CLOSED:
             raise UserError(
                 f"cannot {doing}: {where} may not be written; allow it, or choose another artifact root "

@@ -1,6 +1,5 @@
 """What a stage is given: an artifact, a Hugging Face repository or a path, each pinned to exact content."""
 
-import errno
 import os
 import re
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ _ALLOW = {
 }
 # Second copies of the weights in other layouts (onnx/, original/, consolidated.safetensors).
 _IGNORE = {"model": ["*/*.safetensors", "*/*.json", "*/*.txt", "*/*.model", "consolidated*"], "dataset": []}
-_HUB = re.compile(r"hf:([A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?)(?:@([A-Za-z0-9][A-Za-z0-9._/-]*))?")
+_HUB = re.compile(
+    r"hf:([A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?)(?:@([A-Za-z0-9][A-Za-z0-9._/-]*))?"
+)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -86,7 +87,7 @@ def _from_path(text: str) -> Input:
             f"input {text!r} does not exist (looked in {Path.cwd()}): correct the path, or name an artifact "
             "(sft:latest) or a Hugging Face repository (hf:org/name)"
         )
-    return Input(text, "path", text, path.resolve(), None, path_digest(path), None, None)
+    return Input(text, "path", text, path.absolute(), None, path_digest(path), None, None)
 
 
 def _from_hub(text: str, repo_type: str) -> Input:
@@ -114,8 +115,6 @@ def _from_hub(text: str, repo_type: str) -> Input:
             f"{text}: no such {repo_type} repository, or a private one; check the name, or log in with `hf auth login`"
         ) from None
     except (errors.HTTPError, OSError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EIO:
-            raise
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{text} is not in the local cache and could not be downloaded ({why}): connect to the Hugging Face Hub "

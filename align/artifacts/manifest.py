@@ -69,7 +69,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) of type, format and files: equal content has an equal digest, whenever and wherever it was made."""
+        """sha256 (hex) of type, format and files: equal content has an equal digest, whenever it was made."""
         content = {path: entry for path, entry in self.files.items() if path not in RECORD_FILES}
         return json_digest({"type": self.type, "format": self.format, "files": content})
 

@@ -1,23 +1,18 @@
-"""The store: `<root>/<name>/v0003/`, published by one rename and never changed afterwards.
+"""The store: `<root>/<name>/v0003/`, published by one rename and never changed afterwards."""
 
-Nothing here takes a lock. A version number belongs to whoever renames a folder onto it first; a folder that exists
-and is not empty cannot be renamed onto, on any file system.
-"""
-
-import errno
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from align.artifacts import aliases
-from align.artifacts.digests import hash_files, walk_files
-from align.artifacts.disk import explain_disk_errors, make_folder, sync_folder, unique_name, write_durably
-from align.artifacts.manifest import MANIFEST_FILE, MODEL_TYPES, Manifest, json_numbers
+from align.artifacts.disk import explain_disk_errors, make_folder, unique_name
+from align.artifacts.manifest import MANIFEST_FILE, Manifest, json_numbers
+from align.artifacts.publishing import rename_onto, seal
 from align.artifacts.refs import LATEST, Ref, check_alias, check_name
-from align.artifacts.safety import check_file
+from align.artifacts.version import Parent, Version
 from align.errors import UserError
 
 _VERSION_FOLDER = re.compile(r"v(\d{4}|[1-9]\d{4,})", re.ASCII)
@@ -25,45 +20,6 @@ _IDENTITY = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
 _STAGING = ".staging-"
 _RUNS = ".runs"
 _ALIASES = "aliases"
-_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
-
-
-@dataclass(frozen=True)
-class Version:
-    """One published version."""
-
-    name: str
-    number: int
-    path: Path
-    manifest: Manifest
-
-    @property
-    def ref(self) -> str:
-        """`sft:v2`, what to hand on: it never means anything else later."""
-        return f"{self.name}:v{self.number}"
-
-    @property
-    def digest(self) -> str:
-        return self.manifest.digest
-
-    @property
-    def model_dir(self) -> Path:
-        """Where a model's weights and tokenizer are."""
-        return self.path / "model"
-
-    @property
-    def content_dir(self) -> Path:
-        """What a stage opens: `model_dir` for models, the version's own folder for the other types."""
-        return self.model_dir if self.manifest.type in MODEL_TYPES else self.path
-
-
-@dataclass(frozen=True)
-class Parent:
-    """One input of a version: what its manifest recorded, and the version itself where this store still has it."""
-
-    role: str
-    record: dict[str, Any]
-    version: Version | None
 
 
 class Store:
@@ -139,7 +95,7 @@ class Store:
         return self.version(ref.name, number)
 
     def find(self, identity: str) -> list[Version]:
-        """What the run with this identity has published, oldest number first within a name; a run may publish several."""
+        """What the run with this identity has published (it may be several), by name and number."""
         wanted = _check_identity(identity).encode()
         found = []
         for name in self.names():
@@ -206,9 +162,10 @@ class Store:
     ) -> Version:
         """Make the folder that `stage(name)` gave the next version of `name`, all or nothing, and point `alias` at it.
 
-        Files are hashed, made durable and read-only; the manifest comes last, then one rename. `ended` defaults to
-        now. After an error the folder is still there, unpublished. UserError for what may not be in an artifact, for
-        no space and for no permission; ValueError for arguments that no user chose.
+        Files are hashed, made durable and read-only; the manifest comes last, then one rename. `inputs` maps a role to
+        what `Input.to_manifest()` gives, or to a list of such; `ended` defaults to now. After an error the folder is
+        still there, unpublished. UserError for what may not be in an artifact, for no space and for no permission;
+        ValueError for arguments that no user chose.
         """
         if folder.parent != self.root / check_name(name) or not folder.name.startswith(_STAGING):
             raise ValueError(f"{folder} did not come from stage({name!r})")
@@ -235,16 +192,13 @@ class Store:
         )
         draft.to_json()  # what JSON cannot hold is found before the hours of hashing, not after
         with explain_disk_errors(f"publish {name} (its files stay in {folder})", folder):
-            # A manifest is left there by an attempt that died between the manifest and the rename.
-            files = [(inside, path) for inside, path in walk_files(folder) if inside != MANIFEST_FILE]
-            if not files:
-                raise ValueError(f"{folder} holds no files to publish")
-            for inside, path in files:
-                check_file(inside, path)
-            entries = hash_files(files, seal=True)
-            for here, _, _ in os.walk(folder):
-                sync_folder(Path(here))
-            version = self._take_number(folder, replace(draft, files=entries))
+            sealed = replace(draft, files=seal(folder))
+            # Numbers that an alias has named are not used again, even if their versions have been removed since.
+            named = [entry.version for known in self.aliases(name) for entry in self.alias_log(name, known)]
+            number = max([0, *self.numbers(name), *named]) + 1
+            while not (manifest := rename_onto(folder, self._version_folder(name, number), sealed, number)):
+                number += 1
+        version = Version(name, number, self._version_folder(name, number), manifest)
         if alias is not None:
             self.point(version, alias)
         return version
@@ -257,26 +211,6 @@ class Store:
         folder = self.root / version.name / _ALIASES / check_alias(alias)
         with explain_disk_errors(f"move {version.name}:{alias} to v{version.number}", folder):
             aliases.move(folder, version.number, utc_now(), forward_only=alias == LATEST)
-
-    def _take_number(self, folder: Path, manifest: Manifest) -> Version:
-        name = manifest.name
-        # Numbers that an alias has named are not used again, even if their versions have been removed since.
-        named = [entry.version for alias in self.aliases(name) for entry in self.alias_log(name, alias)]
-        number = max([0, *self.numbers(name), *named]) + 1
-        while True:
-            text = replace(manifest, version=number).to_json()
-            write_durably(folder / MANIFEST_FILE, text.encode(), mode=0o444)
-            sync_folder(folder)
-            path = self._version_folder(name, number)
-            try:
-                os.rename(folder, path)
-            except OSError as error:
-                if error.errno not in _TAKEN:
-                    raise
-                number += 1
-                continue
-            sync_folder(path.parent)
-            return Version(name, number, path, Manifest.from_json(text, str(path / MANIFEST_FILE)))
 
     def _version_folder(self, name: str, number: int) -> Path:
         return self.root / name / f"v{number:04d}"
