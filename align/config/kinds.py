@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 UNFIT = object()
@@ -37,7 +37,7 @@ def nearest(name: str, names: Iterable[str], path: str = "") -> str:
     return f"; did you mean {path}{near[0]}?" if near else ""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(annotation: str) -> ast.expr:
     return ast.parse(annotation, mode="eval").body
 

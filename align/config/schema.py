@@ -1,6 +1,6 @@
 """What a stage's config holds: one dataclass a block of conf/, a comment a field.
 
-The annotations are the checks: an unknown key or a value of another kind is refused by name (align/config/__init__.py).
+The annotations are the checks: an unknown key or a value of another kind is refused by name (align/config/build.py).
 `choice` narrows a string to a few words.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+
+from align.config.paths import local_path
 
 FORMATS = ("language_modeling", "prompt_completion", "preference", "unpaired_preference", "prompt_only")
 
@@ -67,11 +69,26 @@ class NewModelConfig:
 class ModelConfig:
     source: str | None = None  # sets inputs.policy where none is given: `hf:org/model@revision`, a path or a ref
     dtype: str = choice("auto", "float32", "bfloat16", "float16")  # weights as loaded; auto: float32 to train them all
-    attn_implementation: str | None = None  # transformers' word: eager, sdpa, flash_attention_2, ...; null is its choice
+    attn_implementation: str | None = (
+        None  # transformers' word: eager, sdpa, flash_attention_2, ...; null is its choice
+    )
     trust_remote_code: bool = False  # run Python that came with the model
     chat_template: str | None = None  # a .jinja file for a tokenizer that has no template
     pad_token: str | None = None  # a token of its vocabulary for a tokenizer that names none
     new: NewModelConfig | None = None  # what `pretrain` makes where there is no policy to start from
+
+    def tokenizer_options(self) -> dict[str, Any]:
+        """Keyword arguments of align.models.load_tokenizer; the chat template as text."""
+        template = local_path(self.chat_template).read_text(encoding="utf-8") if self.chat_template else None
+        return {
+            "chat_template": template,
+            "pad_token": self.pad_token,
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+    def load_options(self) -> dict[str, Any]:
+        """Keyword arguments of align.models.load_policy and its like."""
+        return {"attn_implementation": self.attn_implementation, "trust_remote_code": self.trust_remote_code}
 
 
 @dataclass
@@ -165,6 +182,7 @@ class EvaluateBlock:
     judge: str | None = None  # judge(prompt, completion) -> float: `file.py:function` or `package.module:function`
     max_prompts: int | None = 256  # prompts answered; null is all
     max_rows: int | None = 1024  # rows scored of each other dataset; null is all
+    max_length: int = 1024  # tokens a row of perplexity, for a model that names no context of its own
     max_new_tokens: int = 256  # tokens a completion
     temperature: float = 0.0  # 0 is greedy
     top_p: float = 1.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,9 @@ def check_trainer(stage: str, class_name: str | None, block: dict[str, Any]) -> 
             raise UserError(f"trainer.{key} is not yours to set: {OWNED[key]}")
         if key not in fields:
             near = nearest(key, sorted(fields.keys() - OWNED.keys()), "trainer.")
-            raise UserError(f"stage {stage} has no key trainer.{key}{near or f'; its keys are those of trl.{class_name}'}")
+            raise UserError(
+                f"stage {stage} has no key trainer.{key}{near or f'; its keys are those of trl.{class_name}'}"
+            )
         checked[key] = _check(class_name, fields[key], value)
     return checked
 
@@ -110,7 +112,7 @@ def _check(class_name: str, known: TrainerField, value: Any) -> Any:
     return fitted
 
 
-@lru_cache(maxsize=None)
+@cache
 def trainer_fields(class_name: str) -> dict[str, TrainerField]:
     """The fields of `trl.<class_name>` with those it inherits, by name; nothing is imported."""
     source = _package("trl") / "trainer" / f"{class_name.removesuffix('Config').lower()}_config.py"
@@ -131,7 +133,7 @@ def _package(name: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -184,19 +186,27 @@ def _enum_words(path: Path, annotation: ast.expr) -> tuple[str, ...]:
         if isinstance(node, ast.Name) and node.id[0].isupper() and node.id not in ("Any", "Literal"):
             home = _home(path, node.id)
             lines = _class_in(home, node.id).body if home else []
-            values = [line.value.value for line in lines
-                      if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant)]
+            values = [
+                line.value.value
+                for line in lines
+                if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant)
+            ]
             return tuple(value for value in values if isinstance(value, str))
     return ()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compared(class_name: str, field_name: str) -> tuple[str, ...]:
     """The words the trainer compares `loss_type` with: DPO's losses are listed nowhere else."""
     if field_name != "loss_type":
         return ()
     trainer = _package("trl") / "trainer" / f"{class_name.removesuffix('Config').lower()}_trainer.py"
-    found = [node.comparators[0].value for node in ast.walk(_tree(trainer))
-             if isinstance(node, ast.Compare) and ast.unparse(node.left) == field_name
-             and isinstance(node.ops[0], ast.Eq) and isinstance(node.comparators[0], ast.Constant)]
+    found = [
+        node.comparators[0].value
+        for node in ast.walk(_tree(trainer))
+        if isinstance(node, ast.Compare)
+        and ast.unparse(node.left) == field_name
+        and isinstance(node.ops[0], ast.Eq)
+        and isinstance(node.comparators[0], ast.Constant)
+    ]
     return tuple(dict.fromkeys(found))
