@@ -48,9 +48,12 @@ class _PrintVersion(argparse.Action):
         super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        print(f"align {version('align')}")
+        try:
+            print(f"align {version('align')}")
+        except PackageNotFoundError:
+            print("align from a source tree that is not installed")
         parser.exit()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from align.artifacts import aliases
+from align.artifacts.aliases import AliasEntry
 from align.artifacts.disk import explain_disk_errors, make_folder, unique_name
 from align.artifacts.manifest import MANIFEST_FILE, Manifest, json_numbers
 from align.artifacts.publishing import rename_onto, seal
@@ -66,7 +67,7 @@ class Store:
         found = {alias: aliases.read_current(folder / alias) for alias in _list(folder)}
         return {alias: entry.version for alias, entry in found.items() if entry}
 
-    def alias_log(self, name: str, alias: str) -> list[aliases.AliasEntry]:
+    def alias_log(self, name: str, alias: str) -> list[AliasEntry]:
         """Every move of an alias, oldest first."""
         return aliases.read_log(self.root / name / _ALIASES / check_alias(alias))
 
