@@ -72,8 +72,9 @@ def held_format(row: Row, wanted: str | None = None) -> str | None:
 def trl(row: Row, wanted: str) -> list[Record]:
     """TRL's own fields as they are; a preference's prompt may also be inside both sides (messages only)."""
     held = held_format(row, wanted)
-    if held is None or not converts(held, wanted) and _TELLING[wanted] & row.keys():
-        held = wanted
+    verdicts = (held, wanted) == ("unpaired_preference", "prompt_completion")
+    if held is None or not converts(held, wanted) and not verdicts and _TELLING[wanted] & row.keys():
+        held = wanted  # malformed rather than of another format: from_row says what is wrong
     if held == "preference":
         row = explicit_prompt(row)
     return [FORMATS[held].from_row(row)]

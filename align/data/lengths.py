@@ -1,28 +1,20 @@
 """How long records are in tokens, so that a stage counts what `max_length` would cut instead of cutting it silently.
 
-Lengths are those of TRL's trainers: the chat template renders prompt and prompt + completion (strings are joined and
-get the EOS token), and the prompt ends where the two part.
+Prompts and completions are rendered as in `rendering`; a whole text gets the EOS token, as TRL's SFTTrainer gives it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
+from align.data.rendering import render, render_prompt
 from align.errors import UserError
-from align.records import Content, Preference, Prompt, Record, Text
+from align.records import Preference, Prompt, Record, Text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 POLICIES = ("refuse", "drop", "truncate")
-_BATCH = 256
-
-
-class Tokenizer(Protocol):
-    """What is used of a `transformers.PreTrainedTokenizerBase`."""
-
-    eos_token: str | None
-
-    def __call__(self, text: list[str]) -> Any: ...
-
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -45,19 +37,9 @@ class LengthReport:
         )
 
 
-def token_lengths(records: Sequence[Record], tokenizer: Tokenizer) -> list[tuple[int, int]]:
+def token_lengths(records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase") -> list[tuple[int, int]]:
     """Per record the tokens of its prompt and of the longest whole: prompt + completion, the prompt, or the text."""
-    lengths: list[tuple[int, int]] = []
-    for start in range(0, len(records), _BATCH):
-        batch = records[start : start + _BATCH]
-        prompts = _ids(tokenizer, [_prompt(record) for record in batch], generation=True)
-        sides = [_sides(record, tokenizer.eos_token or "") for record in batch]
-        wholes = _ids(tokenizer, [side for found in sides for side in found], generation=False)
-        for prompt, found in zip(prompts, sides, strict=True):
-            ids = [next(wholes) for _ in found]
-            shared = min((_shared(prompt, whole) for whole in ids), default=len(prompt))
-            lengths.append((shared, max(map(len, ids), default=len(prompt))))
-    return lengths
+    return [_lengths(record, tokenizer) for record in records]
 
 
 def length_report(records: Sequence[Record], lengths: Sequence[tuple[int, int]], max_length: int) -> LengthReport:
@@ -84,7 +66,11 @@ def drop_overlong(
 
 
 def apply_policy(
-    records: Sequence[Record], tokenizer: Tokenizer, max_length: int | None, policy: str, what: str = "data"
+    records: Sequence[Record],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int | None,
+    policy: str,
+    what: str = "data",
 ) -> tuple[list[Record], LengthReport | None]:
     """The records to train on under `data.overlong`, and the report to show; (all, None) without a max_length.
 
@@ -118,37 +104,19 @@ def _some(indices: Sequence[int]) -> str:
     return ", ".join(map(str, indices[:5])) + (", ..." if len(indices) > 5 else "")
 
 
-def _prompt(record: Record) -> Content | None:
-    return None if isinstance(record, Text) else record.prompt
-
-
-def _sides(record: Record, eos: str) -> list[Content]:
-    """Each whole that a trainer would tokenize."""
-    if isinstance(record, Prompt):
-        return []
+def _lengths(record: Record, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
     if isinstance(record, Text):
-        wholes = [record.content]
-    elif isinstance(record, Preference):
-        wholes = [record.prompt + record.chosen, record.prompt + record.rejected]
-    else:
-        wholes = [record.prompt + record.completion]
-    return [_ended(whole, eos) if isinstance(whole, str) else whole for whole in wholes]
+        return 0, _text_length(record, tokenizer)
+    if isinstance(record, Prompt):
+        prompt = len(render_prompt(tokenizer, record.prompt))
+        return prompt, prompt
+    completions = [record.chosen, record.rejected] if isinstance(record, Preference) else [record.completion]
+    rendered = [render(tokenizer, record.prompt, completion) for completion in completions]
+    return min(len(prompt) for prompt, _ in rendered), max(len(prompt) + len(rest) for prompt, rest in rendered)
 
 
-def _ended(text: str, eos: str) -> str:
-    return text if text.endswith(eos) else text + eos
-
-
-def _ids(tokenizer: Tokenizer, contents: Sequence[Content | None], generation: bool) -> Iterator[list[int]]:
-    """Token ids of strings and conversations (kinds may mix), no ids for None, in order."""
-    texts = [content for content in contents if isinstance(content, str)]
-    chats = [content for content in contents if isinstance(content, list)]
-    options = {"tokenize": True, "return_dict": False, "add_generation_prompt": generation}
-    text_ids = iter(tokenizer(texts)["input_ids"] if texts else [])
-    chat_ids = iter(tokenizer.apply_chat_template(chats, **options) if chats else [])
-    for content in contents:
-        yield [] if content is None else next(text_ids if isinstance(content, str) else chat_ids)
-
-
-def _shared(a: Sequence[int], b: Sequence[int]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+def _text_length(record: Text, tokenizer: "PreTrainedTokenizerBase") -> int:
+    if isinstance(record.content, list):
+        return len(tokenizer.apply_chat_template(record.content, return_dict=True)["input_ids"])
+    eos = tokenizer.eos_token or ""
+    return len(tokenizer(record.content if record.content.endswith(eos) else record.content + eos)["input_ids"])

@@ -1,0 +1,569 @@
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from align.data.datasets import (
+    DatasetSource,
+    digest,
+    load_artifact,
+    load_records,
+    pinned,
+    to_dataset,
+    write_jsonl,
+)
+from align.data.formats import LAYOUTS
+from align.data.readers import Unreadable, hub_commit, parse_hub, read_rows
+from align.errors import UserError
+from align.records import Demonstration, Preference, Prompt, RecordError, Text, UnpairedPreference, prompt_key
+
+FILES = Path(__file__).parent / "data"
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+PROMPTS = 400
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+def fixture(name):
+    return [row for _, row in read_rows(FILES / name)]
+
+
+def load(path, format, split="train", *, options=None, **source):
+    return load_records(DatasetSource(train=str(path), **source), format, split, root=FILES, **options or {})
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def shared(name):
+    path = SHARED / name
+    if not path.is_file():
+        pytest.skip(f"shared/data/{name} is not on this machine")
+    return path
+
+
+# Readers
+
+
+def test_jsonl_is_split_at_line_feeds_only(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes('\ufeff{"text": "a\u2028b\u2029c\x85d"}\r\n\n{"text": "e\\r\\nf"}'.encode())
+    assert list(read_rows(path)) == [(0, {"text": "a\u2028b\u2029c\x85d"}), (2, {"text": "e\r\nf"})]
+
+
+def test_jsonl_names_each_broken_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    deep = b"[" * 100_000
+    path.write_bytes(b'{"text": "a"}\n{"text": \n"a"\n' + b'{"text": "\xff"}\n' + deep + b'\n{"text": "z"}\n')
+    rows = list(read_rows(path))
+    assert [row for _, row in rows if not isinstance(row, Unreadable)] == [{"text": "a"}, {"text": "z"}]
+    reasons = [row.why for _, row in rows if isinstance(row, Unreadable)]
+    expected = [
+        "is not JSON",
+        'is "a", not an object',
+        "is not UTF-8 (byte 0xff at offset 10)",
+        "is not JSON that can",
+    ]
+    assert all(reason.startswith(start) for reason, start in zip(reasons, expected, strict=True))
+
+
+@pytest.mark.parametrize("wrap", [lambda rows: rows, lambda rows: {"data": rows, "version": 1}], ids=["list", "data"])
+def test_json(tmp_path, wrap):
+    path = tmp_path / "rows.json"
+    path.write_text("\ufeff" + json.dumps(wrap([{"text": "a"}, 3, {"text": "b"}])), encoding="utf-8")
+    (_, first), (_, second), (number, third) = read_rows(path)
+    assert (first, number, third) == ({"text": "a"}, 2, {"text": "b"})
+    assert second == Unreadable("is 3, not an object with named fields")
+
+
+def test_csv_with_bom_and_line_ends_in_quotes(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes('\ufeffprompt,completion\r\n"a, ""b""\r\nc",d\r\n\r\ne,"f\u2028\n"\r\ng\r\n'.encode())
+    assert list(read_rows(path)) == [
+        (0, {"prompt": 'a, "b"\r\nc', "completion": "d"}),
+        (1, {"prompt": "e", "completion": "f\u2028\n"}),
+        (2, Unreadable('has 1 cells, the header has 2 (["g"])')),
+    ]
+
+
+def test_tsv_and_a_large_cell(tmp_path):
+    path = tmp_path / "rows.tsv"
+    path.write_text("prompt\tcompletion\na, b\t" + "x" * 300_000 + "\n")
+    assert list(read_rows(path)) == [(0, {"prompt": "a, b", "completion": "x" * 300_000})]
+
+
+def test_parquet_keeps_messages_and_leaves_out_what_is_null(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = fixture("messages.jsonl")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    options = {"layout": "messages", "eval_fraction": 0}
+    from_parquet = load(tmp_path / "rows.parquet", "prompt_completion", **options)
+    assert from_parquet.records == load(FILES / "messages.jsonl", "prompt_completion", **options).records
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("rows.txt", b"a", "name ends in one of .jsonl, .json"),
+        ("rows.json", b'{"a": {"b": 1}}', 'holds a list of rows or {"data": [rows]}'),
+        ("rows.json", b"[1,", "is not JSON"),
+        ("rows.jsonl", '{"text": "a"}'.encode("utf-16"), "is UTF-16"),
+        ("rows.csv", b"a,b,a\n1,2,3\n", 'names "a" more than once'),
+        ("rows.csv", b'a,b\n1,"2\n3,4\n', "is not CSV"),
+        ("rows.csv", b"a,b\n1,\xe9\n", "is not UTF-8 (byte 0xe9)"),
+        ("rows.parquet", b"PAR1", "is not a Parquet file"),
+    ],
+)
+def test_a_file_that_is_none(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        list(read_rows(tmp_path / name))
+    assert message in str(caught.value) and str(tmp_path / name) in str(caught.value)
+
+
+# Layouts
+
+
+def test_trl_with_its_own_fields():
+    rows = fixture("preference.jsonl")
+    loaded = load(FILES / "preference.jsonl", "preference", eval_fraction=0)
+    assert [record.to_row() for record in loaded.records] == [
+        {key: row[key] for key in ("prompt", "chosen", "rejected", "margin")} for row in rows
+    ]
+
+
+@pytest.mark.parametrize("name", ["implicit_preference.jsonl", "ultrafeedback_binarized.jsonl"])
+def test_trl_takes_the_prompt_out_of_both_sides(name):
+    explicit = {prompt_key(r): r for r in load(FILES / "preference.jsonl", "preference", eval_fraction=0).records}
+    records = load(FILES / name, "preference", eval_fraction=0).records
+    assert len(records) == len(fixture(name))
+    for record in records:
+        other = explicit[prompt_key(record)]
+        assert (record.prompt, record.chosen, record.rejected) == (other.prompt, other.chosen, other.rejected)
+
+
+def test_trl_takes_a_repeated_prompt_off_the_sides():
+    prompt = [user("a")]
+    row = {"prompt": prompt, "chosen": [*prompt, assistant("b")], "rejected": [*prompt, assistant("c")]}
+    assert LAYOUTS["trl"](row, "preference") == [Preference(prompt, [assistant("b")], [assistant("c")])]
+
+
+@pytest.mark.parametrize(
+    "row, why",
+    [
+        ({"chosen": [user("a"), assistant("b")], "rejected": [user("x"), assistant("c")]}, "share no prompt"),
+        ({"chosen": [user("a"), assistant("b")], "rejected": [user("a"), assistant("b")]}, "one conversation"),
+        ({"chosen": [user("a"), assistant("b")], "rejected": [user("a")]}, "one begins the other"),
+        (
+            {"prompt": "z", "chosen": [user("a"), assistant("b")], "rejected": [user("a"), assistant("c")]},
+            "is not in the conversations",
+        ),
+        ({"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}, "layout: hh_rlhf"),
+        ({"prompt": "a", "chosen": "b"}, "rejected is missing"),
+    ],
+)
+def test_trl_refuses_a_preference_without_a_sure_prompt(row, why):
+    with pytest.raises(RecordError) as caught:
+        LAYOUTS["trl"](row, "preference")
+    assert why in str(caught.value)
+
+
+def test_messages():
+    rows = fixture("messages.jsonl")
+    options = {"layout": "messages", "eval_fraction": 0}
+    records = load(FILES / "messages.jsonl", "prompt_completion", **options).records
+    assert records[0] == Demonstration(rows[0]["messages"][:-1], rows[0]["messages"][-1:])
+    tool_call = records[1].prompt[1]
+    assert "content" not in tool_call and tool_call["tool_calls"][0]["function"]["name"] == "weather"
+    whole = load(FILES / "messages.jsonl", "language_modeling", **options).records
+    assert [record.prompt + record.completion for record in records] == [record.content for record in whole]
+    assert LAYOUTS["messages"]({"messages": [user("a")]}, "prompt_only") == [Prompt([user("a")])]
+    for turns, why in (([user("a")], "do not end"), ([assistant("a")], "have nothing before"), (None, "is missing")):
+        with pytest.raises(RecordError, match=f"^messages {why}"):
+            LAYOUTS["messages"]({"messages": turns}, "prompt_completion")
+
+
+def test_hh_rlhf():
+    options = {"layout": "hh_rlhf", "eval_fraction": 0}
+    loaded = load(FILES / "hh_rlhf.jsonl", "preference", options={"on_bad_rows": "skip"}, **options)
+    assert loaded.records == [
+        Preference([user("Can a cat swim?")], [assistant("Yes, most can.")], [assistant("Who knows.")]),
+        Preference(
+            [user("Spell cat."), assistant("c-a-t"), user('And dog? I once read "Human: dog".')],
+            [assistant("d-o-g")],
+            [assistant("No.")],
+        ),
+    ]
+    assert [(refusal.row, refusal.field) for refusal in loaded.refused] == [(2, "chosen"), (3, "rejected")]
+    assert "is empty" in loaded.refused[0].why
+    assert "shares no prompt with chosen: they part at turn 1" in loaded.refused[1].why
+    for text, why in ((7, "not a transcript"), ("Hello", "does not start"), ("\n\nHuman: a", "does not end with an")):
+        with pytest.raises(RecordError, match=f"^chosen.*{why}"):
+            LAYOUTS["hh_rlhf"]({"chosen": text, "rejected": "\n\nHuman: a\n\nAssistant: b"}, "preference")
+
+
+def test_alpaca():
+    assert load(FILES / "alpaca.json", "prompt_completion", layout="alpaca", eval_fraction=0).records == [
+        Demonstration([user("Sort the letters.\n\nc a b")], [assistant("a b c")]),
+        Demonstration(
+            [
+                {"role": "system", "content": "Be brief."},
+                user("Sort the letters: c a b"),
+                assistant("a b c"),
+                user("And backwards?"),
+            ],
+            [assistant("c b a")],
+        ),
+    ]
+    for change, why in (
+        ({"instruction": ["a"]}, "instruction is"),
+        ({"output": " "}, "output is empty"),
+        ({"history": [["a"]]}, "history.0. is"),
+    ):
+        with pytest.raises(RecordError, match=why):
+            LAYOUTS["alpaca"]({"instruction": "a", "output": "b", **change}, "prompt_completion")
+
+
+def test_gsm8k_solutions():
+    prompt = [user("Ann has 2 pens and buys 3. How many has she?")]
+    options = {"layout": "gsm8k_solutions", "eval_fraction": 0}
+    assert load(FILES / "gsm8k_solutions.jsonl", "unpaired_preference", **options).records == [
+        UnpairedPreference(prompt, [assistant("2 * 3 = 6\nA: 6")], False),
+        UnpairedPreference(prompt, [assistant("2 + 3 = 5\nA: 5")], True),
+    ]
+    with pytest.raises(RecordError, match="^small: label is missing"):
+        LAYOUTS["gsm8k_solutions"]({"question": "a", "small": {"solution": "b"}}, "unpaired_preference")
+    with pytest.raises(RecordError, match="^solution is missing"):
+        LAYOUTS["gsm8k_solutions"]({"question": "a"}, "unpaired_preference")
+
+
+def test_columns_rename(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("question,answer,prompt\nTwo?,2,shadowed\n")
+    columns = {"prompt": "question", "completion": "answer"}
+    assert load(path, "prompt_completion", columns=columns, eval_fraction=0).records == [Demonstration("Two?", "2")]
+    with pytest.raises(UserError, match="row 0: prompt should be column 'qestion'"):
+        load(path, "prompt_completion", columns={**columns, "prompt": "qestion"})
+    with pytest.raises(UserError, match="columns: 'magin' is no field of ours"):
+        load(path, "prompt_completion", columns={"magin": "answer"})
+
+
+# Loading
+
+
+def test_a_malformed_row_is_refused_or_skipped_and_listed(tmp_path):
+    good = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    path = write(tmp_path / "rows.jsonl", good, {**good, "chosen": ""}, {**good, "prompt": "x"}, {**good, "prompt": 7})
+    with pytest.raises(UserError) as caught:
+        load(path, "preference", eval_fraction=0)
+    message = str(caught.value)
+    assert f'{path}: row 1 (line 2): chosen is empty (""); 1 more are malformed (rows 3)' in message
+    assert "data.on_bad_rows=skip" in message
+    loaded = load(path, "preference", eval_fraction=0, options={"on_bad_rows": "skip"})
+    assert (loaded.rows_in, len(loaded.records), len(loaded.refused)) == (4, 2, 2)
+    assert str(loaded.refused[1]).startswith(f"{path}: row 3 (line 4): prompt is an integer (7)")
+    assert "2 rows refused: 1 (chosen is empty" in loaded.summary()
+
+
+def test_rows_of_the_other_kind_are_refused(tmp_path):
+    path = write(tmp_path / "rows.jsonl", {"prompt": "a"}, {"prompt": [user("b")]})
+    with pytest.raises(UserError, match=r"row 1 \(line 2\): prompt is conversational, row 0 is standard"):
+        load(path, "prompt_only")
+
+
+def test_nothing_to_load(tmp_path):
+    with pytest.raises(UserError, match="nothing to load for data.prompt_only, it holds no rows"):
+        load(write(tmp_path / "empty.jsonl"), "prompt_only")
+    (tmp_path / "header.csv").write_text("prompt\n")
+    with pytest.raises(UserError, match="it holds no rows"):
+        load(tmp_path / "header.csv", "prompt_only")
+    bad = write(tmp_path / "bad.jsonl", {"question": "a"})
+    with pytest.raises(UserError, match="no row of it can be used: check data.prompt_only.layout"):
+        load(bad, "prompt_only")
+    with pytest.raises(UserError, match="all 1 rows are malformed"):
+        load(bad, "prompt_only", options={"on_bad_rows": "skip"})
+
+
+def test_a_file_of_another_format_is_named(tmp_path):
+    path = write(tmp_path / "rows.jsonl", {"prompt": "a", "completion": "b"})
+    with pytest.raises(UserError) as caught:
+        load(path, "preference", options={"stage": "dpo"})
+    assert str(caught.value) == (
+        f"{path} holds prompt_completion rows (fields prompt, completion); "
+        "stage dpo needs preference (fields prompt, chosen, rejected)"
+    )
+    with pytest.raises(UserError, match="holds unpaired_preference rows"):
+        load(FILES / "unpaired.jsonl", "prompt_completion")
+    with pytest.raises(UserError, match=r"\(fields messages\).*data.prompt_completion.layout=messages"):
+        load(FILES / "messages.jsonl", "prompt_completion")
+
+
+def test_a_format_that_converts_is_converted_and_said():
+    loaded = load(FILES / "preference.jsonl", "unpaired_preference", eval_fraction=0)
+    assert (loaded.rows_in, len(loaded.records), loaded.converted_from) == (3, 6, "preference")
+    assert "made from preference" in loaded.summary()
+    prompts = load(FILES / "ultrafeedback_binarized.jsonl", "prompt_only", eval_fraction=0)
+    assert prompts.records == [Prompt([user("What is two plus two?")])]
+
+
+def test_what_is_written_wrong_in_the_config(tmp_path):
+    path = write(tmp_path / "rows.jsonl", {"prompt": "a"})
+    for source, message in (
+        ({"layout": "sharegpt"}, "layout is 'sharegpt': write one of trl, messages"),
+        ({"eval_fraction": 1.5}, "eval_fraction is 1.5"),
+        ({"max_rows": 0}, "max_rows is 0"),
+        ({"source": "hf:a b"}, "hub data set"),
+        ({"eval": "none.jsonl"}, "data.prompt_only.eval: there is no file none.jsonl"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load(path, "prompt_only", "eval", **source)
+    with pytest.raises(UserError, match="data.prompt_only.train is not set: name a file"):
+        load_records(DatasetSource(), "prompt_only", "train", root=tmp_path)
+    with pytest.raises(UserError, match="on_bad_rows is 'drop'"):
+        load(path, "prompt_only", options={"on_bad_rows": "drop"})
+
+
+def test_files_are_looked_for_here_then_in_the_project(tmp_path, monkeypatch):
+    here, project = tmp_path / "here", tmp_path / "project"
+    (project / "sub").mkdir(parents=True)
+    here.mkdir()
+    monkeypatch.chdir(here)
+    write(project / "sub" / "a.jsonl", {"prompt": "project"})
+    sources = [DatasetSource(train="sub/a.jsonl"), DatasetSource(source="sub", train="a.jsonl")]
+    for source in (replace_fraction(source) for source in sources):
+        assert load_records(source, "prompt_only", "train", root=project).records == [Prompt("project")]
+    (here / "sub").mkdir()
+    write(here / "sub" / "a.jsonl", {"prompt": "here"})
+    for source in (replace_fraction(source) for source in sources):
+        assert load_records(source, "prompt_only", "train", root=project).records == [Prompt("here")]
+
+
+def replace_fraction(source):
+    return DatasetSource(source=source.source, train=source.train, eval_fraction=0)
+
+
+# Holding out
+
+
+def test_hold_out_is_by_prompt_and_does_not_depend_on_order(tmp_path):
+    rows = [{"prompt": f"question {i % PROMPTS}", "completion": f"answer {i}"} for i in range(3 * PROMPTS)]
+    path, turned = write(tmp_path / "a.jsonl", *rows), write(tmp_path / "b.jsonl", *reversed(rows))
+    train, held = (load(path, "prompt_completion", split, eval_fraction=0.2) for split in ("train", "eval"))
+    prompts = [{prompt_key(record) for record in loaded.records} for loaded in (train, held)]
+    assert not prompts[0] & prompts[1] and len(prompts[0] | prompts[1]) == PROMPTS
+    assert len(train.records) + train.held_out == train.rows_in == held.rows_in
+    # binomial: 400 prompts at 0.2 have a standard deviation of 8
+    assert abs(len(prompts[1]) - 0.2 * PROMPTS) < 4 * 8
+    other = load(turned, "prompt_completion", "eval", eval_fraction=0.2)
+    assert sorted(map(str, other.records)) == sorted(map(str, held.records))
+
+
+def test_hold_out_agrees_between_formats(tmp_path):
+    strings = write(tmp_path / "a.jsonl", *({"prompt": f"q {i}", "completion": "a"} for i in range(PROMPTS)))
+    chats = write(
+        tmp_path / "b.jsonl",
+        *(
+            {"prompt": [user(f"q {i}")], "chosen": [assistant("a")], "rejected": [assistant("b")]}
+            for i in range(PROMPTS)
+        ),
+    )
+    held = [load(strings, "prompt_completion", "eval").records, load(chats, "preference", "eval").records]
+    assert {prompt_key(r) for r in held[0]} == {prompt_key(r) for r in held[1]} != set()
+
+
+def test_hold_out_of_a_small_file_takes_one_prompt(tmp_path):
+    path = write(tmp_path / "a.jsonl", *({"prompt": f"q {i}"} for i in range(3)))
+    sizes = [len(load(path, "prompt_only", split, eval_fraction=1e-6).records) for split in ("train", "eval")]
+    assert sizes == [2, 1]
+    with pytest.raises(UserError, match="train is empty"):
+        load(write(tmp_path / "b.jsonl", {"prompt": "q"}), "prompt_only", "train")
+    with pytest.raises(UserError, match="eval is empty"):
+        load(path, "prompt_only", "eval", eval_fraction=0)
+    assert DatasetSource(train="a").has_eval and DatasetSource(eval="a").has_eval
+    assert not DatasetSource(train="a", eval_fraction=0).has_eval
+
+
+def test_max_rows_caps_train_only(tmp_path):
+    path = write(tmp_path / "a.jsonl", *({"prompt": f"q {i}"} for i in range(20)))
+    train = load(path, "prompt_only", "train", eval=str(path), max_rows=5)
+    assert (train.records, train.over_cap) == ([Prompt(f"q {i}") for i in range(5)], 15)
+    assert len(load(path, "prompt_only", "eval", eval=str(path), max_rows=5).records) == 20
+
+
+# Artifacts, digests, what goes out
+
+
+def test_an_artifact_gives_back_what_was_written(tmp_path):
+    records = load(FILES / "preference.jsonl", "preference", eval_fraction=0).records
+    (tmp_path / "records").mkdir()
+    write_jsonl(records, tmp_path / "records" / "train.jsonl")
+    write_jsonl(records[:1], tmp_path / "records" / "eval.jsonl")
+    assert load_artifact(tmp_path, "preference", "train").records == records
+    assert load_artifact(tmp_path, "preference", "eval").records == records[:1]
+
+
+def test_written_lines_hold_no_other_line_ends(tmp_path):
+    records = [Prompt("a\u2028b\u2029c\x85d\x0be\r\n☃")]
+    write_jsonl(records, tmp_path / "a.jsonl")
+    text = (tmp_path / "a.jsonl").read_text(encoding="utf-8")
+    assert len(text.splitlines()) == 1 and "☃" in text
+    assert load(tmp_path / "a.jsonl", "prompt_only", eval_fraction=0).records == records
+
+
+def test_digest_follows_content_and_not_place(tmp_path):
+    path = write(tmp_path / "a.jsonl", {"prompt": "a"}, {"prompt": "b"})
+    told = digest(DatasetSource(train=str(path)), "prompt_only", tmp_path)
+    assert told["train"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert told["train"]["size"] == path.stat().st_size and told["train"]["file"] == str(path)
+    moved = tmp_path / "b.jsonl"
+    moved.write_bytes(path.read_bytes())
+    assert digest(DatasetSource(train=str(moved)), "prompt_only", tmp_path)["digest"] == told["digest"]
+    others = [
+        DatasetSource(train=str(moved), eval=str(moved)),
+        DatasetSource(train=str(moved), max_rows=1),
+        DatasetSource(train=str(moved), eval_fraction=0.1),
+        DatasetSource(train=str(moved), columns={"prompt": "prompt"}),
+        DatasetSource(train=str(moved), layout="messages"),
+        DatasetSource(train=str(write(tmp_path / "c.jsonl", {"prompt": "a"}, {"prompt": "c"}))),
+    ]
+    digests = {digest(source, "prompt_only", tmp_path)["digest"] for source in others}
+    assert len(digests) == len(others) and told["digest"] not in digests
+    with pytest.raises(UserError, match="there is no file"):
+        digest(DatasetSource(train="none.jsonl"), "prompt_only", tmp_path)
+
+
+def test_hub_sources_are_pinned_to_a_commit(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    def unreachable(*args, **options):
+        raise huggingface_hub.errors.OfflineModeIsEnabled("offline")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="hf:org/name: its commit is not known.*local cache has no such data set"):
+        hub_commit("hf:org/name")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    refs = tmp_path / "datasets--org--name" / "refs"
+    refs.mkdir(parents=True)
+    (refs / "main").write_text(commit)
+    source = DatasetSource(source="hf:org/name", config="en", train="train", eval="test")
+    told = digest(source, "prompt_only", tmp_path)
+    assert told["train"] == {
+        "dataset": "org/name",
+        "config": "en",
+        "split": "train",
+        "revision": commit,
+        "source": "hf:org/name",
+    }
+    assert pinned(source, told).source == f"hf:org/name@{commit}"
+    assert digest(pinned(source, told), "prompt_only", tmp_path)["digest"] == told["digest"]
+    assert parse_hub("hf:org/name@refs/pr/1") == ("org/name", "refs/pr/1")
+
+
+def test_hub_rows_are_loaded_as_named(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load_dataset(*args, **options):
+        asked.append((args, options))
+        return datasets.Dataset.from_list([{"prompt": "a"}, {"prompt": ""}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    source = DatasetSource(source="hf:org/name@v1", config="en", train="train[:2]", eval_fraction=0)
+    with pytest.raises(UserError, match=r"hf:org/name@v1 train\[:2\]: row 1: prompt is empty"):
+        load_records(source, "prompt_only", "train", root=FILES)
+    assert asked == [(("org/name", "en"), {"split": "train[:2]", "revision": "v1"})]
+
+    def fail(*args, **options):
+        raise datasets.exceptions.DatasetNotFoundError("Dataset 'org/name' doesn't exist on the Hub\nor is private")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(UserError, match=r"split train\[:2\]: cannot be loaded \(Dataset 'org/name' doesn't exist"):
+        load_records(source, "prompt_only", "train", root=FILES)
+
+
+def test_to_dataset_has_trls_columns_only():
+    records = load(FILES / "preference.jsonl", "preference", eval_fraction=0).records
+    dataset = to_dataset(records)
+    assert sorted(dataset.column_names) == ["chosen", "margin", "prompt", "rejected"]
+    assert dataset[2]["prompt"] == records[2].prompt and dataset[0]["margin"] == 1.5
+    unpaired = to_dataset(load(FILES / "unpaired.jsonl", "unpaired_preference", eval_fraction=0).records)
+    assert unpaired["label"][:] == [True, False, True, False]
+    with pytest.raises(UserError, match="record 1 has no margin"):
+        to_dataset([records[0], Preference("a", "b", "c")])
+    assert to_dataset([Text("a")]).column_names == ["text"]
+
+
+# The public sets, where they are
+
+
+def test_hh_rlhf_harmless_with_its_known_dirt():
+    path = shared("hh-rlhf-harmless/harmless-base.test.jsonl")
+    loaded = load(path, "preference", layout="hh_rlhf", eval_fraction=0, options={"on_bad_rows": "skip"})
+    assert loaded.rows_in == 1500 and len(loaded.records) == 1495
+    assert {refusal.row: refusal.field for refusal in loaded.refused} == {
+        86: "chosen",
+        516: "chosen",
+        925: "chosen",
+        1103: "chosen",
+        1254: "rejected",
+    }
+    assert all("is empty" in refusal.why for refusal in loaded.refused[:4])
+    assert "shares no prompt with chosen" in loaded.refused[4].why
+    # an independent reading: the transcript is its turns again, but for the space around them
+    rows = [row for number, row in read_rows(path) if number not in {r.row for r in loaded.refused}]
+    names = {"user": "Human", "assistant": "Assistant"}
+    for record, row in zip(loaded.records, rows, strict=True):
+        for side in ("chosen", "rejected"):
+            turns = record.prompt + getattr(record, side)
+            text = "".join(f"\n\n{names[turn['role']]}: {turn['content']}" for turn in turns)
+            assert "".join(text.split()) == "".join(row[side].split())
+
+
+def test_gsm8k():
+    columns = {"prompt": "question", "completion": "answer"}
+    loaded = load(shared("gsm8k/train.jsonl"), "prompt_completion", columns=columns, eval_fraction=0)
+    assert loaded.rows_in == len(loaded.records) == 3000
+    assert "\u2028" in loaded.records[2381].prompt + loaded.records[2381].completion
+
+
+def test_gsm8k_model_solutions():
+    path = shared("gsm8k/example_model_solutions.jsonl")
+    loaded = load(path, "unpaired_preference", layout="gsm8k_solutions", eval_fraction=0)
+    assert (loaded.rows_in, len(loaded.records)) == (800, 3200)
+    correct = path.read_text(encoding="utf-8").count('"is_correct": true')
+    assert sum(record.label for record in loaded.records) == correct == 1234
+
+
+@pytest.mark.parametrize("name, rows", [("MTS-Dialog-TrainingSet.csv", 1201), ("MTS-Dialog-ValidationSet.csv", 100)])
+def test_mts_dialog(name, rows):
+    columns = {"prompt": "dialogue", "completion": "section_text"}
+    loaded = load(shared(f"mts-dialog/{name}"), "prompt_completion", columns=columns, eval_fraction=0)
+    assert loaded.rows_in == len(loaded.records) == rows
+
+
+def test_mts_dialog_with_bom():
+    path = shared("mts-dialog/MTS-Dialog-Automatic-Summaries-ValidationSet.csv")
+    columns = {"prompt": "Dialogue", "completion": "Reference Summary"}
+    rows = fixture(path)
+    assert list(rows[0])[0] == "ID" and any("\r\n" in row["Dialogue"] for row in rows)
+    assert len(load(path, "prompt_completion", columns=columns, eval_fraction=0).records) == 400
+
+
+def test_zhongjing():
+    path = shared("zhongjing-zh-medical/CMtMedQA_test.json")
+    loaded = load(path, "prompt_completion", layout="alpaca", eval_fraction=0)
+    assert len(loaded.records) == 600
+    assert any(len(record.prompt) > 1 for record in loaded.records)
