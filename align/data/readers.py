@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from align.artifacts.inputs import parse_hub
 from align.errors import UserError
 from align.records import shown
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 _BOM = b"\xef\xbb\xbf"
-_HUB = re.compile(r"hf:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>\S+))?")
 
 
 @dataclass(frozen=True)
@@ -130,14 +130,6 @@ def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
         raise UserError(f"{path}: is not a Parquet file that can be read ({_first_line(error)})") from error
 
 
-def parse_hub(source: str) -> tuple[str, str | None]:
-    """`hf:org/name@revision` -> its id and revision (None where none is given)."""
-    match = _HUB.fullmatch(source)
-    if match is None:
-        raise UserError(f"source {source!r} is no hub data set: write hf:org/name or hf:org/name@revision")
-    return match["id"], match["revision"]
-
-
 def read_hub(source: str, config: str | None, split: str) -> Iterable[tuple[int, Row]]:
     """The rows of one split of a hub data set (or of the local cache, offline). Raises UserError."""
     import datasets
@@ -153,7 +145,6 @@ def read_hub(source: str, config: str | None, split: str) -> Iterable[tuple[int,
 
 def hub_commit(source: str) -> str:
     """The commit that a hub data set's revision is now, from the hub, else from the local cache. Raises UserError."""
-    import httpx
     from huggingface_hub import HfApi, constants, errors
     from huggingface_hub.file_download import repo_folder_name
 
@@ -162,7 +153,7 @@ def hub_commit(source: str) -> str:
         return revision
     try:
         return HfApi().dataset_info(name, revision=revision).sha
-    except (errors.HfHubHTTPError, errors.HFValidationError, httpx.HTTPError, OSError) as error:
+    except (errors.HTTPError, errors.HFValidationError, OSError) as error:
         folder = repo_folder_name(repo_id=name, repo_type="dataset")
         ref = Path(constants.HF_HUB_CACHE, folder, "refs", revision or "main")
         if ref.is_file():

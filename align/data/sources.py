@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from align.artifacts.inputs import parse_hub
+from align.artifacts.refs import HUB_PREFIX
 from align.data.formats import COLUMNS, LAYOUTS
-from align.data.readers import Row, hub_commit, parse_hub, read_hub, read_rows
+from align.data.readers import Row, hub_commit, read_hub, read_rows
 from align.errors import UserError
 from align.records import FORMATS
 
@@ -88,11 +90,11 @@ def pinned(source: DatasetSource, told: Mapping[str, Any]) -> DatasetSource:
     if not _is_hub(source) or not commits:
         return source
     name, _ = parse_hub(source.source)
-    return replace(source, source=f"hf:{name}@{commits.pop()}")
+    return replace(source, source=f"{HUB_PREFIX}{name}@{commits.pop()}")
 
 
 def _is_hub(source: DatasetSource) -> bool:
-    return (source.source or "").startswith("hf:")
+    return (source.source or "").startswith(HUB_PREFIX)
 
 
 def _where(source: DatasetSource, format: str, name: str) -> str:
