@@ -1,7 +1,7 @@
 """From `stage=dpo trainer.beta=0.05` to a checked `Config`, without importing torch.
 
 Hydra composes conf/ and the overrides; the dataclasses of `schema` and the fields of TRL's config classes say what is
-allowed. What a person typed wrong is one sentence (`UserError`) that names the key, the value and the nearest right one.
+allowed. What a person typed wrong is one sentence (`UserError`): the key, the value and the nearest right one.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def compose(overrides: list[str], conf_dir: Path | None = None) -> Config:
     try:
         composed = _compose(prepared, conf_dir)
         _check_stage(composed.get("stage"))
-        values = OmegaConf.to_container(composed, resolve=True)
+        # under the defaults of the schema, so that ${model.source} is there even if no file says it
+        whole = OmegaConf.merge(dataclasses.asdict(Config(stage="", name="")), composed)
+        values = OmegaConf.to_container(whole, resolve=True)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         raise UserError(f"{mark.name}, line {mark.line + 1}, is not YAML: {error.problem}; mend it") from error
