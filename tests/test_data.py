@@ -230,6 +230,7 @@ def test_alpaca():
         ({"instruction": ["a"]}, "instruction is"),
         ({"output": " "}, "output is empty"),
         ({"history": [["a"]]}, "history.0. is"),
+        ({"history": 7}, "history is 7"),
     ):
         with pytest.raises(RecordError, match=why):
             LAYOUTS["alpaca"]({"instruction": "a", "output": "b", **change}, "prompt_completion")

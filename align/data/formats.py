@@ -170,7 +170,10 @@ def alpaca(row: Row, wanted: str) -> list[Record]:
         if not (row.get(field) or "").strip():
             raise RecordError(field, f"is empty ({shown(row[field])})" if field in row else "is missing")
     turns = [{"role": "system", "content": row["system"]}] if (row.get("system") or "").strip() else []
-    for position, pair in enumerate(row.get("history") or []):
+    history = row.get("history") or []
+    if not isinstance(history, list):
+        raise RecordError("history", f"is {shown(history)}, not a list of questions and answers")
+    for position, pair in enumerate(history):
         if not isinstance(pair, list) or len(pair) != 2:
             raise RecordError(f"history[{position}]", f"is {shown(pair)}, not a question and its answer")
         turns += [{"role": role, "content": said} for role, said in zip(("user", "assistant"), pair, strict=True)]
