@@ -9,6 +9,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.artifacts.inputs import Input, parse_hub, resolve_input
+from align.artifacts.manifest import MANIFEST_FILE, Manifest
+from align.artifacts.store import Store
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,8 +27,31 @@ def is_adapter(path: Path) -> bool:
 
 
 def base_path(path: Path) -> str:
-    """Where the base of the adapter in `path` is: a folder or a hub id, as PEFT recorded it."""
-    return json.loads((path / ADAPTER_CONFIG).read_text())["base_model_name_or_path"]
+    """Where the base of the adapter in `path` is: a folder or a hub id.
+
+    Inside an artifact the manifest says it, as a version of the same store, so a store may move; elsewhere PEFT's
+    own record does.
+    """
+    recorded = json.loads((path / ADAPTER_CONFIG).read_text())["base_model_name_or_path"]
+    manifest = path.parent / MANIFEST_FILE
+    if not manifest.is_file():
+        return recorded
+    base = Manifest.from_json(manifest.read_bytes(), str(manifest)).adapter["base"]
+    return str(resolve_input(Store(path.parents[2]), base["ref"]).path)
+
+
+def name_base(path: Path, base: Input) -> None:
+    """Write into the adapter in `path` the base it belongs to, so that PEFT alone finds it.
+
+    A base from the hub is named by repository and commit, not by where this machine's cache has it.
+    """
+    file = path / ADAPTER_CONFIG
+    config = json.loads(file.read_text())
+    if base.kind == "hub":
+        config["base_model_name_or_path"], config["revision"] = parse_hub(base.ref)
+    else:
+        config["base_model_name_or_path"] = str(base.path.resolve())
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def build_lora(adapter: dict[str, Any], *, task_type: str) -> "LoraConfig | None":

@@ -23,7 +23,9 @@ def load_judge(name: str, *, roots: list[Path]) -> Callable[..., float]:
     """
     place, _, function = name.rpartition(":")
     if not place or not function.isidentifier():
-        raise UserError(f"evaluate.judge={name!r} names no function; write file.py:function or package.module:function")
+        raise UserError(
+            f"evaluate.judge={name!r} names no function; write file.py:function or package.module:function"
+        )
     if place.endswith(".py"):
         file = next((root / place for root in roots if (root / place).is_file()), None)
         if file is None:

@@ -5,12 +5,12 @@ align: weights, config, generation config, tokenizer and chat template are in on
 """
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align import adapters, distributed
+from align.artifacts.headers import tensor_shapes
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def load_tokenizer(
 
     Args:
         path: a model folder.
-        chat_template: text of a Jinja template for a tokenizer that has none.
+        chat_template: text of a Jinja template, for a tokenizer that has none.
         pad_token: a token of the vocabulary, for a tokenizer that names none.
 
     Raises:
@@ -42,7 +42,9 @@ def load_tokenizer(
 
     tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
     if tokenizer.eos_token_id is None:
-        raise UserError(f"the tokenizer of {path} has no EOS token, so no completion could ever end; use another model")
+        raise UserError(
+            f"the tokenizer of {path} has no EOS token, so no completion could ever end; use another model"
+        )
     if tokenizer.pad_token_id is None:
         if pad_token is None:
             raise UserError(
@@ -86,9 +88,7 @@ def train_tokenizer(texts: list[str], *, vocab_size: int, special_tokens: dict[s
     return PreTrainedTokenizerFast(tokenizer_object=bpe, additional_special_tokens=extra, **roles)
 
 
-def build_model(
-    architecture: dict[str, Any], tokenizer: "PreTrainedTokenizerBase", *, seed: int
-) -> "PreTrainedModel":
+def build_model(architecture: dict[str, Any], tokenizer: "PreTrainedTokenizerBase", *, seed: int) -> "PreTrainedModel":
     """A causal language model with random weights.
 
     Args:
@@ -137,20 +137,23 @@ def load_frozen(path: Path | str, **options: Any) -> "PreTrainedModel":
 
 
 def load_reward_model(
-    path: Path | str, *, lora: "LoraConfig | None" = None, head: str = "keep", **options: Any
+    path: Path | str, *, lora: "LoraConfig | None" = None, head: str = "keep", seed: int = 0, **options: Any
 ) -> "PreTrainedModel":
     """A sequence classifier with one output, the score of a prompt with its completion.
 
     Args:
         path: a reward model (`head="keep"`) or a language model whose body it shall have (`head="new"`).
         lora: train an adapter, and the head, on the frozen body.
-        head: `new` draws the head from the seed set beforehand; `keep` demands the one that was trained.
+        head: `new` draws one; `keep` demands the one that was trained.
+        seed: of a new head.
 
     Raises:
         UserError: `keep`, and no head was saved in `path`.
     """
     from transformers import AutoModelForSequenceClassification as Classifier
+    from transformers import set_seed
 
+    set_seed(seed)
     folder = Path(path)
     if not adapters.is_adapter(folder):
         if head == "keep" and not has_score_head(folder):
@@ -223,19 +226,6 @@ def _quiet_new_head():
 def has_score_head(path: Path) -> bool:
     """True if the weights in `path` hold a `score` head, read from the safetensors headers alone."""
     return any("score" in name.split(".") for name in tensor_shapes(path))
-
-
-def tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """Name -> shape of every tensor in the safetensors files of a folder, from their headers, without torch.
-
-    Source: the safetensors format (8 bytes little-endian header length, then JSON).
-    """
-    shapes: dict[str, list[int]] = {}
-    for file in sorted(path.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        shapes.update({name: entry["shape"] for name, entry in header.items() if name != "__metadata__"})
-    return shapes
 
 
 def save_model(trainer: "Trainer", folder: Path) -> None:

@@ -3,6 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
+from align import distributed
 from align.data.rendering import Text, render
 
 if TYPE_CHECKING:
@@ -63,6 +64,31 @@ def token_logps_and_kl(
             kl = (here.exp() * (here - ref_logps[row, first - 1 : last - 1])).sum().item()
         results.append((here.gather(-1, targets[:, None]).squeeze(-1).cpu(), kl))
     return results
+
+
+def perplexity(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: list[str], *, batch_size: int, width: int
+) -> float:
+    """exp of the mean negative log-likelihood of a token, over plain texts.
+
+    Args:
+        batch_size: pieces a forward, per rank.
+        width: a longer text is read in pieces of this many tokens, each without sight of the one before; the first
+            token of a piece has nothing before it and is not scored.
+    """
+    pieces: list[tuple[list[int], list[int]]] = []
+    for text in texts:
+        ids = tokenizer(text)["input_ids"] + [tokenizer.eos_token_id]
+        pieces += [([], ids[start : start + width]) for start in range(0, len(ids) - 1, width)]
+    pieces = [piece for piece in pieces if len(piece[1]) > 1]
+    totals = distributed.map_batches(
+        lambda batch: [
+            (-logps.sum().item(), len(logps)) for logps in token_logps(model, tokenizer.pad_token_id, batch)
+        ],
+        pieces,
+        batch_size,
+    )
+    return math.exp(sum(nll for nll, _ in totals) / sum(count for _, count in totals))
 
 
 def reward_scores(

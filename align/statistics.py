@@ -43,7 +43,9 @@ def paired_bootstrap(differences: list[float], *, resamples: int = 10_000, seed:
 
 def win_rate(scores: list[float], baseline: list[float]) -> float:
     """Share of prompts won against the baseline; a tie is half a win."""
-    wins = [1.0 if ours > theirs else 0.5 if ours == theirs else 0.0 for ours, theirs in zip(scores, baseline, strict=True)]
+    wins = [
+        1.0 if ours > theirs else 0.5 if ours == theirs else 0.0 for ours, theirs in zip(scores, baseline, strict=True)
+    ]
     return sum(wins) / len(wins) if wins else math.nan
 
 

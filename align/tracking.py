@@ -71,7 +71,7 @@ class Tracker:
         """Append one line of numbers at optimizer step `step`."""
         if not distributed.is_main():
             return
-        numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+        numbers = {key: number for key, value in metrics.items() if (number := as_number(value)) is not None}
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, **numbers}) + "\n")
         if self._wandb is not None:
@@ -98,6 +98,11 @@ class Tracker:
         lines = [line for line in self.path.read_text("utf-8").splitlines() if line.endswith("}")]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         self.path.write_text("".join(line + "\n" for line in kept), "utf-8")
+
+
+def as_number(value: Any) -> int | float | None:
+    """A metric as a number, None if it is none."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _wandb_key(key: str) -> str:
@@ -158,7 +163,7 @@ class TrackingCallback(TrainerCallback):
         logs.pop("total_flos", None)
         self.tracker.log(state.global_step, logs)
         self._shown.update(
-            (name, logs[key])
+            (name, as_number(logs[key]))
             for key, name in (
                 ("loss", "loss"),
                 ("accuracy", "accuracy"),

@@ -8,6 +8,7 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from align import distributed
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,10 +58,10 @@ def build_arguments(
             bf16=chosen == "bf16",
             fp16=chosen == "fp16",
             use_cpu=on_cpu,
-            ddp_backend="gloo" if on_cpu else None,
+            ddp_backend="gloo" if on_cpu and distributed.is_launched() else None,
             disable_tqdm=True,
         )
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"the trainer block is refused by {config_class.__name__}: {error}") from error
 
 
@@ -101,8 +102,10 @@ def fit(trainer: "Trainer") -> dict[str, float]:
     Returns:
         The mean training loss and the metrics of the held-out set, where there is one, under TRL's names.
     """
+    from transformers import PrinterCallback
     from transformers.trainer_utils import get_last_checkpoint
 
+    trainer.remove_callback(PrinterCallback)  # the tracker says it all
     folder = Path(trainer.args.output_dir)
     checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     outcome = trainer.train(resume_from_checkpoint=checkpoint)

@@ -23,10 +23,11 @@ def tensor_shapes(folder: Path) -> dict[str, list[int]]:
             header = stream.read(length) if length <= _LARGEST else b""
         try:
             entries = json.loads(header)
-            end = max((entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"), default=0)
-        except (ValueError, TypeError, KeyError) as error:
+            entries.pop("__metadata__", None)
+            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{file} is not a safetensors file; fetch or make it again") from error
         if file.stat().st_size != 8 + length + end:
             raise UserError(f"{file} is cut off: {file.stat().st_size} of {8 + length + end} bytes; fetch it again")
-        shapes.update({name: entry["shape"] for name, entry in entries.items() if name != "__metadata__"})
+        shapes.update({name: entry["shape"] for name, entry in entries.items()})
     return shapes

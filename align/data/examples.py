@@ -1,0 +1,118 @@
+"""The rows a stage trains and evaluates on: loaded, checked against its context, counted."""
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from align import distributed
+from align.artifacts.inputs import Input
+from align.config import PROJECT, DataConfig, DatasetConfig
+from align.data.datasets import DatasetSource, Loaded, load_artifact, load_records, to_dataset
+from align.data.lengths import apply_policy
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A stage's two splits, with TRL's columns. `eval` is None where nothing is held out."""
+
+    train: "Dataset"
+    eval: "Dataset | None"
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def load_examples(
+    data: DataConfig,
+    dataset: Input | None,
+    format: str,
+    *,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    max_length: int | None = None,
+    splits_long: bool = False,
+) -> Examples:
+    """Both splits of `format`, every record within `max_length` tokens as `data.overlong` says.
+
+    What was refused, held out, capped or dropped is printed and counted in `metrics`.
+
+    Args:
+        data: the `data:` block.
+        dataset: the dataset artifact that stands in for `data.<format>`, if one was given.
+        tokenizer: measures length; None skips the check.
+        splits_long: the trainer cuts long texts into pieces and loses nothing, so length is no matter.
+
+    Raises:
+        UserError: missing or malformed data, or overlong records under `overlong: refuse`.
+    """
+    splits: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
+    for split in ("train", "eval"):
+        if split == "eval" and not has_eval(data, dataset, format):
+            splits[split] = None
+            continue
+        loaded = load_split(data, dataset, format, split)
+        records = loaded.records
+        if tokenizer is not None and not splits_long:
+            records, report = apply_policy(records, tokenizer, max_length, data.overlong, what=f"{loaded.file}")
+            if report is not None and (report.over or report.no_room) and distributed.is_main():
+                print(f"{loaded.file}: {report.summary()} (data.overlong={data.overlong})", flush=True)
+            metrics[f"{split}_overlong"] = len(report.over) if report is not None else 0
+        if loaded.refused and distributed.is_main():
+            print(loaded.summary(), flush=True)
+        metrics[f"{split}_rows"] = len(records)
+        metrics[f"{split}_refused"] = len(loaded.refused)
+        splits[split] = to_dataset(records)
+    return Examples(splits["train"], splits["eval"], metrics)
+
+
+def held_out(data: DataConfig, dataset: Input | None, format: str) -> list[dict[str, Any]]:
+    """The eval rows of `format`, none where the config names no such data."""
+    if not offers(data, dataset, format) or not has_eval(data, dataset, format):
+        return []
+    return [record.to_row() for record in load_split(data, dataset, format, "eval").records]
+
+
+def load_split(data: DataConfig, dataset: Input | None, format: str, split: str, stage: str | None = None) -> Loaded:
+    """The records of one split, from the artifact if one was given, else from `data.<format>`."""
+    if dataset is not None:
+        return load_artifact(dataset.path, format, split, on_bad_rows=data.on_bad_rows, stage=stage)
+    return load_records(
+        source_of(getattr(data, format)), format, split, root=PROJECT, on_bad_rows=data.on_bad_rows, stage=stage
+    )
+
+
+def offers(data: DataConfig, dataset: Input | None, format: str) -> bool:
+    """True if there are rows of `format`: an artifact holds them, or the config says where they are."""
+    if dataset is not None:
+        return dataset.manifest is not None and dataset.manifest.format == format
+    entry: DatasetConfig = getattr(data, format)
+    return entry.train is not None or entry.eval is not None
+
+
+def has_eval(data: DataConfig, dataset: Input | None, format: str) -> bool:
+    """True if a split is held out: a file or split of its own, or a share of train."""
+    if dataset is not None:
+        return True
+    entry: DatasetConfig = getattr(data, format)
+    return entry.eval is not None or (entry.train is not None and entry.eval_fraction > 0)
+
+
+def source_of(entry: DatasetConfig) -> DatasetSource:
+    """A `data.<format>` block as the loader takes it."""
+    return DatasetSource(**asdict(entry))
+
+
+def check_dataset_input(dataset: Input) -> None:
+    """`inputs.dataset` is a dataset artifact.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if dataset.type != "dataset":
+        what = f"a {dataset.type}" if dataset.type else "a path or hub id"
+        raise UserError(
+            f"inputs.dataset={dataset.text} is {what}; it takes a dataset artifact. Files and hub sets go in data: "
+            "data=local data.preference.train=<file>"
+        )

@@ -1,0 +1,189 @@
+"""What a run will do, decided once and before torch is imported: exact inputs, exact data, its identity.
+
+The identity is the digest of everything that can change a number: the stage, the config without tracking, store,
+launcher and logging cadence, the world size, and the digests of models and datasets. Same identity and published:
+nothing to do. Same identity and half done: resume.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from align.artifacts.inputs import Input, resolve_input
+from align.artifacts.manifest import json_digest
+from align.artifacts.refs import check_name
+from align.artifacts.store import Store, Version
+from align.config import PROJECT, Config, identity_config
+from align.config.schema import STAGES
+from align.contract import PRODUCES, check_inputs, check_max_length, check_tokenizer
+from align.data.datasets import digest, pinned
+from align.data.examples import check_dataset_input, has_eval, load_split, offers, source_of
+from align.errors import UserError
+from align.records import kind
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, before it starts.
+
+    Attributes:
+        cfg: the resolved config, hub datasets pinned to a commit.
+        inputs: role -> what was resolved; `policy` of evaluate is a list; `references` maps the ref of a model under
+            evaluation to the reference it was trained against.
+        data: format -> what the manifest records of that dataset, its digest among it.
+        identity: 64 hex digits.
+        published: what a run of this identity has already published.
+    """
+
+    cfg: Config
+    inputs: dict[str, Any]
+    data: dict[str, dict[str, Any]]
+    identity: str
+    world_size: int
+    published: list[Version] = field(default_factory=list)
+
+    def to_manifest(self) -> dict[str, Any]:
+        """Role -> record, as the manifest keeps a run's inputs."""
+        records: dict[str, Any] = {}
+        for role, given in self.inputs.items():
+            if role == "references":
+                records[role] = [one.to_manifest() for one in given.values()]
+            elif isinstance(given, list):
+                records[role] = [one.to_manifest() for one in given]
+            else:
+                records[role] = given.to_manifest()
+        records |= {f"data.{format}": {"ref": _data_ref(told), **told} for format, told in self.data.items()}
+        return {role: record for role, record in records.items() if record}
+
+
+def make_plan(cfg: Config, store: Store, *, world_size: int) -> Plan:
+    """Resolve every input once, check what files alone can show, and name the run.
+
+    Raises:
+        UserError: a missing or unfit input, or missing data.
+    """
+    check_name(cfg.name)
+    inputs = resolve_inputs(cfg, store)
+    check_inputs(cfg.stage, {role: given for role, given in inputs.items() if role != "references"})
+    data = resolve_data(cfg, inputs.get("dataset"))
+    name_of = {
+        "stage": cfg.stage,
+        "config": identity_config(cfg),
+        "world_size": world_size,
+        "inputs": {role: _digests(given) for role, given in sorted(inputs.items())},
+        "data": {format: told["digest"] for format, told in sorted(data.items())},
+    }
+    identity = json_digest(name_of)
+    published = [version for version in store.find(identity) if version.name == cfg.name]
+    return Plan(cfg, inputs, data, identity, world_size, published)
+
+
+def resolve_inputs(cfg: Config, store: Store) -> dict[str, Any]:
+    """Role -> `Input` for every role the config names, aliases resolved to versions.
+
+    The reference of dpo and kto is the policy as it came in, unless another is named.
+    """
+    named = {role: text for role, text in vars(cfg.inputs).items() if text is not None}
+    inputs: dict[str, Any] = {}
+    for role, text in named.items():
+        repo_type = "dataset" if role == "dataset" else "model"
+        if isinstance(text, list):
+            inputs[role] = [resolve_input(store, one, repo_type=repo_type, maker=_maker(one)) for one in text]
+        else:
+            inputs[role] = resolve_input(store, text, repo_type=repo_type, maker=_maker(text))
+    if "dataset" in inputs:
+        check_dataset_input(inputs["dataset"])
+    if cfg.stage in ("dpo", "kto") and "policy" in inputs:
+        inputs.setdefault("ref_model", inputs["policy"])
+    if cfg.stage == "evaluate":
+        if isinstance(inputs.get("policy"), Input):
+            inputs["policy"] = [inputs["policy"]]
+        systems = [*inputs.get("policy", []), *([inputs["baseline"]] if "baseline" in inputs else [])]
+        references = {system.ref: _reference(system, inputs.get("ref_model"), store) for system in systems}
+        inputs["references"] = {ref: reference for ref, reference in references.items() if reference is not None}
+    return inputs
+
+
+def resolve_data(cfg: Config, dataset: Input | None) -> dict[str, dict[str, Any]]:
+    """Format -> digest and sources of every dataset the stage will read; hub sets are pinned in `cfg`.
+
+    Raises:
+        UserError: the data block has nothing of the stage's format.
+    """
+    main = STAGES[cfg.stage].formats[0]
+    told: dict[str, dict[str, Any]] = {}
+    for format in STAGES[cfg.stage].formats:
+        if dataset is not None and (format == main or offers(cfg.data, dataset, format)):
+            continue
+        if not offers(cfg.data, None, format) or (
+            cfg.stage == "reward" and format != main and cfg.reward.center == "none"
+        ):
+            continue
+        entry = getattr(cfg.data, format)
+        told[format] = digest(source_of(entry), format, PROJECT)
+        entry.source = pinned(source_of(entry), told[format]).source
+    if dataset is None and main not in told and not (cfg.stage == "evaluate" and told):
+        offered = [format for format in vars(cfg.data) if hasattr(getattr(cfg.data, format), "train")]
+        offered = [format for format in offered if offers(cfg.data, None, format)]
+        has = f"the data block offers {', '.join(offered)}" if offered else "the data block names no files"
+        raise UserError(
+            f"stage {cfg.stage} needs {main} data; {has}. Name some: data.{main}.train=<file>, another data=<set>, "
+            "or inputs.dataset=<ref>"
+        )
+    return told
+
+
+def check_data(plan: Plan) -> None:
+    """Read the data once, before an accelerator is taken: well-formed, of the right format, and the tokenizer fits.
+
+    Raises:
+        UserError: names file, row and field; or what the tokenizer lacks.
+    """
+    cfg, dataset = plan.cfg, plan.inputs.get("dataset")
+    if cfg.stage == "evaluate":
+        return
+    format = STAGES[cfg.stage].formats[0]
+    train = load_split(cfg.data, dataset, format, "train", stage=cfg.stage)
+    if has_eval(cfg.data, dataset, format):
+        load_split(cfg.data, dataset, format, "eval", stage=cfg.stage)
+    if "policy" in plan.inputs:
+        policy: Input = plan.inputs["policy"]
+        check_tokenizer(
+            policy,
+            conversational=kind(train.records[0]) == "conversational",
+            chat_template=cfg.model.chat_template,
+            pad_token=cfg.model.pad_token,
+        )
+        check_max_length(policy, cfg.trainer.get("max_length"))
+
+
+def output_type(stage: str) -> str:
+    """The artifact type that a stage publishes."""
+    return PRODUCES[stage]
+
+
+def _maker(text: str) -> str | None:
+    """The command that would make a missing artifact, where its name is a stage's."""
+    name = text.split(":")[0]
+    return f"deepspeed launch/run.py stage={name}" if name in STAGES else None
+
+
+def _reference(system: Input, given: Input | None, store: Store) -> Input | None:
+    """What KL and implicit reward are measured from: as given, else as the system's manifest says it was trained."""
+    if given is not None:
+        return given
+    record = system.manifest.inputs.get("ref_model") if system.manifest else None
+    return resolve_input(store, record["ref"]) if record else None
+
+
+def _data_ref(told: dict[str, Any]) -> str:
+    """A dataset's name in a manifest: its train file, or the hub set at its commit."""
+    part = told.get("train") or told["eval"]
+    return part["file"] if "file" in part else f"hf:{part['dataset']}@{part['revision']}"
+
+
+def _digests(given: Any) -> Any:
+    if isinstance(given, list):
+        return [one.digest for one in given]
+    if isinstance(given, dict):
+        return {ref: one.digest for ref, one in sorted(given.items())}
+    return given.digest

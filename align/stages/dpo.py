@@ -1,0 +1,73 @@
+"""Direct Preference Optimization: a policy from preferences, without a reward model.
+
+Rafailov et al. 2023 (arXiv:2305.18290), eq. 7; `trainer.loss_type` names TRL's other losses.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from trl import DPOConfig, DPOTrainer
+
+from align.adapters import build_lora, build_quantization, is_adapter
+from align.artifacts.inputs import Input
+from align.config import Config
+from align.data.examples import load_examples
+from align.models import load_frozen, load_policy, load_tokenizer, save_merged, save_model
+from align.tracking import Tracker, TrackingCallback
+from align.training import build_arguments, fit, resolve_dtype
+
+
+def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracker) -> dict[str, float]:
+    """Train the policy on `preference` rows against the reference; publish a model."""
+    # arguments
+    args = build_arguments(
+        DPOConfig,
+        cfg.trainer,
+        output_dir=output_dir.parent / "checkpoints",
+        precision=cfg.precision,
+        deepspeed=cfg.deepspeed.config,
+    )
+
+    # models
+    policy_path = inputs["policy"].path
+    lora = build_lora(asdict(cfg.adapter), task_type="CAUSAL_LM")
+    tokenizer = load_tokenizer(policy_path, **cfg.model.tokenizer_options())
+    policy = load_policy(
+        policy_path,
+        lora=lora,
+        dtype=resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None),
+        quantization_config=build_quantization(asdict(cfg.adapter)),
+        **cfg.model.load_options(),
+    )
+    ref_model = None
+    if "ref_model" in inputs or lora is None:
+        # An adapter needs no second model: its reference is the base, or TRL's frozen copy of the adapter it began as.
+        ref_model = load_frozen(
+            inputs.get("ref_model", inputs["policy"]).path,
+            dtype=resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None),
+            **cfg.model.load_options(),
+        )
+
+    # data
+    examples = load_examples(
+        cfg.data, inputs.get("dataset"), "preference", tokenizer=tokenizer, max_length=args.max_length
+    )
+
+    # train
+    trainer = DPOTrainer(
+        model=policy,
+        ref_model=ref_model,
+        args=args,
+        train_dataset=examples.train,
+        eval_dataset=examples.eval,
+        processing_class=tokenizer,
+        peft_config=None if is_adapter(policy_path) else lora,
+        callbacks=[TrackingCallback(tracker, cfg.name)],
+    )
+    metrics = fit(trainer) | examples.metrics
+
+    # save
+    save_model(trainer, output_dir / "model")
+    if lora is not None and cfg.adapter.merge:
+        save_merged(output_dir / "model", load_policy)
+    return metrics

@@ -1,0 +1,79 @@
+"""Kahneman-Tversky Optimization: a policy from single completions labelled good or bad.
+
+Ethayarajh et al. 2024 (arXiv:2402.01306), eq. 8. The KL estimate of the `kto` loss is taken over the device batch
+(TRL 1.16), so its numbers depend on `per_device_train_batch_size` and the number of processes;
+`loss_type: apo_zero_unpaired` has no such term.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from trl import KTOConfig, KTOTrainer
+
+from align.adapters import build_lora, build_quantization, is_adapter
+from align.artifacts.inputs import Input
+from align.config import Config
+from align.data.examples import load_examples
+from align.models import load_frozen, load_policy, load_tokenizer, save_merged, save_model
+from align.tracking import Tracker, TrackingCallback
+from align.training import build_arguments, fit, resolve_dtype
+
+
+def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracker) -> dict[str, float]:
+    """Train the policy on `unpaired_preference` rows against the reference; publish a model."""
+    # arguments
+    args = build_arguments(
+        KTOConfig,
+        cfg.trainer,
+        output_dir=output_dir.parent / "checkpoints",
+        precision=cfg.precision,
+        deepspeed=cfg.deepspeed.config,
+    )
+
+    # models
+    policy_path = inputs["policy"].path
+    lora = build_lora(asdict(cfg.adapter), task_type="CAUSAL_LM")
+    tokenizer = load_tokenizer(policy_path, **cfg.model.tokenizer_options())
+    policy = load_policy(
+        policy_path,
+        lora=lora,
+        dtype=resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None),
+        quantization_config=build_quantization(asdict(cfg.adapter)),
+        **cfg.model.load_options(),
+    )
+    ref_model = None
+    if "ref_model" in inputs or lora is None:
+        # An adapter needs no second model: its reference is the base, or TRL's frozen copy of the adapter it began as.
+        ref_model = load_frozen(
+            inputs.get("ref_model", inputs["policy"]).path,
+            dtype=resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None),
+            **cfg.model.load_options(),
+        )
+
+    # data
+    examples = load_examples(
+        cfg.data,
+        inputs.get("dataset"),
+        "unpaired_preference",
+        tokenizer=tokenizer,
+        max_length=args.max_length,
+    )
+
+    # train
+    trainer = KTOTrainer(
+        model=policy,
+        ref_model=ref_model,
+        args=args,
+        train_dataset=examples.train,
+        eval_dataset=examples.eval,
+        processing_class=tokenizer,
+        peft_config=None if is_adapter(policy_path) else lora,
+        callbacks=[TrackingCallback(tracker, cfg.name)],
+    )
+    metrics = fit(trainer) | examples.metrics
+
+    # save
+    save_model(trainer, output_dir / "model")
+    if lora is not None and cfg.adapter.merge:
+        save_merged(output_dir / "model", load_policy)
+    return metrics

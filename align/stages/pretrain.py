@@ -1,0 +1,88 @@
+"""Pretraining: a language model from plain text, from scratch or continued.
+
+With `model.new` the tokenizer is learned from the corpus and the weights are drawn from `trainer.seed`; with
+`inputs.policy` an existing model goes on.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from trl import SFTConfig, SFTTrainer
+
+from align import distributed
+from align.adapters import build_lora, build_quantization, is_adapter
+from align.artifacts.inputs import Input
+from align.config import Config
+from align.data.examples import load_examples
+from align.errors import UserError
+from align.models import build_model, load_policy, load_tokenizer, save_merged, save_model, train_tokenizer
+from align.tracking import Tracker, TrackingCallback
+from align.training import build_arguments, fit, resolve_dtype
+
+
+def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracker) -> dict[str, float]:
+    """Train on `language_modeling` text; publish a model."""
+    # arguments
+    args = build_arguments(
+        SFTConfig,
+        cfg.trainer,
+        output_dir=output_dir.parent / "checkpoints",
+        precision=cfg.precision,
+        deepspeed=cfg.deepspeed.config,
+    )
+
+    # models
+    policy_path = inputs["policy"].path if "policy" in inputs else None
+    lora = None
+    if policy_path is not None:
+        lora = build_lora(asdict(cfg.adapter), task_type="CAUSAL_LM")
+        tokenizer = load_tokenizer(policy_path, **cfg.model.tokenizer_options())
+        policy = load_policy(
+            policy_path,
+            lora=lora,
+            dtype=resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None),
+            quantization_config=build_quantization(asdict(cfg.adapter)),
+            **cfg.model.load_options(),
+        )
+    else:
+        if cfg.adapter.kind != "none":
+            raise UserError(
+                f"adapter={cfg.adapter.kind} needs a base, and stage=pretrain with model.new starts from random "
+                "weights: use adapter=none"
+            )
+        corpus = load_examples(cfg.data, inputs.get("dataset"), "language_modeling", tokenizer=None)
+        tokenizer_dir = output_dir.parent / "tokenizer"
+        with distributed.main_first():
+            if distributed.is_main():
+                learned = train_tokenizer(corpus.train["text"], **asdict(cfg.model.new.tokenizer))
+                learned.save_pretrained(str(tokenizer_dir))
+        tokenizer = load_tokenizer(tokenizer_dir, **cfg.model.tokenizer_options())
+        policy = build_model(cfg.model.new.architecture, tokenizer, seed=args.seed)
+
+    # data
+    examples = load_examples(
+        cfg.data,
+        inputs.get("dataset"),
+        "language_modeling",
+        tokenizer=tokenizer,
+        max_length=args.max_length,
+        splits_long=args.packing,
+    )
+
+    # train
+    trainer = SFTTrainer(
+        model=policy,
+        args=args,
+        train_dataset=examples.train,
+        eval_dataset=examples.eval,
+        processing_class=tokenizer,
+        peft_config=None if policy_path is None or is_adapter(policy_path) else lora,
+        callbacks=[TrackingCallback(tracker, cfg.name)],
+    )
+    metrics = fit(trainer) | examples.metrics
+
+    # save
+    save_model(trainer, output_dir / "model")
+    if lora is not None and cfg.adapter.merge:
+        save_merged(output_dir / "model", load_policy)
+    return metrics

@@ -1,0 +1,92 @@
+"""Reward modelling: one score for a prompt with its completion, learned from preferences.
+
+Bradley-Terry loss: Ouyang et al. 2022 (arXiv:2203.02155), eq. 1; with a margin: Touvron et al. 2023
+(arXiv:2307.09288), eq. 2. Centring on reference completions: Stiennon et al. 2020 (arXiv:2009.01325), appendix.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from trl import RewardConfig, RewardTrainer
+
+from align import distributed
+from align.adapters import build_lora, build_quantization
+from align.artifacts.inputs import Input
+from align.config import Config
+from align.data.examples import load_examples
+from align.models import load_reward_model, load_tokenizer, save_merged, save_model
+from align.scoring import reward_scores
+from align.statistics import preference_metrics
+from align.tracking import Tracker, TrackingCallback
+from align.training import build_arguments, fit, resolve_dtype
+
+
+def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracker) -> dict[str, float]:
+    """Train a score head, and the body under it, on `preference` rows; publish a reward model."""
+    # arguments
+    args = build_arguments(
+        RewardConfig,
+        cfg.trainer,
+        output_dir=output_dir.parent / "checkpoints",
+        precision=cfg.precision,
+        deepspeed=cfg.deepspeed.config,
+    )
+
+    # models
+    policy_path = inputs["policy"].path
+    lora = build_lora(asdict(cfg.adapter), task_type="SEQ_CLS")
+    tokenizer = load_tokenizer(policy_path, **cfg.model.tokenizer_options())
+    reward_model = load_reward_model(
+        policy_path,
+        lora=lora,
+        head="keep" if inputs["policy"].type == "reward_model" else "new",
+        seed=args.seed,
+        dtype=resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None),
+        quantization_config=build_quantization(asdict(cfg.adapter)),
+        **cfg.model.load_options(),
+    )
+
+    # data
+    examples = load_examples(
+        cfg.data,
+        inputs.get("dataset"),
+        "preference",
+        tokenizer=tokenizer,
+        max_length=args.max_length,
+    )
+
+    # train
+    trainer = RewardTrainer(
+        model=reward_model,
+        args=args,
+        train_dataset=examples.train,
+        eval_dataset=examples.eval,
+        processing_class=tokenizer,
+        peft_config=None if hasattr(reward_model, "peft_config") else lora,
+        callbacks=[TrackingCallback(tracker, cfg.name)],
+    )
+    metrics = fit(trainer) | examples.metrics
+
+    def score(pairs: list) -> list[float]:
+        return reward_scores(trainer.model_wrapped, tokenizer, pairs, max_length=args.max_length)
+
+    trainer.model.eval()
+    if examples.eval is not None:
+        sides = [(row["prompt"], row[side]) for side in ("chosen", "rejected") for row in examples.eval]
+        scores = distributed.map_batches(score, sides, args.per_device_eval_batch_size)
+        half = len(scores) // 2
+        margins = [chosen - rejected for chosen, rejected in zip(scores[:half], scores[half:], strict=True)]
+        metrics |= {f"eval_{key}": value for key, value in preference_metrics(margins).items()}
+    if cfg.reward.center == "demonstrations":
+        demonstrations = load_examples(
+            cfg.data, None, "prompt_completion", tokenizer=tokenizer, max_length=args.max_length
+        ).train
+        answers = [(row["prompt"], row["completion"]) for row in demonstrations]
+        scores = distributed.map_batches(score, answers, args.per_device_eval_batch_size)
+        metrics["score_center"] = trainer.model.config.score_center = sum(scores) / len(scores)
+
+    # save
+    save_model(trainer, output_dir / "model")
+    if lora is not None and cfg.adapter.merge:
+        save_merged(output_dir / "model", load_reward_model)
+    return metrics

@@ -1,0 +1,68 @@
+"""Supervised fine-tuning: imitate demonstrations, loss on the completion.
+
+Ouyang et al. 2022 (arXiv:2203.02155), step 1.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from trl import SFTConfig, SFTTrainer
+
+from align.adapters import build_lora, build_quantization, is_adapter
+from align.artifacts.inputs import Input
+from align.config import Config
+from align.data.examples import load_examples
+from align.models import load_policy, load_tokenizer, save_merged, save_model
+from align.tracking import Tracker, TrackingCallback
+from align.training import build_arguments, fit, resolve_dtype
+
+
+def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracker) -> dict[str, float]:
+    """Train the policy on `prompt_completion` rows; publish a model."""
+    # arguments
+    args = build_arguments(
+        SFTConfig,
+        cfg.trainer,
+        output_dir=output_dir.parent / "checkpoints",
+        precision=cfg.precision,
+        deepspeed=cfg.deepspeed.config,
+    )
+
+    # models
+    policy_path = inputs["policy"].path
+    lora = build_lora(asdict(cfg.adapter), task_type="CAUSAL_LM")
+    tokenizer = load_tokenizer(policy_path, **cfg.model.tokenizer_options())
+    policy = load_policy(
+        policy_path,
+        lora=lora,
+        dtype=resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None),
+        quantization_config=build_quantization(asdict(cfg.adapter)),
+        **cfg.model.load_options(),
+    )
+
+    # data
+    examples = load_examples(
+        cfg.data,
+        inputs.get("dataset"),
+        "prompt_completion",
+        tokenizer=tokenizer,
+        max_length=args.max_length,
+    )
+
+    # train
+    trainer = SFTTrainer(
+        model=policy,
+        args=args,
+        train_dataset=examples.train,
+        eval_dataset=examples.eval,
+        processing_class=tokenizer,
+        peft_config=None if is_adapter(policy_path) else lora,
+        callbacks=[TrackingCallback(tracker, cfg.name)],
+    )
+    metrics = fit(trainer) | examples.metrics
+
+    # save
+    save_model(trainer, output_dir / "model")
+    if lora is not None and cfg.adapter.merge:
+        save_merged(output_dir / "model", load_policy)
+    return metrics
