@@ -46,6 +46,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def is_free(port: int) -> bool:
+    """True if nobody listens on `port` of the loopback interface."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
 def end_with_launcher() -> None:
     """End this rank when its launcher is gone.
 

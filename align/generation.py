@@ -1,6 +1,5 @@
 """Completions of a policy, for evaluation and for the sample tables of a run."""
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,7 +7,6 @@ from align import distributed
 from align.data.rendering import Text, render_prompt
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 

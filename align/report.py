@@ -7,12 +7,12 @@ from typing import Any
 COLUMNS = (
     ("model", "model", ""),
     ("gold", "gold score", ".3f"),
-    ("gold_gain", "gain over baseline [95% interval]", ""),
-    ("win_rate", "win rate", ".2f"),
-    ("accuracy", "preference accuracy", ".3f"),
-    ("ece", "calibration error", ".3f"),
+    ("gold_gain", "gain [95% interval]", ""),
+    ("win_rate", "wins", ".2f"),
+    ("accuracy", "accuracy", ".3f"),
+    ("ece", "ECE", ".3f"),
     ("reward", "reward", ".2f"),
-    ("kl", "KL to reference", ".2f"),
+    ("kl", "KL", ".2f"),
     ("perplexity", "perplexity", ".2f"),
     ("length", "tokens", ".1f"),
     ("ended", "ended", ".0%"),
@@ -21,10 +21,10 @@ COLUMNS = (
 NOTES = {
     "gold": "Gold score: mean of the judge over held-out prompts, from 0 to 1.",
     "gold_gain": "Gain: mean paired difference of gold scores on the same prompts, percentile bootstrap.",
-    "win_rate": "Win rate: share of prompts with a higher gold score than the baseline, ties half.",
-    "accuracy": "Preference accuracy: share of held-out pairs whose chosen side scores higher; for a policy by its "
+    "win_rate": "Wins: share of prompts with a higher gold score than the baseline, ties half.",
+    "accuracy": "Accuracy: share of held-out pairs whose chosen side scores higher; for a policy by its "
     "implicit reward, log pi(y|x) - log ref(y|x) summed over tokens.",
-    "ece": "Calibration error: expected gap between the predicted and the observed share of winners, 10 bins.",
+    "ece": "ECE, calibration error: expected gap between the predicted and the observed share of winners, 10 bins.",
     "reward": "Reward: mean score that the reward model gives to the completions.",
     "kl": "KL: nats a completion, exact over the vocabulary at each token the policy wrote.",
     "perplexity": "Perplexity: a token of held-out plain text.",
@@ -79,11 +79,16 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def gain(interval: dict[str, float]) -> str:
+    """A mean difference with its interval, as `+0.123 [+0.100, +0.146]`."""
+    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+
+
 def _cell(value: Any, spec: str) -> str:
     if value is None:
         return ""
     if isinstance(value, dict):
-        return f"{value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
+        return gain(value)
     return format(value, spec)
 
 

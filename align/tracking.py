@@ -13,6 +13,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from align import distributed
+from align.clock import clock
 from align.errors import UserError
 
 
@@ -190,10 +191,3 @@ class TrackingCallback(TrainerCallback):
             f"{rate:.1f} steps/s  {clock(left)} left",
             flush=True,
         )
-
-
-def clock(seconds: float) -> str:
-    """A duration as `1:23` or `2:03:04`."""
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,39 @@
+# Two commands do everything: `make demo` and `make test`. Both make .venv and install first.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+
+.PHONY: demo test check lint install clean
+
+install: .venv/installed
+
+# torch comes first and pinned: anything else that asks for it would bring the newest build and its CUDA packages.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "align needs Python 3.11 or newer: make PYTHON=python3.12"'
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,qlora]'
+	touch $@
+
+demo: install
+	$(PY) launch/pipeline.py pipeline=demo
+
+test: install lint libaio
+	$(PY) -m pytest --durations=15
+
+check: install lint
+	$(PY) -m pytest -m 'not slow'
+
+lint: install
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+# DeepSpeed's NVMe offload compiles against libaio.
+.PHONY: libaio
+libaio:
+	@echo '#include <libaio.h>' | $${CC:-cc} -E - >/dev/null 2>&1 || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq libaio-dev >/dev/null; } || \
+	  { echo 'error: the NVMe offload test needs libaio; install it: sudo apt-get install libaio-dev' >&2; exit 1; }
+
+clean:
+	rm -rf .venv build *.egg-info
