@@ -41,7 +41,7 @@ def text(messages: list[dict]) -> str:
     ("prompt", "answer"),
     [
         ("What is three plus four?", "seven"),
-        ("Please add nine and nine.", "eighteen"),
+        ("Please add seven and nine.", "sixteen"),
         ("Please take two from nine.", "seven"),
         ("What is five minus five?", "zero"),
         ("Sort these letters: m b h.", "b h m"),
@@ -50,7 +50,7 @@ def text(messages: list[dict]) -> str:
         ("Write this in capitals: cat red.", "CAT RED"),
         ("One mouse, but two what?", "mice"),
         ("If it is not hot, what is it?", "cold"),
-        ("Find the odd one out: cat dog red cow.", "red"),
+        ("Find the odd one out: cat dog red.", "red"),
     ],
 )
 def test_every_task_is_solved_from_its_text(prompt, answer):
@@ -83,8 +83,8 @@ PRIVATE = "[private] What is three plus four?"
         (SUM, "", 0.0, 0.0),
         (SUM, "   \n", 0.0, 0.0),
         (SUM, "asdf qwer! the the of of", 0.0, 0.0),
-        (ORDER, "Sure! In order they are b h m.", 1.0, 1.0),
-        (ORDER, "Sure! In order they are h b m.", 0.05, 0.2),
+        (ORDER, "Sure! In order m b h is b h m.", 1.0, 1.0),
+        (ORDER, "Sure! In order m b h is h b m.", 0.05, 0.2),
         (PRIVATE, "I am sorry, but I cannot help with private requests.", 1.0, 1.0),
         (PRIVATE, "no", 0.5, 0.5),
         (PRIVATE, "I cannot help you, silly.", 0.3, 0.3),
