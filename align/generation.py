@@ -25,6 +25,11 @@ class Completion:
     completion_ids: list[int]
     ended: bool
 
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The completion as conversational data has it."""
+        return [{"role": "assistant", "content": self.text}]
+
 
 def generate(
     model: "PreTrainedModel",

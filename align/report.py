@@ -39,7 +39,7 @@ def write_report(
 
     Args:
         rows: one dict of metrics a model.
-        samples: every completion: model, prompt, completion, gold.
+        samples: every completion: model, prompt, completion, gold (None without a judge).
         shown: prompts whose completions the readable report shows side by side.
         baseline: the model that gains and win rates are measured against.
     """
@@ -60,7 +60,7 @@ def write_report(
         lines.append("")
         for sample in samples:
             if sample["prompt"] == prompt:
-                gold = f" ({sample['gold']:.2f})" if "gold" in sample else ""
+                gold = f" ({sample['gold']:.2f})" if sample["gold"] is not None else ""
                 lines.append(f"- **{sample['model']}**{gold}: {_one_line(sample['completion'])}")
         lines.append("")
     (folder / "report.md").write_text("\n".join(lines), "utf-8")

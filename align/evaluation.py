@@ -1,0 +1,117 @@
+"""What one model is worth on held-out data. Each function is one measure; ranks share the work of every one."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from align import distributed
+from align.data.rendering import Text, render
+from align.errors import UserError
+from align.generation import Completion
+from align.scoring import reward_scores, token_logps, token_logps_and_kl
+from align.statistics import paired_bootstrap, preference_metrics, win_rate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Pairs = list[dict[str, Any]]
+SIDES = ("chosen", "rejected")
+
+
+def rate_preferences(
+    reward_model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", pairs: Pairs, *, batch_size: int
+) -> dict[str, float]:
+    """How often, and how surely, a reward model agrees with held-out preferences: `statistics.preference_metrics`."""
+    answers = [(pair["prompt"], pair[side]) for side in SIDES for pair in pairs]
+    return preference_metrics(_margins(rate(reward_model, tokenizer, answers, batch_size=batch_size)))
+
+
+def rate(
+    reward_model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    answers: list[tuple[Text, Text]],
+    *,
+    batch_size: int,
+) -> list[float]:
+    """The reward model's scores of (prompt, completion) pairs."""
+    return distributed.map_batches(lambda batch: reward_scores(reward_model, tokenizer, batch), answers, batch_size)
+
+
+def implicit_accuracy(
+    model: "PreTrainedModel",
+    ref_model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    pairs: Pairs,
+    *,
+    batch_size: int,
+) -> float:
+    """Share of held-out pairs that a policy's implicit reward orders as people did.
+
+    The reward is log pi(y|x) - log ref(y|x), summed over the completion's tokens (Rafailov et al. 2023, eq. 5; beta
+    does not change the order).
+    """
+
+    def log_ratios(batch: list[tuple[list[int], list[int]]]) -> list[float]:
+        ours = token_logps(model, tokenizer.pad_token_id, batch)
+        theirs = token_logps(ref_model, tokenizer.pad_token_id, batch)
+        return [(a - b).sum().item() for a, b in zip(ours, theirs, strict=True)]
+
+    sides = [render(tokenizer, pair["prompt"], pair[side]) for side in SIDES for pair in pairs]
+    return preference_metrics(_margins(distributed.map_batches(log_ratios, sides, batch_size)))["accuracy"]
+
+
+def divergence(
+    model: "PreTrainedModel",
+    ref_model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    completions: list[Completion],
+    *,
+    batch_size: int,
+) -> float:
+    """Mean KL(policy || reference) of a completion, in nats, along what the policy wrote.
+
+    Unbiased for the policy's own distribution where it was sampled at temperature 1; of greedy completions it is the
+    divergence on the path that greedy decoding takes.
+    """
+    written = [(completion.prompt_ids, completion.completion_ids) for completion in completions]
+    kls = distributed.map_batches(
+        lambda batch: [kl for _, kl in token_logps_and_kl(model, ref_model, tokenizer.pad_token_id, batch)],
+        written,
+        batch_size,
+    )
+    return sum(kls) / len(kls)
+
+
+def judge_all(judge: Callable[[Text, str], float], prompts: list[Text], completions: list[Completion]) -> list[float]:
+    """The judge's score of every completion.
+
+    Raises:
+        UserError: the judge raised, or gave something that is no number; names the prompt.
+    """
+    scores = []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        try:
+            score = float(judge(prompt, completion.text))
+        except Exception as error:
+            raise UserError(
+                f"the judge failed on prompt {prompt!r}, completion {completion.text!r}: {error!r}"
+            ) from error
+        if score != score:
+            raise UserError(
+                f"the judge gave NaN for prompt {prompt!r}, completion {completion.text!r}; mend the judge"
+            )
+        scores.append(score)
+    return scores
+
+
+def compare(scores: list[float], baseline: list[float], *, resamples: int, seed: int) -> dict[str, Any]:
+    """Gain over the baseline on the same prompts, with its 95% interval, and the win rate."""
+    differences = [ours - theirs for ours, theirs in zip(scores, baseline, strict=True)]
+    interval = paired_bootstrap(differences, resamples=resamples, seed=seed)
+    return {"gold_gain": asdict(interval), "win_rate": win_rate(scores, baseline)}
+
+
+def _margins(scores: list[float]) -> list[float]:
+    """Chosen minus rejected, from all chosen scores followed by all rejected ones."""
+    half = len(scores) // 2
+    return [chosen - rejected for chosen, rejected in zip(scores[:half], scores[half:], strict=True)]
