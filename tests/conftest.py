@@ -1,0 +1,102 @@
+"""What many tests share: a store with very small models, made once, and `run_stage`, a stage run in this process."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from align import config, run
+from align.artifacts.store import Store, Version
+from align.config.schema import STAGES
+from align.plan import make_plan
+
+# One thread a process: tiny matrices gain nothing from more, and sums are then the same on any number of cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("ALIGN_ARTIFACTS", None)
+
+# A GPT-2 of 50 thousand parameters.
+TINY_MODEL = {
+    "model": "tiny_gpt2",
+    "model.new.architecture.n_layer": "2",
+    "model.new.architecture.n_head": "2",
+    "model.new.architecture.n_embd": "32",
+    "model.new.architecture.n_positions": "128",
+    "model.new.tokenizer.vocab_size": "512",
+}
+
+# A few plain steps on a few rows: every step logged, nothing saved or evaluated on the way.
+FEW_STEPS = {
+    "trainer.max_steps": "4",
+    "trainer.learning_rate": "1e-3",
+    "trainer.per_device_train_batch_size": "8",
+    "trainer.per_device_eval_batch_size": "16",
+    "trainer.gradient_accumulation_steps": "1",
+    "trainer.max_length": "128",
+    "trainer.activation_checkpointing": "false",
+    "trainer.logging_steps": "1",
+    "trainer.eval_strategy": "'no'",
+    "trainer.save_strategy": "'no'",
+}
+
+
+def stage_overrides(root: Path, *overrides: str) -> list[str]:
+    """The command line of a small run of one stage in the store `root`; what `overrides` says stands.
+
+    Training stages take `FEW_STEPS` and 64 training rows of the demo data, of which an eighth is held out.
+    """
+    given = dict(text.split("=", 1) for text in overrides)
+    stage = given["stage"]
+    defaults = {"artifacts.root": str(root)}
+    if stage != "evaluate":
+        defaults |= FEW_STEPS
+        for format in STAGES[stage].formats if "data" not in given else ():
+            defaults |= {
+                f"data.{format}.max_rows": "64",
+                f"data.{format}.eval": "null",
+                f"data.{format}.eval_fraction": "0.02",
+            }
+    return [f"{key}={value}" for key, value in (defaults | given).items()]
+
+
+def run_stage(root: Path, *overrides: str) -> Version:
+    """Run one stage in this process and give what it published: `run_stage(tiny_store, "stage=dpo")`."""
+    cfg = config.compose(stage_overrides(root, *overrides))
+    assert run.run(cfg) == 0
+    return make_plan(cfg, Store(Path(root)), world_size=1).published[-1]
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store behind `tiny_store`, made once a session: leave it as it is."""
+    root = tmp_path_factory.mktemp("tiny") / "artifacts"
+    new = [f"{key}={value}" for key, value in TINY_MODEL.items()]
+    run_stage(root, "stage=pretrain", *new, "data.language_modeling.max_rows=512", "trainer.max_steps=20")
+    run_stage(root, "stage=sft", "trainer.max_steps=20", "model.chat_template=conf/model/chat.jinja")
+    run_stage(root, "stage=reward")
+    return root
+
+
+@pytest.fixture
+def tiny_store(tiny_models: Path, tmp_path: Path) -> Path:
+    """A store of the test's own with pretrain:v1, sft:v1 and reward:v1, each a GPT-2 of 50 thousand parameters."""
+    root = tmp_path / "artifacts"
+    shutil.copytree(tiny_models, root)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """What a run sets for its process does not outlive the test."""
+    before = dict(os.environ)
+    yield
+    for key in set(os.environ) - set(before):
+        del os.environ[key]
+    os.environ.update(before)
+
+
+@pytest.fixture(name="run_stage")
+def _run_stage() -> Callable[..., Version]:
+    """`run_stage(root, *overrides)`, for tests that take their helpers as fixtures."""
+    return run_stage
