@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from align import distributed
-from align.data.rendering import Text, render
+from align.data.rendering import Text, render, render_prompt
 from align.errors import UserError
 from align.generation import Completion
 from align.scoring import reward_scores, token_logps, token_logps_and_kl
@@ -16,6 +16,35 @@ if TYPE_CHECKING:
 
 Pairs = list[dict[str, Any]]
 SIDES = ("chosen", "rejected")
+
+
+def fitting(
+    rows: list[dict[str, Any]],
+    readers: "list[tuple[PreTrainedTokenizerBase, int | None]]",
+    tokens: "Callable[[PreTrainedTokenizerBase, dict[str, Any]], int]",
+    what: str,
+) -> list[dict[str, Any]]:
+    """The rows that every model's context has room for; the others are counted aloud, never cut.
+
+    Args:
+        readers: each model's tokenizer and context length, None for no limit.
+        tokens: what a row needs, in tokens.
+        what: the rows' name in the message.
+    """
+    kept = [row for row in rows if all(limit is None or tokens(reader, row) <= limit for reader, limit in readers)]
+    if len(kept) < len(rows) and distributed.is_main():
+        print(f"evaluate  {len(rows) - len(kept)} of {len(rows)} {what} are left out: too long for a model's context")
+    return kept
+
+
+def prompt_tokens(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any]) -> int:
+    """Tokens of a row's prompt."""
+    return len(render_prompt(tokenizer, row["prompt"]))
+
+
+def pair_tokens(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any]) -> int:
+    """Tokens of a preference's longer side, its prompt included."""
+    return max(sum(map(len, render(tokenizer, row["prompt"], row[side]))) for side in SIDES)
 
 
 def rate_preferences(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align import adapters, distributed
+from align import adapters, contract, distributed
 from align.artifacts.headers import tensor_shapes
 from align.errors import UserError
 
@@ -268,9 +268,9 @@ def save_merged(folder: Path, load: Any, *, score: bool = False) -> None:
     distributed.barrier()
 
 
-def context_length(model: "PreTrainedModel") -> int | None:
-    """Tokens the model was built for, None where its config names no limit."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def context_length(path: Path) -> int | None:
+    """Tokens that the model in `path`, or the base of the adapter there, was built for; None for no limit."""
+    return contract.context_length(Path(adapters.base_path(path)) if adapters.is_adapter(path) else path)
 
 
 def device_of(model: "PreTrainedModel") -> "torch.device":

@@ -13,7 +13,17 @@ from align.artifacts.inputs import Input
 from align.config import PROJECT, Config
 from align.data.examples import held_out
 from align.data.rendering import text_of
-from align.evaluation import compare, divergence, implicit_accuracy, judge_all, rate, rate_preferences
+from align.evaluation import (
+    compare,
+    divergence,
+    fitting,
+    implicit_accuracy,
+    judge_all,
+    pair_tokens,
+    prompt_tokens,
+    rate,
+    rate_preferences,
+)
 from align.generation import generate
 from align.judges import load_judge
 from align.models import context_length, load_frozen, load_reward_model, load_tokenizer
@@ -49,8 +59,16 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     held = {format: held_out(cfg.data, inputs.get("dataset"), format) for format in FORMATS}
     limits = {format: asked.max_prompts if format == "prompt_only" else asked.max_rows for format in FORMATS}
     held = {format: shuffled(rows, seed=asked.seed, limit=limits[format]) for format, rows in held.items()}
-    prompts = [row["prompt"] for row in held["prompt_only"]]
-    pairs, texts = held["preference"], [row["text"] for row in held["language_modeling"] if "text" in row]
+    readers = [
+        (load_tokenizer(one.path, **cfg.model.tokenizer_options()), context_length(one.path))
+        for one in [*systems, *([judged_by] if judged_by is not None else [])]
+    ]
+    answered = fitting(
+        held["prompt_only"], readers, lambda reader, row: prompt_tokens(reader, row) + asked.max_new_tokens, "prompts"
+    )
+    prompts = [row["prompt"] for row in answered]
+    pairs = fitting(held["preference"], readers, pair_tokens, "preferences")
+    texts = [row["text"] for row in held["language_modeling"] if "text" in row]
 
     # evaluate
     rows: list[dict[str, Any]] = []
@@ -102,7 +120,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
         if ref_model is not None and pairs:
             row["accuracy"] = implicit_accuracy(policy, ref_model, tokenizer, pairs, batch_size=size)
         if texts:
-            width = context_length(policy) or PERPLEXITY_WIDTH
+            width = context_length(system.path) or PERPLEXITY_WIDTH
             row["perplexity"] = perplexity(policy, tokenizer, texts, batch_size=size, width=width)
         rows.append(row)
 
