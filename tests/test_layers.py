@@ -1,0 +1,56 @@
+"""Imports go down the floors of the house, or sideways, never up; and the lower floors need no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1] / "align"
+
+# Floor by floor, the highest first; a name is a module or a package of align.
+FLOORS = (
+    ("run", "pipeline", "cli"),
+    ("stages",),
+    ("evaluation", "samples", "models", "adapters", "scoring", "generation", "training", "tracking", "distributed"),
+    ("plan", "contract", "config", "data", "judges", "report", "provenance"),
+    ("records", "artifacts", "statistics", "clock", "errors"),
+)
+# A process must know which rank it is before it may print, wherever it is; distributed itself imports only errors.
+EVERYWHERE = {"distributed"}
+
+
+def floor_of(module: str) -> int:
+    return next(number for number, names in enumerate(FLOORS) if module in names)
+
+
+def imports(file: Path) -> set[str]:
+    """The modules of align that a file imports, at its top or inside a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "align":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("align."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("align.")}
+    return found
+
+
+def test_imports_go_down():
+    files = [file for file in PACKAGE.rglob("*.py") if file.name != "__init__.py" or file.parent != PACKAGE]
+    assert len(files) > 30
+    for file in files:
+        module = file.relative_to(PACKAGE).with_suffix("").parts[0]
+        for used in imports(file) - EVERYWHERE - {module}:
+            assert floor_of(used) >= floor_of(module), f"{file.relative_to(PACKAGE.parent)} imports align.{used} above it"
+
+
+def test_stages_do_not_import_each_other():
+    for file in (PACKAGE / "stages").glob("*.py"):
+        assert "stages" not in imports(file), file.name
+
+
+def test_what_answers_before_training_needs_no_torch():
+    modules = "align.cli, align.plan, align.pipeline, align.run, align.data.datasets, align.data.lengths, align.contract"
+    check = f"import sys, {modules}; print([m for m in ('torch', 'transformers', 'trl') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "[]"
