@@ -64,7 +64,8 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
         model=policy,
         ref_model=ref_model,
         args=args,
-        train_dataset=examples.train,
+        # TRL reads KTO rows in order, and pairs each with its neighbour's answer for the KL: neighbours must be strangers.
+        train_dataset=examples.train.shuffle(seed=args.data_seed or args.seed),
         eval_dataset=examples.eval,
         processing_class=tokenizer,
         peft_config=None if is_adapter(policy_path) else lora,
