@@ -64,7 +64,7 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
         model=policy,
         ref_model=ref_model,
         args=args,
-        # TRL reads KTO rows in order, and pairs each with its neighbour's answer for the KL: neighbours must be strangers.
+        # TRL reads KTO rows in order and takes a neighbour's answer for the KL: neighbours must be strangers.
         train_dataset=examples.train.shuffle(seed=args.data_seed or args.seed),
         eval_dataset=examples.eval,
         processing_class=tokenizer,
