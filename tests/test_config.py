@@ -121,6 +121,12 @@ def test_evaluate_takes_a_list_of_policies():
     assert compose(["stage=evaluate", "inputs.policy=[dpo:v3,sft:v2]"]).inputs.policy == ["dpo:v3", "sft:v2"]
 
 
+def test_rows_fit_the_context_of_a_new_model():
+    assert compose(["stage=pretrain", "model=tiny_gpt2"]).trainer["max_length"] == 256
+    assert compose(["stage=pretrain", "model=tiny_gpt2", "trainer.max_length=64"]).trainer["max_length"] == 64
+    assert compose(["stage=pretrain", "model=gpt2"]).trainer["max_length"] == 1024
+
+
 def test_one_loss_is_spelled_one_way():
     assert compose(["stage=dpo", "trainer.loss_type=ipo"]).trainer["loss_type"] == ["ipo"]
     assert compose(["stage=dpo", "trainer.loss_type=[sigmoid,sft]"]).trainer["loss_type"] == ["sigmoid", "sft"]

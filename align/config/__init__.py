@@ -118,9 +118,20 @@ def _check(cfg: Config) -> Config:
         raise UserError(f"inputs.policy is a list, but stage {stage} takes one model; only evaluate takes several")
     if stage == "pretrain" and cfg.inputs.policy is None and cfg.model.new is None:
         raise UserError("stage pretrain has no model; add model=tiny_gpt2 (from scratch) or model=gpt2 (continued)")
+    if stage == "pretrain" and cfg.inputs.policy is None:
+        _fit_to_context(cfg)
     if cfg.adapter.merge and cfg.adapter.kind == "none":
         raise UserError("adapter.merge=true has no adapter to merge; add adapter=lora or adapter=qlora")
     template = cfg.model.chat_template
     if template is not None and not local_path(template).is_file():
         raise UserError(f"model.chat_template={template} is not a file; name a .jinja file, as conf/model/chat.jinja")
     return cfg
+
+
+def _fit_to_context(cfg: Config) -> None:
+    """A new model's rows are no longer than its context; the stage's default length is meant for larger models."""
+    architecture = cfg.model.new.architecture
+    context = architecture.get("max_position_embeddings") or architecture.get("n_positions")
+    length = cfg.trainer.get("max_length")
+    if context is not None and length is not None:
+        cfg.trainer["max_length"] = min(length, context)
