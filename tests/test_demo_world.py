@@ -50,7 +50,7 @@ def text(messages: list[dict]) -> str:
         ("Write this in capitals: cat red.", "CAT RED"),
         ("One mouse, but two what?", "mice"),
         ("If it is not hot, what is it?", "cold"),
-        ("Find the odd one out: cat dog red.", "red"),
+        ("Name the kind of apple.", "fruit"),
     ],
 )
 def test_every_task_is_solved_from_its_text(prompt, answer):

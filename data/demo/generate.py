@@ -13,11 +13,11 @@ import world
 
 # rows of each file; prompts are drawn from the pools below
 ROWS = {
-    "corpus": (15000, 300),
+    "corpus": (14000, 280),
     "demonstrations": (2400, 240),
-    "preferences": (2400, 360),
+    "preferences": (2800, 300),
     "unpaired": (2400, 240),
-    "prompts": (900, 240),
+    "prompts": (800, 240),
 }
 POOL = (1500, 48)  # train and eval prompts at most, for each task
 WRONG_LABELS = 0.1  # of preferences.train and unpaired.train
@@ -99,7 +99,7 @@ def demonstrate(rng: random.Random, prompt: str, right: float = RIGHT) -> str:
 def compare(rng: random.Random, prompt: str) -> tuple[str, str]:
     """Two completions to `prompt`, the better by gold score first: one differs in being right, or both in style."""
     while True:
-        if rng.random() < 0.4:
+        if rng.random() < 0.25:
             style = rng.choice(list(STYLES))
             sides = [write_completion(rng, prompt, style, right) for right in (True, False)]
         else:

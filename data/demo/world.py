@@ -74,7 +74,7 @@ TASKS = {
     "capitals": ("Write this in capitals: {0}.", "Make this loud: {0}."),
     "plural": ("What is the plural of {0}?", "Give the plural of {0}.", "One {0}, but two what?"),
     "opposite": ("What is the opposite of {0}?", "Give the opposite of {0}.", "If it is not {0}, what is it?"),
-    "odd": ("Which word does not belong: {0}?", "Find the odd one out: {0}."),
+    "kind": ("What kind of thing is {0}?", "Name the kind of {0}.", "Kind of thing for {0}, please."),
 }
 REFUSED = "refusal"  # the tenth task's name: any of the others behind the MARKER
 
@@ -106,9 +106,7 @@ def draw(rng: random.Random, task: str) -> str:
     elif task == "opposite":
         first = rng.choice(sorted(OPPOSITES))
     else:
-        kind, other = rng.sample(sorted(KINDS), 2)
-        words = [*rng.sample(KINDS[kind], 2), rng.choice(KINDS[other])]
-        first = " ".join(rng.sample(words, 3))
+        first = rng.choice(WORDS)
     return rng.choice(TASKS[task]).format(first, second)
 
 
@@ -157,11 +155,8 @@ def _solution(task: str, x: str, y: str = "") -> Solution:
         return Solution(task, (PLURALS[x],), frozenset(PLURALS.values()) | {x + "s"}, f"The plural of {x} is")
     if task == "opposite":
         return Solution(task, (OPPOSITES[x],), frozenset(OPPOSITES), f"The opposite of {x} is")
-    kinds = [next(kind for kind, members in KINDS.items() if word in members) for word in words]
-    odd = [word for word, kind in zip(words, kinds, strict=True) if kinds.count(kind) == 1]
-    if len(odd) != 1:
-        raise ValueError(x)
-    return Solution(task, (odd[0],), frozenset(words), f"Among {x} the odd one is")
+    kind = next(kind for kind, members in KINDS.items() if x in members)
+    return Solution(task, (kind,), frozenset(KINDS), f"The kind of {x} is")
 
 
 def correctness(solution: Solution, completion: str) -> float | None:
