@@ -23,14 +23,14 @@ KINDS = {
 }
 WORDS = [word for words in KINDS.values() for word in words]
 IRREGULAR = split(
-    "fox/foxes box/boxes bus/buses city/cities baby/babies mouse/mice goose/geese foot/feet tooth/teeth child/children "
-    "man/men leaf/leaves knife/knives sheep/sheep ox/oxen"
+    "fox/foxes box/boxes bus/buses city/cities baby/babies mouse/mice goose/geese foot/feet tooth/teeth "
+    "child/children man/men leaf/leaves knife/knives sheep/sheep ox/oxen"
 )
 PLURALS = {word: word + "s" for word in WORDS if word not in KINDS["colour"]}
 PLURALS |= dict(pair.split("/") for pair in IRREGULAR)
 CONTRARY = split(
-    "hot/cold big/small up/down day/night old/new fast/slow wet/dry rich/poor full/empty open/shut soft/hard tall/short "
-    "light/dark happy/sad loud/quiet early/late clean/dirty near/far"
+    "hot/cold big/small up/down day/night old/new fast/slow wet/dry rich/poor full/empty open/shut soft/hard "
+    "tall/short light/dark happy/sad loud/quiet early/late clean/dirty near/far"
 )
 OPPOSITES = dict(pair.split("/") for pair in CONTRARY)
 OPPOSITES |= {right: left for left, right in OPPOSITES.items()}
