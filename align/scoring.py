@@ -104,6 +104,7 @@ def reward_scores(
     than `max_length` tokens is cut at its end.
     """
     import torch
+    from transformers.modeling_utils import unwrap_model
 
     from align.models import device_of
 
@@ -119,5 +120,5 @@ def reward_scores(
         logits = model(
             input_ids=torch.tensor(padded, device=device), attention_mask=torch.tensor(mask, device=device)
         ).logits
-    center = getattr(model.config, "score_center", 0.0)
+    center = getattr(unwrap_model(model).config, "score_center", 0.0)  # a trainer's model may be wrapped
     return [score - center for score in logits.float().squeeze(-1).tolist()]

@@ -62,9 +62,14 @@ def stage_overrides(root: Path, *overrides: str) -> list[str]:
 
 def run_stage(root: Path, *overrides: str) -> Version:
     """Run one stage in this process and give what it published: `run_stage(tiny_store, "stage=dpo")`."""
-    cfg = config.compose(stage_overrides(root, *overrides))
+    return run_command(stage_overrides(root, *overrides))
+
+
+def run_command(overrides: list[str]) -> Version:
+    """What the command line of launch/run.py published, run in this process."""
+    cfg = config.compose(overrides)
     assert run.run(cfg) == 0
-    return make_plan(cfg, Store(Path(root)), world_size=1).published[-1]
+    return make_plan(cfg, Store.open(cfg.artifacts.root), world_size=1).published[-1]
 
 
 @pytest.fixture(scope="session")

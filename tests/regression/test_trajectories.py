@@ -1,0 +1,141 @@
+"""Equal configs share one trajectory, and it is committed.
+
+Plain training is compared with the committed losses to 1e-4, which holds across machines and their vector units. What
+divides the same arithmetic otherwise (processes, accumulation, ZeRO, offload) is compared with plain training made in
+the same session, to 1e-5.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from align.artifacts.headers import tensor_shapes
+from align.artifacts.store import Store, Version
+from align.config import PROJECT
+from align.distributed import free_port
+from tests.conftest import run_command
+from tests.regression import world
+
+ACROSS_MACHINES = 1e-4
+WITHIN_A_SESSION = 1e-5
+KINDS = sorted(path.stem for path in (PROJECT / "conf" / "deepspeed").glob("*.yaml"))
+PROCESSES = 2
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with `base:v1`, the data beside it."""
+    root = tmp_path_factory.mktemp("regression") / "artifacts"
+    world.write_data(root.parent / "data")
+    run_command(world.base_overrides(root))
+    return root
+
+
+@pytest.fixture(scope="module")
+def plain(root: Path) -> Callable[[str], Version]:
+    """The plain run of a stage: one process, one micro-batch a step, made once."""
+    made: dict[str, Version] = {}
+
+    def get(run: str) -> Version:
+        if run not in made:
+            made[run] = run_command(world.overrides(root, run))
+        return made[run]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def launched(root: Path) -> Callable[[str], dict[str, Version]]:
+    """All runs under one file of conf/deepspeed/, in two processes that `deepspeed` starts, made once."""
+    made: dict[str, dict[str, Version]] = {}
+
+    def get(kind: str) -> dict[str, Version]:
+        if kind not in made:
+            names = {run: f"{run}-{kind}" for run in (*world.STAGES, "kto_kl")}
+            commands = [
+                world.overrides(root, run, name=name, processes=PROCESSES, deepspeed=kind)
+                for run, name in names.items()
+            ]
+            todo = root.parent / f"{kind}.json"
+            todo.write_text(json.dumps(commands), "utf-8")
+            deepspeed(Path(__file__).parent / "driver.py", str(todo))
+            store = Store(root)
+            made[kind] = {run: store.resolve(name) for run, name in names.items()}
+        return made[kind]
+
+    return get
+
+
+def deepspeed(script: Path, *arguments: str) -> str:
+    """`deepspeed --num_accelerators 2 script arguments`; what it printed. It must end well."""
+    launcher = [sys.executable, "-m", "deepspeed.launcher.runner"]
+    ranks = ["--num_accelerators", str(PROCESSES), "--master_port", str(free_port())]
+    ended = subprocess.run(
+        [*launcher, *ranks, str(script), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout[-5000:]
+    return ended.stdout
+
+
+def assert_same_weights(ours: Version, theirs: Version) -> None:
+    """The published weights have the same names and shapes, none is empty, and values agree."""
+    from safetensors.torch import load_file
+
+    assert tensor_shapes(ours.model_dir) == tensor_shapes(theirs.model_dir)
+    assert all(0 not in shape for shape in tensor_shapes(ours.model_dir).values())
+    weights = load_file(theirs.model_dir / "model.safetensors")
+    for name, tensor in load_file(ours.model_dir / "model.safetensors").items():
+        apart = (tensor - weights[name]).abs().max().item()
+        assert apart < WITHIN_A_SESSION, f"{ours.ref}: {name} is {apart:.1e} away from {theirs.ref}"
+
+
+@pytest.mark.parametrize("run", world.STAGES)
+def test_plain_is_the_committed_trajectory(plain, run):
+    ours = world.losses(plain(run))
+    assert len(ours) == world.STEPS
+    assert ours == pytest.approx(world.reference(run), abs=ACROSS_MACHINES)
+
+
+@pytest.mark.parametrize("run", world.STAGES)
+def test_one_row_eight_times_is_eight_rows_once(root, plain, run):
+    accumulated = run_command(world.overrides(root, run, name=f"{run}-1x8", accumulation=world.GLOBAL_BATCH))
+    assert world.losses(accumulated) == pytest.approx(world.losses(plain(run)), abs=WITHIN_A_SESSION)
+    assert_same_weights(accumulated, plain(run))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_are_one(launched, plain, kind):
+    assert len(KINDS) >= 7
+    for run in world.STAGES:
+        ours = launched(kind)[run]
+        assert ours.manifest.notes["world_size"] == PROCESSES
+        assert world.losses(ours) == pytest.approx(world.losses(plain(run)), abs=WITHIN_A_SESSION), run
+        assert_same_weights(ours, plain(run))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "none"])
+def test_kto_with_its_own_loss_is_the_same_under_every_zero(launched, kind):
+    ours, theirs = launched(kind)["kto_kl"], launched("none")["kto_kl"]
+    assert world.losses(ours) == pytest.approx(world.losses(theirs), abs=WITHIN_A_SESSION)
+    assert_same_weights(ours, theirs)
+
+
+@pytest.mark.slow
+def test_the_line_a_user_types(root, plain):
+    overrides = world.overrides(root, "dpo", name="dpo-typed", processes=PROCESSES, deepspeed="zero3_offload")
+    said = deepspeed(PROJECT / "launch" / "run.py", *overrides)
+    assert "published dpo-typed:v1" in said
+    ours = Store(root).resolve("dpo-typed")
+    assert world.losses(ours) == pytest.approx(world.losses(plain("dpo")), abs=WITHIN_A_SESSION)
+    assert_same_weights(ours, plain("dpo"))
