@@ -115,8 +115,8 @@ def test_parquet_keeps_messages_and_leaves_out_what_is_null(tmp_path):
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("rows.txt", b"a", "name ends in one of .jsonl, .json"),
-        ("rows.json", b'{"a": {"b": 1}}', 'holds a list of rows or {"data": [rows]}'),
+        ("rows.doc", b"a", "name ends in one of .jsonl, .ndjson"),
+        ("rows.json", b'{"a": {"b": 1}}', 'holds a list of rows, {"data": [rows]} or {id: row, ...}'),
         ("rows.json", b"[1,", "is not JSON"),
         ("rows.jsonl", '{"text": "a"}'.encode("utf-16"), "is UTF-16"),
         ("rows.csv", b"a,b,a\n1,2,3\n", 'names "a" more than once'),
@@ -227,7 +227,7 @@ def test_alpaca():
         ),
     ]
     for change, why in (
-        ({"instruction": ["a"]}, "instruction is"),
+        ({"instruction": ["a", "b"]}, "instruction is"),
         ({"output": " "}, "output is empty"),
         ({"history": [["a"]]}, "history.0. is"),
         ({"history": 7}, "history is 7"),
@@ -321,7 +321,7 @@ def test_a_format_that_converts_is_converted_and_said():
 def test_what_is_written_wrong_in_the_config(tmp_path):
     path = write(tmp_path / "rows.jsonl", {"prompt": "a"})
     for source, message in (
-        ({"layout": "sharegpt"}, "layout is 'sharegpt': write one of trl, messages"),
+        ({"layout": "shargpt"}, "layout is 'shargpt': write one of trl, messages"),
         ({"eval_fraction": 1.5}, "eval_fraction is 1.5"),
         ({"max_rows": 0}, "max_rows is 0"),
         ({"source": "hf:a b"}, "not a Hugging Face repository"),

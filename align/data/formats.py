@@ -8,16 +8,18 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from align.data.answers import ANSWER_FIELDS, instances, question_answer, string, turns, verdict
+from align.data.conversations import CONVERSATION_FIELDS, from_turns, openai_preference, sharegpt
+from align.data.judged import JUDGED_FIELDS, annotators, pairwise_votes, responses, two_outputs
+from align.data.trees import message_tree
 from align.records import (
     FIELDS,
     FORMATS,
     Demonstration,
     Message,
     Preference,
-    Prompt,
     Record,
     RecordError,
-    Text,
     UnpairedPreference,
     as_label,
     converts,
@@ -112,17 +114,7 @@ def messages(row: Row, wanted: str) -> list[Record]:
     """OpenAI's chat `messages`: the last, the assistant's, is the completion; whole for language_modeling."""
     if row.get("messages") is None:
         raise RecordError("messages", f"is missing (the row has {', '.join(map(str, row)) or 'nothing'})")
-    conversation = Text.from_row({"messages": row["messages"]})
-    turns = conversation.content
-    if wanted == "language_modeling":
-        return [conversation]
-    if wanted == "prompt_only" and turns[-1]["role"] != "assistant":
-        return [Prompt(turns)]
-    if turns[-1]["role"] != "assistant":
-        raise RecordError("messages", f"do not end with the assistant's ({shown(turns[-1])}): there is no completion")
-    if len(turns) == 1:
-        raise RecordError("messages", f"have nothing before the assistant's ({shown(turns[0])}): there is no prompt")
-    return [Demonstration.from_row({"prompt": turns[:-1], "completion": turns[-1:]})]
+    return from_turns(row["messages"], wanted, "messages")
 
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -145,10 +137,10 @@ def transcript(text: Any, field: str) -> list[Message]:
 def hh_rlhf(row: Row, wanted: str) -> list[Record]:
     """Anthropic's hh-rlhf: two transcripts that share all but the last Assistant turn."""
     sides = {side: transcript(row.get(side), side) for side in ("chosen", "rejected")}
-    for side, turns in sides.items():
-        if turns[-1]["role"] != "assistant":
-            raise RecordError(side, f"does not end with an Assistant turn ({shown(turns[-1])})")
-        if not turns[-1]["content"]:
+    for side, said in sides.items():
+        if said[-1]["role"] != "assistant":
+            raise RecordError(side, f"does not end with an Assistant turn ({shown(said[-1])})")
+        if not said[-1]["content"]:
             raise RecordError(side, f"is empty: its last Assistant turn says nothing ({shown(row[side][-40:])})")
     prompt = sides["chosen"][:-1]
     if prompt != sides["rejected"][:-1]:
@@ -157,12 +149,13 @@ def hh_rlhf(row: Row, wanted: str) -> list[Record]:
             min(map(len, sides.values())),
         )
         raise RecordError("rejected", f"shares no prompt with chosen: they part at turn {at}, before the last answer")
-    ends = {side: turns[-1:] for side, turns in sides.items()}
+    ends = {side: said[-1:] for side, said in sides.items()}
     return [Preference.from_row({"prompt": prompt, **ends, "margin": row.get("margin")})]
 
 
 def alpaca(row: Row, wanted: str) -> list[Record]:
     """Alpaca's instruction, input and output, with the `system` and `history` of some sets, as a conversation."""
+    row = {key: value[0] if _is_boxed(value) else value for key, value in row.items()}
     for field in ("instruction", "input", "output", "system"):
         if not isinstance(row.get(field) or "", str):
             raise RecordError(field, f"is {shown(row[field])}, not a string")
@@ -180,6 +173,11 @@ def alpaca(row: Row, wanted: str) -> list[Record]:
     question = "\n\n".join(part for part in (row["instruction"], row.get("input") or "") if part.strip())
     turns.append({"role": "user", "content": question})
     return [Demonstration.from_row({"prompt": turns, "completion": [{"role": "assistant", "content": row["output"]}]})]
+
+
+def _is_boxed(value: Any) -> bool:
+    """A string alone in a list, as some sets write every field."""
+    return isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
 
 
 def gsm8k_solutions(row: Row, wanted: str) -> list[Record]:
@@ -205,11 +203,32 @@ def gsm8k_solutions(row: Row, wanted: str) -> list[Record]:
 
 
 LAYOUTS: dict[str, Callable[[Row, str], list[Record]]] = {
-    layout.__name__: layout for layout in (trl, messages, hh_rlhf, alpaca, gsm8k_solutions)
+    layout.__name__: layout
+    for layout in (
+        trl,
+        messages,
+        hh_rlhf,
+        alpaca,
+        gsm8k_solutions,
+        sharegpt,
+        openai_preference,
+        two_outputs,
+        annotators,
+        responses,
+        pairwise_votes,
+        verdict,
+        message_tree,
+        question_answer,
+        instances,
+        turns,
+        string,
+    )
 }
 """A layout's name in the config -> its function."""
 
 COLUMNS = sorted(
-    {"messages", "margin", "instruction", "input", "output", "system", "history", "question"}.union(*FIELDS.values())
+    {"messages", "margin", "instruction", "input", "output", "system", "history", "question"}.union(
+        *FIELDS.values(), CONVERSATION_FIELDS, JUDGED_FIELDS, ANSWER_FIELDS
+    )
 )
 """The fields that `columns` can name: those that some layout reads."""

@@ -1,49 +1,70 @@
-"""Where rows come from: files and the Hugging Face hub.
+"""Where rows come from: files, compressed or not, and the Hugging Face hub.
 
 A reader yields `(row_number, row)`. Row numbers count from 0; in a .jsonl file they are line numbers less one. A row
-that cannot be read at all comes as `Unreadable`, so that one broken line does not hide the next.
+that cannot be read at all comes as `Unreadable`, so that one broken line does not hide the next. Nothing is read
+without a bound: a longer line is a row that is refused, a longer file is a sentence.
 """
 
-import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from align.artifacts.inputs import parse_hub
+from align.data.compression import PACKED, open_bytes
 from align.errors import UserError
 from align.records import shown
 
-SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
+MAX_LINE = 64 * 2**20  # bytes of one JSON line
+MAX_FILE = 2 * 2**30  # bytes of a .json file, which is read as a whole
+BLOCK = 2000  # characters after which a plain text is cut at the next blank line
+MAX_BLOCK = 100_000  # characters at which it is cut in any case
 _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Stands where a row should be."""
+    """Stands where a row should be; `value` is what JSON there is, where it is no object."""
 
     why: str
+    value: Any = field(default=None, compare=False)
 
 
 Row = dict[str, Any] | Unreadable
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """The rows of a .jsonl, .json, .parquet, .csv or .tsv file. Raises UserError where the file as a whole is none."""
-    readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".csv": _csv, ".tsv": _csv}
-    reader = readers.get(path.suffix.lower())
+    """The rows of a file, by the end of its name (SUFFIXES, and .gz or .zst behind it).
+
+    Raises:
+        UserError: the file as a whole is none.
+    """
+    reader = READERS.get(kind_of_file(path))
     if reader is None:
-        raise UserError(f"{path}: a data file's name ends in one of {', '.join(SUFFIXES)}")
+        raise UserError(
+            f"{path}: a data file's name ends in one of {', '.join(SUFFIXES)}, or in one of these and "
+            f"{' or '.join(PACKED)}"
+        )
     try:
         yield from reader(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
+def kind_of_file(path: Path) -> str:
+    """`.jsonl` of rows.jsonl and of rows.jsonl.gz."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in PACKED:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
 def _row(value: Any) -> Row:
-    return value if isinstance(value, dict) else Unreadable(f"is {shown(value)}, not an object with named fields")
+    return (
+        value if isinstance(value, dict) else Unreadable(f"is {shown(value)}, not an object with named fields", value)
+    )
 
 
 def _parse(data: bytes) -> Any:
@@ -53,30 +74,40 @@ def _parse(data: bytes) -> Any:
     except UnicodeDecodeError as error:
         return Unreadable(f"is not UTF-8 (byte 0x{data[error.start]:02x} at offset {error.start})")
     except json.JSONDecodeError as error:
-        return Unreadable(f"is not JSON ({error.msg} at character {error.pos}: {shown(error.doc, 40)})")
+        return Unreadable(f"is not JSON ({error.msg} at character {error.pos}: {shown(error.doc[:80], 40)})")
     except (RecursionError, ValueError) as error:  # nested too deep; an integer of thousands of digits
         return Unreadable(f"is not JSON that can be read ({error})")
 
 
-def _refuse_utf16(path: Path, start: bytes) -> None:
+def refuse_utf16(path: Path, start: bytes) -> None:
+    """UserError where the first bytes of a file are UTF-16's mark."""
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{path}: is UTF-16; save it as UTF-8")
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Row]]:
-    with path.open("rb") as file:  # bytes are split at b"\n" only: text mode, or splitlines, would also end at others
-        for number, line in enumerate(file):
+    with open_bytes(path) as file:  # bytes are split at b"\n" only: text mode, or splitlines, would also end at others
+        number = 0
+        while line := file.readline(MAX_LINE + 1):
             if number == 0:
-                _refuse_utf16(path, line)
+                refuse_utf16(path, line)
                 line = line.removeprefix(_BOM)
-            if line.strip():
+            if len(line) > MAX_LINE:
+                while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
+                    pass
+                yield number, Unreadable(f"is a line of more than {MAX_LINE // 2**20} MiB")
+            elif line.strip():
                 value = _parse(line)
                 yield number, value if isinstance(value, Unreadable) else _row(value)
+            number += 1
 
 
 def _json(path: Path) -> Iterator[tuple[int, Row]]:
-    data = path.read_bytes()
-    _refuse_utf16(path, data)
+    with open_bytes(path) as file:
+        data = file.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise UserError(f"{path}: has more than {MAX_FILE // 2**30} GiB, and a .json file is read whole; write .jsonl")
+    refuse_utf16(path, data)
     if not data.strip():
         return
     value = _parse(data.removeprefix(_BOM))
@@ -84,50 +115,78 @@ def _json(path: Path) -> Iterator[tuple[int, Row]]:
         raise UserError(f"{path}: {value.why}")
     if isinstance(value, dict) and isinstance(value.get("data"), list):
         value = value["data"]
+    if isinstance(value, dict) and len(value) > 1 and all(isinstance(item, dict) for item in value.values()):
+        # an object keyed by id; a row's own id stands
+        value = [{"id": key, **item} for key, item in value.items()]
     if not isinstance(value, list):
-        raise UserError(f'{path}: a .json file holds a list of rows or {{"data": [rows]}}, this one {shown(value)}')
+        raise UserError(
+            f'{path}: a .json file holds a list of rows, {{"data": [rows]}} or {{id: row, ...}}, '
+            f"this one {shown(value)}"
+        )
     for number, item in enumerate(value):
         yield number, _row(item)
 
 
+def _text(path: Path) -> Iterator[tuple[int, Row]]:
+    """Blocks of whole lines, `{"text": ...}`, that end at a blank line; put together they are the file again."""
+    with open_bytes(path) as file:
+        block, size, number = [], 0, 0
+        while line := file.readline(MAX_BLOCK):
+            refuse_utf16(path, line if not number and not block else b"")
+            block.append(line)
+            size += len(line)
+            if (size >= BLOCK and not line.strip()) or size >= MAX_BLOCK:
+                yield number, _block(block, first=number == 0)
+                block, size, number = [], 0, number + 1
+        if block:
+            yield number, _block(block, first=number == 0)
+
+
+def _block(lines: list[bytes], first: bool) -> Row:
+    data = b"".join(lines)
+    try:
+        return {"text": (data.removeprefix(_BOM) if first else data).decode()}
+    except UnicodeDecodeError as error:
+        return Unreadable(f"is not UTF-8 (byte 0x{data[error.start]:02x} at offset {error.start})")
+
+
 def _csv(path: Path) -> Iterator[tuple[int, Row]]:
-    csv.field_size_limit(2**31 - 1)  # the default refuses a document of more than 128 KiB
-    with path.open("rb") as raw:
-        _refuse_utf16(path, raw.read(2))
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    # newline="" leaves a CRLF inside a quoted field as it is
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter=delimiter, strict=True)
-        try:
-            header = next(rows, [])
-            if twice := sorted({name for name in header if header.count(name) > 1}):
-                raise UserError(f"{path}: the header names {shown(twice[0])} more than once")
-            for number, cells in enumerate(cells for cells in rows if cells):
-                if len(cells) == len(header):
-                    yield number, dict(zip(header, cells, strict=True))
-                else:
-                    yield number, Unreadable(f"has {len(cells)} cells, the header has {len(header)} ({shown(cells)})")
-        except csv.Error as error:
-            raise UserError(f"{path}: line {rows.line_num} is not CSV ({error})") from error
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}: is not UTF-8 (byte 0x{error.object[error.start]:02x}); save it as UTF-8"
-            ) from error
+    from align.data.tables import read_csv
+
+    return read_csv(path, "\t" if kind_of_file(path) == ".tsv" else ",")
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
-    import pyarrow
-    import pyarrow.parquet
+    from align.data.tables import read_parquet
 
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
-                    yield number, row
-                    number += 1
-    except pyarrow.ArrowException as error:
-        raise UserError(f"{path}: is not a Parquet file that can be read ({_first_line(error)})") from error
+    return read_parquet(path)
+
+
+def _arrow(path: Path) -> Iterator[tuple[int, Row]]:
+    from align.data.tables import read_arrow
+
+    return read_arrow(path)
+
+
+def _xlsx(path: Path) -> Iterator[tuple[int, Row]]:
+    from align.data.tables import read_xlsx
+
+    return read_xlsx(path)
+
+
+READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".json": _json,
+    ".parquet": _parquet,
+    ".arrow": _arrow,
+    ".feather": _arrow,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".xlsx": _xlsx,
+    ".txt": _text,
+}
+SUFFIXES = tuple(READERS)
 
 
 def read_hub(source: str, config: str | None, split: str) -> Iterable[tuple[int, Row]]:
