@@ -1,4 +1,4 @@
-"""Low-rank adapters on a frozen base: building, finding the base, merging.
+"""Low-rank adapters on a frozen base: building, going on, merging.
 
 LoRA: Hu et al. 2021 (arXiv:2106.09685). QLoRA keeps the base in 4-bit NormalFloat with double quantization: Dettmers
 et al. 2023 (arXiv:2305.14314).
@@ -9,35 +9,16 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.artifacts.inputs import Input, parse_hub, resolve_input
-from align.artifacts.manifest import MANIFEST_FILE, Manifest
-from align.artifacts.store import Store
+from align import distributed
+from align.artifacts.bases import ADAPTER_CONFIG, read_adapter_config
+from align.artifacts.inputs import Input, parse_hub
 from align.errors import UserError
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    from peft import LoraConfig, PeftConfig
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
-ADAPTER_CONFIG = "adapter_config.json"
-
-
-def is_adapter(path: Path) -> bool:
-    """True if `path` holds a PEFT adapter and not whole weights."""
-    return (path / ADAPTER_CONFIG).is_file()
-
-
-def base_path(path: Path) -> str:
-    """Where the base of the adapter in `path` is: a folder or a hub id.
-
-    Inside an artifact the manifest says it, as a version of the same store, so a store may move; elsewhere PEFT's
-    own record does.
-    """
-    recorded = json.loads((path / ADAPTER_CONFIG).read_text())["base_model_name_or_path"]
-    manifest = path.parent / MANIFEST_FILE
-    if not manifest.is_file():
-        return recorded
-    base = Manifest.from_json(manifest.read_bytes(), str(manifest)).adapter["base"]
-    return str(resolve_input(Store(path.parents[2]), base["ref"]).path)
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def name_base(path: Path, base: Input) -> None:
@@ -45,13 +26,12 @@ def name_base(path: Path, base: Input) -> None:
 
     A base from the hub is named by repository and commit, not by where this machine's cache has it.
     """
-    file = path / ADAPTER_CONFIG
-    config = json.loads(file.read_text())
+    config = read_adapter_config(path)
     if base.kind == "hub":
         config["base_model_name_or_path"], config["revision"] = parse_hub(base.ref)
     else:
         config["base_model_name_or_path"] = str(base.path.resolve())
-    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    (path / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def build_lora(adapter: dict[str, Any], *, task_type: str) -> "LoraConfig | None":
@@ -59,7 +39,7 @@ def build_lora(adapter: dict[str, Any], *, task_type: str) -> "LoraConfig | None
 
     Args:
         adapter: the block; `kind` and `merge` are align's, all other keys are `peft.LoraConfig`'s.
-        task_type: `CAUSAL_LM`, or `SEQ_CLS` for a reward model, whose `score` head is then trained and saved whole
+        task_type: `CAUSAL_LM`, or `SEQ_CLS` for a reward model, whose `score` head PEFT then trains and saves whole
             beside the low-rank weights.
     """
     if adapter["kind"] == "none":
@@ -67,8 +47,6 @@ def build_lora(adapter: dict[str, Any], *, task_type: str) -> "LoraConfig | None
     from peft import LoraConfig
 
     fields = {key: value for key, value in adapter.items() if key not in ("kind", "merge") and value is not None}
-    if task_type == "SEQ_CLS":
-        fields["modules_to_save"] = sorted({*fields.get("modules_to_save", []), "score"})
     return LoraConfig(task_type=task_type, **fields)
 
 
@@ -93,32 +71,62 @@ def build_quantization(adapter: dict[str, Any]) -> "BitsAndBytesConfig | None":
     )
 
 
-def graft(model: "PreTrainedModel", path: Path, lora: "LoraConfig") -> "PreTrainedModel":
-    """A new adapter on `model`, started from the weights of the adapter in `path`.
+def attach(model: "PreTrainedModel", path: Path, lora: "LoraConfig") -> "PreTrainedModel":
+    """The adapter in `path` on `model`, its base, to be trained further.
 
-    What a reward model does with an SFT adapter: the low-rank weights carry over, the head is new.
-
-    Raises:
-        UserError: the adapter's shape (rank, targets) is not that of `lora`.
+    It goes on in its own shape: a rank or scale that `lora` asks for would be another adapter.
     """
-    from peft import get_peft_model, set_peft_model_state_dict
+    from peft import PeftModel
+
+    attached = PeftModel.from_pretrained(model, str(path), is_trainable=True, autocast_adapter_dtype=_autocasts(model))
+    config = attached.peft_config["default"]
+    config.base_model_name_or_path = model.name_or_path
+    _say_shape(config, lora, path)
+    return attached
+
+
+def graft(model: "PreTrainedModel", path: Path, lora: "LoraConfig") -> "PreTrainedModel":
+    """The adapter of a language model in `path`, on a classifier with the same body, to be trained further.
+
+    What a reward model does with an SFT adapter: the low-rank weights carry over in their own shape, the head is
+    `model`'s, trained and saved whole.
+    """
+    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    grafted = get_peft_model(model, lora)
-    try:
-        outcome = set_peft_model_state_dict(grafted, load_file(path / "adapter_model.safetensors"))
-    except RuntimeError as error:
-        raise UserError(f"the adapter in {path} has another shape than the adapter block asks for: {error}") from error
-    if outcome.unexpected_keys:
-        raise UserError(
-            f"the adapter in {path} trains {outcome.unexpected_keys[0]}, which the adapter block does not: "
-            "set adapter.target_modules and adapter.r as that run had them (see its config.yaml)"
-        )
+    config = PeftConfig.from_pretrained(str(path))
+    config.task_type = lora.task_type
+    config.modules_to_save = [name for name in config.modules_to_save or () if name != "lm_head"]
+    config.inference_mode = False
+    head = {
+        f"base_model.model.score.{name}": weight.detach().clone() for name, weight in model.score.named_parameters()
+    }
+    grafted = get_peft_model(model, config, autocast_adapter_dtype=_autocasts(model))
+    weights = {name: weight for name, weight in load_file(path / ADAPTER_WEIGHTS).items() if ".lm_head." not in name}
+    set_peft_model_state_dict(grafted, {**head, **weights})
+    _say_shape(config, lora, path)
     return grafted
 
 
 def merge(model: "PreTrainedModel", path: Path) -> "PreTrainedModel":
-    """`model`, the base, with the adapter in `path` folded into its weights."""
+    """`model`, the base, with the adapter in `path` folded into its weights, all of them trainable."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, str(path)).merge_and_unload()
+    merged = PeftModel.from_pretrained(model, str(path)).merge_and_unload()
+    return merged.requires_grad_(True)  # PEFT froze what it wrapped
+
+
+def _autocasts(model: "PreTrainedModel") -> bool:
+    """Whether 16-bit adapters are kept in fp32; ZeRO-3 cannot have both types in one model (TRL 1.16 says why)."""
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    return not is_deepspeed_zero3_enabled() or getattr(model, "is_loaded_in_4bit", False)
+
+
+def _say_shape(config: "PeftConfig", lora: "LoraConfig", path: Path) -> None:
+    """Tell where the adapter that goes on has another shape than the config asks for."""
+    fields = ("r", "lora_alpha", "lora_dropout", "bias", "use_rslora", "use_dora")
+    differ = [name for name in fields if getattr(config, name, None) != getattr(lora, name)]
+    if differ and distributed.is_main():
+        own = ", ".join(f"{name}={getattr(config, name, None)}" for name in differ)
+        print(f"the adapter in {path} goes on as it is ({own}); the adapter block asks otherwise", flush=True)

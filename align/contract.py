@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from align.artifacts.bases import is_adapter, resolve_base
 from align.artifacts.headers import tensor_shapes
 from align.artifacts.inputs import Input
 from align.errors import UserError
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 # Role -> artifact types it may have, a stage at a time. An input from a path or the hub has no type of its own.
 DEMANDS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -35,6 +34,9 @@ PRODUCES = {
     "kto": "model",
     "evaluate": "report",
 }
+# Tokenizer classes of transformers that bring no special token of their own, and those that bring all but padding.
+GENERIC_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
+WITHOUT_PAD = ("gpt2", "GPT2Tokenizer", "GPT2TokenizerFast", "LlamaTokenizer", "LlamaTokenizerFast")
 OPTIONAL = {"pretrain": ("policy",), "evaluate": ("policy", "ref_model", "baseline", "reward_model")}
 
 
@@ -75,33 +77,42 @@ def check_type(stage: str, role: str, given: Input, types: tuple[str, ...]) -> N
 
 
 def check_model_folder(role: str, given: Input) -> None:
-    """A model folder has a config, safetensors without empty tensors, and a tokenizer."""
+    """A model folder has a config, safetensors without empty tensors, and a tokenizer; an adapter has its base."""
     folder = given.path
+    where = f"input {role}={given.text}"
     if not folder.is_dir():
-        raise UserError(f"input {role}={given.text} is a file; name the folder of a model")
-    if not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
-        raise UserError(f"input {role}={given.text}: {folder} holds no config.json, so it is not a model's folder")
+        raise UserError(f"{where} is a file; name the folder of a model")
+    if not (folder / "config.json").is_file() and not is_adapter(folder):
+        raise UserError(f"{where}: {folder} holds no config.json, so it is not a model's folder")
     shapes = tensor_shapes(folder)
     if not shapes:
         pickles = sorted(file.name for file in folder.glob("*.bin"))
         remedy = f"; {pickles[0]} is a pickle, which is never loaded: convert it to safetensors" if pickles else ""
-        raise UserError(f"input {role}={given.text}: {folder} holds no *.safetensors weights{remedy}")
+        raise UserError(f"{where}: {folder} holds no *.safetensors weights{remedy}")
+    for index in folder.glob("*.safetensors.index.json"):
+        shards = set(_read_json(index).get("weight_map", {}).values())
+        missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+        if missing:
+            raise UserError(f"{where}: {len(missing)} of {len(shards)} shards are missing, the first is {missing[0]}")
     empty = [name for name, shape in shapes.items() if 0 in shape]
     if empty:
         raise UserError(
-            f"input {role}={given.text}: {len(empty)} tensors are empty, the first is {empty[0]}; it was saved from "
-            "partitioned weights: save it again with stage3_gather_16bit_weights_on_model_save"
+            f"{where}: {len(empty)} tensors are empty, the first is {empty[0]}; it was saved from partitioned "
+            "weights: save it again with stage3_gather_16bit_weights_on_model_save"
         )
     if role == "reward_model" and not any("score" in name.split(".") for name in shapes):
-        raise UserError(f"input {role}={given.text} has no reward head (no `score` weights); train one: stage=reward")
+        raise UserError(f"{where} has no reward head (no `score` weights); train one: stage=reward")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
-        raise UserError(
-            f"input {role}={given.text}: {folder} holds no tokenizer; put the model's tokenizer files there"
-        )
+        raise UserError(f"{where}: {folder} holds no tokenizer; put the model's tokenizer files there")
+    if is_adapter(folder):
+        check_model_folder(f"{role} (the base of {given.ref})", resolve_base(folder))
 
 
 def check_tokenizer(given: Input, *, conversational: bool, chat_template: str | None, pad_token: str | None) -> None:
-    """The tokenizer has a pad token and, for conversational data, a chat template; the config may supply both.
+    """The tokenizer has EOS and pad tokens and, for conversational data, a chat template; the config may supply two.
+
+    A tokenizer class may have tokens that its files do not name: what is missing is said here only where the class is
+    known to have none, and otherwise by `models.load_tokenizer`.
 
     Args:
         conversational: the rows are lists of messages.
@@ -109,22 +120,33 @@ def check_tokenizer(given: Input, *, conversational: bool, chat_template: str | 
     """
     config = _read_json(given.path / "tokenizer_config.json")
     special = _read_json(given.path / "special_tokens_map.json")
-    pad = config.get("pad_token") or special.get("pad_token") or pad_token
-    if pad is None:
-        eos = config.get("eos_token") or special.get("eos_token") or "<|endoftext|>"
-        eos = eos["content"] if isinstance(eos, dict) else eos
+    eos, pad = (config.get(role) or special.get(role) for role in ("eos_token", "pad_token"))
+    # GPT-2's own repository names no class
+    kind = config.get("tokenizer_class") or _read_json(given.path / "config.json").get("model_type")
+    if eos is None and kind in GENERIC_TOKENIZERS:
         raise UserError(
-            f"the tokenizer of {given.ref} has no pad token; name one of its vocabulary, for instance "
-            f"'model.pad_token=\"{eos}\"'"
+            f"the tokenizer of {given.ref} has no EOS token, so no completion could ever end; name one as eos_token "
+            "in its tokenizer_config.json, or use another model"
         )
+    if pad is None and pad_token is None and kind in (*GENERIC_TOKENIZERS, *WITHOUT_PAD):
+        example = (eos["content"] if isinstance(eos, dict) else eos) or "<|endoftext|>"
+        raise UserError(no_pad_token(given.ref, example))
     has_template = "chat_template" in config or any(
         (given.path / name).is_file() for name in ("chat_template.jinja", "chat_template.json")
     )
     if conversational and not has_template and chat_template is None:
         raise UserError(
             f"the data is conversational and the tokenizer of {given.ref} has no chat template; give one: "
-            "model.chat_template=conf/model/chatml.jinja, or data of plain strings"
+            "model.chat_template=conf/model/chat.jinja, or data of plain strings"
         )
+
+
+def no_pad_token(name: str, example: str) -> str:
+    """The sentence on a tokenizer without padding; `example` is a token of its vocabulary."""
+    return (
+        f"the tokenizer of {name} has no pad token; name one of its vocabulary, for instance "
+        f"'model.pad_token=\"{example}\"'"
+    )
 
 
 def check_max_length(given: Input, max_length: int | None) -> None:
@@ -138,8 +160,8 @@ def check_max_length(given: Input, max_length: int | None) -> None:
 
 
 def context_length(folder: Path) -> int | None:
-    """Tokens that the model in `folder` was built for; None where its config names no limit."""
-    config = _read_json(folder / "config.json")
+    """Tokens that the model in `folder`, or the base of the adapter there, was built for; None for no limit."""
+    config = _read_json((resolve_base(folder).path if is_adapter(folder) else folder) / "config.json")
     config = config.get("text_config", config)
     return config.get("max_position_embeddings") or config.get("n_positions")
 

@@ -1,10 +1,12 @@
 """Completions of a policy, for evaluation and for the sample tables of a run."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from align import distributed
-from align.data.rendering import Text, render_prompt
+from align.data.rendering import Text, end_ids, render_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -51,12 +53,18 @@ def generate(
         seed: the same prompts, batches and seed give the same completions.
     """
     import torch
+    from transformers import GenerationConfig
 
     from align.models import device_of
 
-    ends = end_token_ids(model, tokenizer)
+    ends = end_ids(tokenizer, model.generation_config.eos_token_id)
     sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-    options = sampling if temperature > 0 else {"do_sample": False}
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id,
+        **(sampling if temperature > 0 else {"do_sample": False}),
+    )
     ids = [render_prompt(tokenizer, prompt) for prompt in prompts]
     # Neighbours of like length waste little on padding.
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
@@ -67,15 +75,11 @@ def generate(
         mask = [[0] * (width - len(ids[index])) + [1] * len(ids[index]) for index in batch]
         device = device_of(model)
         torch.manual_seed(seed * 1_000_003 + batch[0])
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: a training policy must own no inference tensors
             output = model.generate(
                 input_ids=torch.tensor(rows, device=device),
                 attention_mask=torch.tensor(mask, device=device),
-                max_new_tokens=max_new_tokens,
-                eos_token_id=ends,
-                pad_token_id=tokenizer.pad_token_id,
-                use_cache=True,
-                **options,
+                generation_config=config,
             )
         completions = []
         for index, row in zip(batch, output[:, width:].tolist(), strict=True):
@@ -85,13 +89,23 @@ def generate(
             completions.append(Completion(text, ids[index], tokens, end is not None))
         return completions
 
-    done = distributed.map_batches(complete, order, batch_size)
+    with _no_generation_config(model):
+        done = distributed.map_batches(complete, order, batch_size)
     by_index = dict(zip(order, done, strict=True))
     return [by_index[index] for index in range(len(prompts))]
 
 
-def end_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Tokens that end a completion: the tokenizer's EOS and those of the model's generation config."""
-    configured = model.generation_config.eos_token_id
-    extra = configured if isinstance(configured, list) else [configured]
-    return sorted({tokenizer.eos_token_id, *(token for token in extra if token is not None)})
+@contextlib.contextmanager
+def _no_generation_config(model: "PreTrainedModel") -> Iterator[None]:
+    """Keep transformers from adding what the model's own generation config asks for, such as penalties."""
+    from transformers import GenerationConfig
+
+    holders = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]
+    own = model.generation_config
+    for holder in holders:
+        holder.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for holder in holders:
+            holder.generation_config = own

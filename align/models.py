@@ -5,20 +5,26 @@ align: weights, config, generation config, tokenizer and chat template are in on
 """
 
 import contextlib
-from collections.abc import Iterator
+import copy
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align import adapters, contract, distributed
+from align.artifacts.bases import ADAPTER_CONFIG, is_adapter, resolve_base
 from align.artifacts.headers import tensor_shapes
+from align.data.rendering import end_ids
 from align.errors import UserError
 
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 PICKLES = ("training_args.bin", "pytorch_model.bin", "adapter_model.bin")
+# Beside a reward adapter, which has no config.json of its own: whole models keep the number there.
+SCORE_CENTER = "score_center.json"
 
 
 def load_tokenizer(
@@ -47,10 +53,7 @@ def load_tokenizer(
         )
     if tokenizer.pad_token_id is None:
         if pad_token is None:
-            raise UserError(
-                f"the tokenizer of {path} has no pad token; name one of its vocabulary, "
-                f"for instance model.pad_token='\"{tokenizer.eos_token}\"'"
-            )
+            raise UserError(contract.no_pad_token(str(path), tokenizer.eos_token))
         if pad_token not in tokenizer.get_vocab():
             raise UserError(f"model.pad_token={pad_token!r} is not in the vocabulary of {path}; name a token that is")
         tokenizer.pad_token = pad_token
@@ -111,24 +114,22 @@ def build_model(architecture: dict[str, Any], tokenizer: "PreTrainedTokenizerBas
     return AutoModelForCausalLM.from_config(config)
 
 
-def load_policy(path: Path | str, *, lora: "LoraConfig | None" = None, **options: Any) -> "PreTrainedModel":
+def load_policy(path: Path, *, lora: "LoraConfig | None" = None, **options: Any) -> "PreTrainedModel":
     """The policy that a stage trains.
 
     A folder of whole weights gives those weights. A folder with an adapter gives, with `lora`, its base with that
     adapter trainable on it, and, without, the two merged: a full fine-tune of what the adapter made.
     """
-    if not adapters.is_adapter(Path(path)):
+    if not is_adapter(path):
         return load_whole(path, **options)
-    base = adapters.base_path(Path(path))
+    base = resolve_base(path).path
     if lora is None:
         with unpartitioned():
-            return adapters.merge(load_whole(base, **options), Path(path))
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(load_whole(base, **options), str(path), is_trainable=True)
+            return adapters.merge(load_whole(base, **options), path)
+    return adapters.attach(load_whole(base, **options), path, lora)
 
 
-def load_frozen(path: Path | str, **options: Any) -> "PreTrainedModel":
+def load_frozen(path: Path, **options: Any) -> "PreTrainedModel":
     """A model that is only read: a reference, a baseline, a model under evaluation. Dropout off, no gradients."""
     model = load_policy(path, lora=None, **options)
     model.eval()
@@ -137,14 +138,17 @@ def load_frozen(path: Path | str, **options: Any) -> "PreTrainedModel":
 
 
 def load_reward_model(
-    path: Path | str, *, lora: "LoraConfig | None" = None, head: str = "keep", seed: int = 0, **options: Any
+    path: Path, *, lora: "LoraConfig | None" = None, head: str = "keep", seed: int = 0, **options: Any
 ) -> "PreTrainedModel":
     """A sequence classifier with one output, the score of a prompt with its completion.
 
+    Its `config.score_center`, where it has one, is what to take from each output.
+
     Args:
         path: a reward model (`head="keep"`) or a language model whose body it shall have (`head="new"`).
-        lora: train an adapter, and the head, on the frozen body.
-        head: `new` draws one; `keep` demands the one that was trained.
+        lora: train an adapter, and the head, on the frozen body; an adapter in `path` is then trained further. Without
+            it an adapter in `path` is merged.
+        head: `new` draws one where there is none; `keep` demands the one that was trained.
         seed: of a new head.
 
     Raises:
@@ -154,18 +158,22 @@ def load_reward_model(
     from transformers import set_seed
 
     set_seed(seed)
-    folder = Path(path)
-    if not adapters.is_adapter(folder):
-        if head == "keep" and not has_score_head(folder):
-            raise UserError(f"{path} has no reward head (no `score` weights); train one: stage=reward")
+    has_head = has_score_head(path)
+    if head == "keep" and not has_head:
+        raise UserError(f"{path} has no reward head (no `score` weights); train one: stage=reward")
+    if not is_adapter(path):
         return load_whole(path, auto_class=Classifier, num_labels=1, **options)
-    if head == "keep" and not has_score_head(folder):
-        raise UserError(f"the adapter in {path} has no reward head (no `score` weights); train one: stage=reward")
     with unpartitioned():
-        base = load_whole(adapters.base_path(folder), auto_class=Classifier, num_labels=1, **options)
-        if head == "keep" or lora is None:
-            return adapters.merge(base, folder)
-        return adapters.graft(base, folder, lora)
+        base = load_whole(resolve_base(path).path, auto_class=Classifier, num_labels=1, **options)
+    if lora is None:
+        model = adapters.merge(base, path)
+    elif has_head:
+        model = adapters.attach(base, path, lora)
+    else:
+        model = adapters.graft(base, path, lora)
+    if (path / SCORE_CENTER).is_file():
+        model.config.score_center = json.loads((path / SCORE_CENTER).read_text("utf-8"))["score_center"]
+    return model
 
 
 def load_whole(
@@ -183,20 +191,31 @@ def load_whole(
     Args:
         auto_class: a transformers Auto class, `AutoModelForCausalLM` if None.
         dtype: torch's name of the weights' type.
+
+    Raises:
+        UserError: weights are missing; only a `score` head may be, and is then drawn.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     optional = {"attn_implementation": attn_implementation, "quantization_config": quantization_config}
     with _quiet_new_head():
-        return (auto_class or AutoModelForCausalLM).from_pretrained(
+        model, report = (auto_class or AutoModelForCausalLM).from_pretrained(
             str(path),
+            output_loading_info=True,
             dtype=getattr(torch, dtype),
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             **{key: value for key, value in optional.items() if value is not None},
             **config_fields,
         )
+    missing = sorted(name for name in report["missing_keys"] if "score" not in name.split("."))
+    if missing:
+        raise UserError(
+            f"{path} lacks {len(missing)} weights of a {type(model).__name__}, the first is {missing[0]}: it is "
+            "another kind of model, or damaged"
+        )
+    return model
 
 
 @contextlib.contextmanager
@@ -232,28 +251,40 @@ def save_model(trainer: "Trainer", folder: Path) -> None:
     """Save the trained model, its tokenizer and chat template to `folder`; all ranks call this, one writes.
 
     Under ZeRO-3 the weights are gathered; a tensor that came out empty is a bug and raises. Pickled leftovers of the
-    trainer are removed.
-
-    An adapter is saved without the reference copy that TRL keeps beside it.
+    trainer are removed. An adapter is saved without the reference copy that TRL keeps beside it. The generation
+    config ends a completion where the chat template ends a turn.
     """
     from transformers.modeling_utils import unwrap_model
 
     model = unwrap_model(trainer.model)
+    tokenizer = trainer.processing_class
     if hasattr(model, "peft_config") and "ref" in model.peft_config:
         model.delete_adapter("ref")
     trainer.save_model(str(folder))
     if distributed.is_main():
-        trainer.processing_class.save_pretrained(str(folder))
-        for pickle in PICKLES:
-            (folder / pickle).unlink(missing_ok=True)
-        (folder / "README.md").unlink(missing_ok=True)
+        tokenizer.save_pretrained(str(folder))
+        for leftover in (*PICKLES, "README.md"):
+            (folder / leftover).unlink(missing_ok=True)
+        if getattr(model, "generation_config", None) is not None:
+            save_generation_config(model.generation_config, tokenizer, folder)
+        if is_adapter(folder) and getattr(model.config, "score_center", None):
+            (folder / SCORE_CENTER).write_text(json.dumps({"score_center": model.config.score_center}) + "\n", "utf-8")
         empty = [name for name, shape in tensor_shapes(folder).items() if 0 in shape]
         if empty:
             raise RuntimeError(f"{len(empty)} tensors were saved empty, the first is {empty[0]}")
     distributed.barrier()
 
 
-def save_merged(folder: Path, load: Any, *, score: bool = False) -> None:
+def save_generation_config(config: "GenerationConfig", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Save how the model generates: it stops at the tokenizer's EOS and where its chat template ends a turn."""
+    saved = copy.deepcopy(config)
+    ends = end_ids(tokenizer, config.eos_token_id)
+    saved.eos_token_id = ends[0] if len(ends) == 1 else ends
+    saved.pad_token_id = tokenizer.pad_token_id
+    saved.save_pretrained(str(folder))
+
+
+def save_merged(folder: Path, load: Callable[[Path], "PreTrainedModel"]) -> None:
     """Replace the adapter in `folder` by base and adapter merged, in place; the main process works, all wait.
 
     Args:
@@ -262,15 +293,19 @@ def save_merged(folder: Path, load: Any, *, score: bool = False) -> None:
     if distributed.is_main():
         with unpartitioned():
             merged = load(folder)
+        generation = folder / "generation_config.json"
+        before = generation.read_bytes() if generation.is_file() else None
         merged.save_pretrained(str(folder))
-        for file in (adapters.ADAPTER_CONFIG, "adapter_model.safetensors"):
-            (folder / file).unlink()
+        if before is not None:
+            generation.write_bytes(before)
+        for file in (ADAPTER_CONFIG, adapters.ADAPTER_WEIGHTS, SCORE_CENTER):
+            (folder / file).unlink(missing_ok=True)
     distributed.barrier()
 
 
 def context_length(path: Path) -> int | None:
     """Tokens that the model in `path`, or the base of the adapter there, was built for; None for no limit."""
-    return contract.context_length(Path(adapters.base_path(path)) if adapters.is_adapter(path) else path)
+    return contract.context_length(path)
 
 
 def device_of(model: "PreTrainedModel") -> "torch.device":

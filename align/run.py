@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from align import config, distributed
-from align.artifacts.inputs import Input, resolve_input
+from align.artifacts.bases import is_adapter, resolve_base
+from align.artifacts.inputs import Input
 from align.artifacts.manifest import json_digest
 from align.artifacts.store import Store, Version, utc_now
 from align.config import PROJECT, Config
@@ -177,7 +178,7 @@ def publish(
     wandb: dict[str, Any] | None,
 ) -> Version:
     """Move the stage's output into the store as the next version of `cfg.name`."""
-    from align.adapters import is_adapter, name_base
+    from align.adapters import name_base
 
     cfg = plan.cfg
     adapter = None
@@ -244,15 +245,8 @@ def check_space(plan: Plan, store: Store) -> None:
 
 def base_of(plan: Plan) -> Input:
     """The model that this run's adapter belongs on: the policy, or the base of the policy's own adapter."""
-    from align.adapters import base_path, is_adapter
-
     policy = plan.inputs["policy"]
-    if not is_adapter(policy.path):
-        return policy
-    store = Store.open(plan.cfg.artifacts.root)
-    if policy.manifest is not None:
-        return resolve_input(store, policy.manifest.adapter["base"]["ref"])
-    return resolve_input(store, base_path(policy.path))
+    return resolve_base(policy.path) if is_adapter(policy.path) else policy
 
 
 def write_record(run_dir: Path, plan: Plan, started: str) -> None:

@@ -20,7 +20,7 @@ def token_logps(
         sequences: (prompt ids, completion ids); a prompt may be empty, its first completion token then is not scored.
 
     Returns:
-        One float32 tensor a sequence, of the completion's length.
+        One float32 tensor a sequence, a number for each scored token.
     """
     return [logps for logps, _ in token_logps_and_kl(model, None, pad_token_id, sequences)]
 
@@ -35,7 +35,7 @@ def token_logps_and_kl(
 
     The divergence is exact over the vocabulary at each visited position. Over completions sampled from the model at
     temperature 1 its mean is an unbiased estimate of the sequence KL, of lower variance than the log-ratio of the
-    sampled tokens (Rao-Blackwellisation), and it is never negative.
+    sampled tokens (Rao-Blackwellisation), and it is negative by rounding at most.
     """
     import torch
 
@@ -51,18 +51,19 @@ def token_logps_and_kl(
         "use_cache": False,
     }
     with torch.inference_mode():
-        logps = model(**batch).logits.float().log_softmax(-1)
-        ref_logps = None if reference is None else reference(**batch).logits.float().log_softmax(-1)
+        logits = model(**batch).logits
+        ref_logits = None if reference is None else reference(**batch).logits
     results = []
     for row, (prompt, completion) in enumerate(sequences):
         first = max(len(prompt), 1)
         last = len(prompt) + len(completion)
-        here = logps[row, first - 1 : last - 1]
+        places = slice(first - 1, last - 1)  # a whole batch of log-softmax would be several times the logits
+        logps = logits[row, places].float().log_softmax(-1)
         targets = batch["input_ids"][row, first:last]
         kl = math.nan
-        if ref_logps is not None:
-            kl = (here.exp() * (here - ref_logps[row, first - 1 : last - 1])).sum().item()
-        results.append((here.gather(-1, targets[:, None]).squeeze(-1).cpu(), kl))
+        if ref_logits is not None:
+            kl = (logps.exp() * (logps - ref_logits[row, places].float().log_softmax(-1))).sum().item()
+        results.append((logps.gather(-1, targets[:, None]).squeeze(-1).cpu(), kl))
     return results
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from align import config, run
 from align.artifacts.store import Store, Version
-from align.config.schema import STAGES
+from align.config.schema import STAGES, LauncherConfig
+from align.launching import command
 from align.plan import make_plan
 
 # One thread a process: tiny matrices gain nothing from more, and sums are then the same on any number of cores.
@@ -38,6 +40,7 @@ FEW_STEPS = {
     "trainer.logging_steps": "1",
     "trainer.eval_strategy": "'no'",
     "trainer.save_strategy": "'no'",
+    "tracking.sample_prompts": "0",
 }
 
 
@@ -70,6 +73,15 @@ def run_command(overrides: list[str]) -> Version:
     cfg = config.compose(overrides)
     assert run.run(cfg) == 0
     return make_plan(cfg, Store.open(cfg.artifacts.root), world_size=1).published[-1]
+
+
+def launch_stage(root: Path, processes: int, *overrides: str) -> Version:
+    """Run one stage under the deepspeed launcher, as `run_stage` does in this process, and give what it published."""
+    given = stage_overrides(root, *overrides)
+    words = command(LauncherConfig(kind="deepspeed", num_accelerators=processes), given)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return make_plan(config.compose(given), Store.open(str(root)), world_size=processes).published[-1]
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,26 @@ def render(tokenizer: "PreTrainedTokenizerBase", prompt: Text, completion: Text)
     return both[:start], both[start:]
 
 
+def end_ids(tokenizer: "PreTrainedTokenizerBase", configured: int | list[int] | None) -> list[int]:
+    """Tokens that end a completion: the tokenizer's EOS, those of a generation config, and what ends a turn.
+
+    A base model's EOS ends a document; the chat template that it is then trained with may end an assistant's turn with
+    another special token, the first one behind the message.
+
+    Args:
+        configured: `eos_token_id` of a generation config.
+    """
+    ends = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])}
+    if tokenizer.chat_template is not None:
+        prompt, completion = [{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}]
+        added = tokenizer.added_tokens_decoder
+        special = (
+            token for token in render(tokenizer, prompt, completion)[1] if token in added and added[token].special
+        )
+        ends.add(next(special, None))
+    return sorted(token for token in ends if token is not None)
+
+
 def text_of(value: Text) -> str:
     """A prompt or completion as a person reads it: messages joined by line breaks, a single one bare."""
     if isinstance(value, str):

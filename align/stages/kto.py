@@ -6,11 +6,13 @@ Ethayarajh et al. 2024 (arXiv:2402.01306), eq. 8. The KL estimate of the `kto` l
 """
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from trl import KTOConfig, KTOTrainer
 
-from align.adapters import build_lora, build_quantization, is_adapter
+from align.adapters import build_lora, build_quantization
+from align.artifacts.bases import is_adapter
 from align.artifacts.inputs import Input
 from align.config import Config
 from align.data.examples import load_examples
@@ -42,10 +44,10 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
         **cfg.model.load_options(),
     )
     ref_model = None
-    if "ref_model" in inputs or lora is None:
+    if lora is None or inputs["ref_model"].digest != inputs["policy"].digest:
         # An adapter needs no second model: its reference is the base, or TRL's frozen copy of the adapter it began as.
         ref_model = load_frozen(
-            inputs.get("ref_model", inputs["policy"]).path,
+            inputs["ref_model"].path,
             dtype=resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None),
             **cfg.model.load_options(),
         )
@@ -76,5 +78,5 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
     # save
     save_model(trainer, output_dir / "model")
     if lora is not None and cfg.adapter.merge:
-        save_merged(output_dir / "model", load_policy)
+        save_merged(output_dir / "model", partial(load_policy, **cfg.model.load_options()))
     return metrics

@@ -5,6 +5,7 @@ Bradley-Terry loss: Ouyang et al. 2022 (arXiv:2203.02155), eq. 1; with a margin:
 """
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from trl import RewardConfig, RewardTrainer
@@ -71,6 +72,7 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
         return reward_scores(trainer.model_wrapped, tokenizer, pairs, max_length=args.max_length)
 
     trainer.model.eval()
+    trainer.model.config.score_center = 0.0  # the policy's own, if it was a reward model, holds no more
     if examples.eval is not None:
         sides = [(row["prompt"], row[side]) for side in ("chosen", "rejected") for row in examples.eval]
         scores = distributed.map_batches(score, sides, args.per_device_eval_batch_size)
@@ -88,5 +90,5 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
     # save
     save_model(trainer, output_dir / "model")
     if lora is not None and cfg.adapter.merge:
-        save_merged(output_dir / "model", load_reward_model)
+        save_merged(output_dir / "model", partial(load_reward_model, **cfg.model.load_options()))
     return metrics

@@ -4,11 +4,13 @@ Ouyang et al. 2022 (arXiv:2203.02155), step 1.
 """
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from trl import SFTConfig, SFTTrainer
 
-from align.adapters import build_lora, build_quantization, is_adapter
+from align.adapters import build_lora, build_quantization
+from align.artifacts.bases import is_adapter
 from align.artifacts.inputs import Input
 from align.config import Config
 from align.data.examples import load_examples
@@ -64,5 +66,5 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
     # save
     save_model(trainer, output_dir / "model")
     if lora is not None and cfg.adapter.merge:
-        save_merged(output_dir / "model", load_policy)
+        save_merged(output_dir / "model", partial(load_policy, **cfg.model.load_options()))
     return metrics

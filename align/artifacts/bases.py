@@ -1,0 +1,58 @@
+"""The base an adapter belongs on: its weights mean something on that one model only."""
+
+import json
+from pathlib import Path
+
+from align.artifacts.inputs import HUB_PREFIX, Input, resolve_input
+from align.artifacts.manifest import MANIFEST_FILE, Manifest
+from align.artifacts.store import Store
+from align.errors import UserError
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def is_adapter(folder: Path) -> bool:
+    """True if `folder` holds a PEFT adapter and not whole weights."""
+    return (folder / ADAPTER_CONFIG).is_file()
+
+
+def resolve_base(folder: Path) -> Input:
+    """The base of the adapter in `folder`.
+
+    Inside an artifact the manifest says it, as a version of the same store, so a store may move; elsewhere PEFT's own
+    record does.
+
+    Raises:
+        UserError: the base is gone, or is no longer what the adapter was trained on.
+    """
+    recorded = read_adapter_config(folder)
+    manifest_file = folder.parent / MANIFEST_FILE
+    record = None
+    if manifest_file.is_file():
+        record = Manifest.from_json(manifest_file.read_bytes(), str(manifest_file)).adapter["base"]
+    name = recorded.get("base_model_name_or_path") or ""
+    if record is not None and record["kind"] != "path":
+        text = record["ref"]
+    elif Path(name).is_absolute() or Path(name).exists():
+        text = str(Path(name).absolute())
+    else:
+        text = HUB_PREFIX + name + (f"@{recorded['revision']}" if recorded.get("revision") else "")
+    try:
+        base = resolve_input(Store(folder.parents[2]), text)
+    except UserError as error:
+        raise UserError(f"{folder} is an adapter, and its base cannot be had: {error}") from None
+    if record is not None and base.digest != record["digest"]:
+        raise UserError(
+            f"{folder} is an adapter trained on {text} as it was then, and {text} has changed since: restore it, or "
+            "train the adapter again"
+        )
+    return base
+
+
+def read_adapter_config(folder: Path) -> dict:
+    """PEFT's record of the adapter in `folder`."""
+    file = folder / ADAPTER_CONFIG
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON ({error}); the adapter is damaged, fetch or make it again") from None
