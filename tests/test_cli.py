@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from align.artifacts.display import human_size, key_metrics, printable, table
+from align.artifacts.display import human_size, table
 from align.artifacts.store import Store
+from align.artifacts.summary import key_metrics, printable
 from align.cli import main
 
 

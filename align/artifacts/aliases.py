@@ -10,6 +10,7 @@ from pathlib import Path
 
 from align.artifacts.disk import create_exclusively, make_folder
 from align.artifacts.refs import check_alias
+from align.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,14 @@ def read_current(folder: Path) -> AliasEntry | None:
     return next((entry for number in numbers if (entry := _read_entry(folder, number))), None)
 
 
-def move(folder: Path, version: int, when: str, *, forward_only: bool = False) -> AliasEntry:
+def move(
+    folder: Path, version: int, when: str, *, forward_only: bool = False, expect: int | None = None
+) -> AliasEntry:
     """Point the alias kept in `folder` at `version` and return the entry that holds.
 
     `forward_only` leaves an alias alone that is at `version` or beyond it, so that of two runs which publish at the
-    same time the higher version wins whoever comes last.
+    same time the higher version wins whoever comes last. `expect` is the version it must be at to be moved, 0 where
+    it must be new: compare and swap. UserError if it is at neither `expect` nor `version`.
     """
     check_alias(folder.name)
     make_folder(folder)
@@ -54,7 +58,12 @@ def move(folder: Path, version: int, when: str, *, forward_only: bool = False) -
         current = read_current(folder)
         if current and (current.version == version or (forward_only and current.version > version)):
             return current
-        entry = AliasEntry(taken + 1, version, when, _who())
+        at = current.version if current else 0
+        if expect is not None and at != expect:
+            where = f"at v{at}, moved there on {current.when[:10]} by {current.who}" if current else "not set"
+            asked = f"v{expect}" if expect else "new"
+            raise UserError(f"alias {folder.name} is {where}, not {asked} as expected: look again, then decide")
+        entry = AliasEntry(taken + 1, version, when, who())
         line = json.dumps({"version": version, "when": when, "who": entry.who}, ensure_ascii=False) + "\n"
         if create_exclusively(_entry_path(folder, entry.number), line.encode()):
             return entry
@@ -79,6 +88,7 @@ def _read_entry(folder: Path, number: int) -> AliasEntry | None:
     return AliasEntry(number, body["version"], str(body.get("when", "")), str(body.get("who", "")))
 
 
-def _who() -> str:
+def who() -> str:
+    """user@host of this process."""
     user = os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
     return f"{user}@{os.uname().nodename}"

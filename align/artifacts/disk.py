@@ -2,14 +2,19 @@
 
 import contextlib
 import errno
+import fcntl
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from align.errors import UserError
 
+_FICLONE = 0x40049409  # ioctl of Linux: two files share their blocks until one is written
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_TORCH_WRITER = "inline_container"  # the source file that torch.save's write errors name
+_NEARLY_FULL = 1 << 20  # bytes
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -23,7 +28,7 @@ def explain_disk_errors(doing: str, place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or place
-        if error.errno in _FULL:
+        if is_full(error, place):
             raise UserError(
                 f"cannot {doing}: no space left on the disk of {where}; free some and run again"
             ) from error
@@ -35,6 +40,19 @@ def explain_disk_errors(doing: str, place: Path) -> Iterator[None]:
         if error.errno == errno.ENOTDIR:
             raise UserError(f"cannot {doing}: {where} is a file where a folder is needed; move it away") from error
         raise
+
+
+def is_full(error: BaseException, place: Path) -> bool:
+    """True if an error comes of a full disk, whichever library met it first; `place` is where it was writing.
+
+    safetensors keeps the system's words and not its number; torch's writer keeps neither, so there the disk is asked.
+    """
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    words = str(error)
+    if os.strerror(errno.ENOSPC) in words or os.strerror(errno.EDQUOT) in words:
+        return True
+    return _TORCH_WRITER in words and place.exists() and shutil.disk_usage(place).free < _NEARLY_FULL
 
 
 def unique_name(prefix: str) -> str:
@@ -102,9 +120,34 @@ def create_exclusively(path: Path, content: bytes) -> bool:
     return True
 
 
+def clone_file(source: Path, target: Path) -> None:
+    """Make `target` a new file with the bytes of `source`, sharing the blocks where the file system can."""
+    with open(source, "rb") as old, open(target, "xb") as new:
+        try:
+            fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
+        except OSError:
+            shutil.copyfileobj(old, new, 1 << 22)
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder and all in it, read-only files among it; what is gone already is no error."""
+    for here, folders, files in os.walk(folder, topdown=False):
+        for name in files:
+            Path(here, name).unlink(missing_ok=True)
+        for name in folders:
+            path = Path(here, name)
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink() if path.is_symlink() else path.rmdir()
+    with contextlib.suppress(FileNotFoundError):
+        folder.rmdir()
+
+
 def _write_new(path: Path, content: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from align.artifacts.manifest import Manifest
+from align.artifacts.digests import algorithm_of
+from align.artifacts.index import Index
 from align.artifacts.store import Store
+from align.artifacts.summary import Summary, flat, kind, printable, short_number
 from align.artifacts.version import Version
 from align.errors import UserError
-
-# The metrics that a table has room for, by what their names contain, most telling first.
-_TELLING = ("gold", "win_rate", "accurac", "eval_loss", "loss", "reward", "perplexity")
-_CLOCKWORK = ("runtime", "per_second", "epoch", "step", "flos", "num_tokens", "time")
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> str:
@@ -28,11 +26,6 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequ
     return "\n".join(lines)
 
 
-def printable(text: object) -> str:
-    """`text` on one line without control characters: a manifest may come from somebody else."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(text))
-
-
 def human_size(size: int) -> str:
     """Bytes in the unit that leaves one to three digits before the point, in powers of 1000: 1.2 MB."""
     number, unit = float(size), "B"
@@ -43,53 +36,33 @@ def human_size(size: int) -> str:
     return f"{size} B" if unit == "B" else f"{number:.1f} {unit}"
 
 
-def flat(metrics: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested metrics as one level, names joined with "/"."""
-    found: dict[str, Any] = {}
-    for key, value in metrics.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{above}{key}/")
-        else:
-            found[f"{above}{key}"] = value
-    return found
-
-
-def key_metrics(metrics: dict[str, Any], count: int = 2) -> str:
-    """The few most telling numbers, as `name=value`."""
-
-    def place(name: str) -> int:
-        return next((at for at, word in enumerate(_TELLING) if word in name.lower()), len(_TELLING))
-
-    numbers = {
-        name: value
-        for name, value in flat(metrics).items()
-        if isinstance(value, int | float) and not any(word in name.lower() for word in _CLOCKWORK)
-    }
-    chosen = sorted(numbers, key=lambda name: (place(name), len(name)))[:count]
-    return " ".join(f"{name}={short_number(numbers[name])}" for name in chosen)
-
-
 def list_table(store: Store) -> tuple[str, list[str]]:
     """A row for every version in the store, and a sentence for every one that could not be read."""
     rows, problems = [], []
-    for name, versions in _readable(store, problems):
+    index = Index(store.root)
+    for name, numbers in store.contents():
         aliases: dict[int, list[str]] = {}
         for alias, number in store.aliases(name).items():
             aliases.setdefault(number, []).append(alias)
-        for version in versions:
-            manifest = version.manifest
-            rows.append(
-                [
-                    name,
-                    f"v{version.number}",
-                    ",".join(aliases.get(version.number, [])),
-                    kind(manifest),
-                    human_size(manifest.size),
-                    minute(manifest.ended),
-                    key_metrics(manifest.metrics),
-                    ", ".join(dict.fromkeys(record["ref"] for _, record in manifest.each_input())),
-                ]
-            )
+        for number in store.pins(name):
+            aliases.setdefault(number, []).append("(pinned)")
+        for summary in index.summaries(name, numbers):
+            if isinstance(summary, Summary):
+                rows.append(
+                    [
+                        name,
+                        f"v{summary.number}",
+                        ",".join(aliases.get(summary.number, [])),
+                        summary.kind,
+                        human_size(summary.size),
+                        minute(summary.ended),
+                        summary.metrics,
+                        ", ".join(summary.parents),
+                    ]
+                )
+            else:
+                problems.append(str(summary))
+    index.save()
     headings = ["NAME", "VERSION", "ALIASES", "TYPE", "SIZE", "CREATED (UTC)", "METRICS", "PARENTS"]
     return (table(headings, rows, right=["SIZE"]) if rows else "", problems)
 
@@ -115,11 +88,6 @@ def as_json(version: Version) -> dict[str, Any]:
     }
 
 
-def kind(manifest: Manifest) -> str:
-    """`model`, or `dataset/preference` where there is a format."""
-    return f"{manifest.type}/{manifest.format}" if manifest.format else manifest.type
-
-
 def description(store: Store, version: Version) -> str:
     """Everything a manifest says, for people."""
     manifest = version.manifest
@@ -137,7 +105,10 @@ def description(store: Store, version: Version) -> str:
     }
     lines = [version.ref] + [f"  {name:<12}{printable(value)}" for name, value in facts.items() if value or value == 0]
     inputs = [(role, record["ref"], record["digest"][:12]) for role, record in manifest.each_input()]
-    files = [(path, human_size(entry["size"]), entry["sha256"][:12]) for path, entry in sorted(manifest.files.items())]
+    files = [
+        (path, human_size(entry["size"]), entry[algorithm_of(entry)][:12])
+        for path, entry in sorted(manifest.files.items())
+    ]
     metrics = [(name, short_number(value)) for name, value in flat(manifest.metrics).items()]
     for title, rows in (
         ("inputs", inputs),
@@ -170,10 +141,6 @@ def _indented(rows: Sequence[Sequence[object]]) -> str:
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
-
-
-def short_number(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else printable(value)
 
 
 def minute(moment: str | None) -> str:

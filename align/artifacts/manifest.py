@@ -13,9 +13,14 @@ SCHEMA = 1
 MANIFEST_FILE = "manifest.json"
 MODEL_TYPES = ("model", "reward_model", "value_model")
 TYPES = (*MODEL_TYPES, "dataset", "comparisons", "report")
-# The record of the run, not what it made: they hold clock times and tracking settings, so the digest leaves them out
-# (their own sha256 is in `files`).
-RECORD_FILES = ("config.yaml", "metrics.jsonl")
+# The record of the run, not what it made: they hold clock times and what tracking settings ask for, so the digest
+# leaves them out (their own sha256 is in `files`).
+RECORD_FILES = ("config.yaml", "metrics.jsonl", "samples.jsonl")
+# What a file's hash may be made with; the first found in its entry counts. All give 64 hex digits.
+ALGORITHMS = ("blake3", "sha256")
+# The end of a manifest's text: the SHA-256 of all the text before it, so that no bit of a manifest can flip unseen.
+_CHECKSUM = ',\n  "checksum": "'
+_END = '"\n}\n'
 
 
 def canonical_json(value: Any) -> bytes:
@@ -44,7 +49,7 @@ class Manifest:
     name: str
     version: int  # counted from 1
     type: str  # one of TYPES
-    files: dict[str, dict]  # path inside the version -> {"sha256": hex, "size": bytes}; not manifest.json itself
+    files: dict[str, dict]  # path inside the version -> {algorithm: hex, "size": bytes}; not manifest.json
     format: str | None = None  # a dataset's: one of TRL's
     inputs: dict[str, Any] = field(default_factory=dict)  # role -> {"ref", "digest", ...} or a list of such
     identity: str | None = None  # the run that made it
@@ -86,7 +91,8 @@ class Manifest:
 
     def to_json(self) -> str:
         body = {"schema": SCHEMA, "digest": self.digest, **asdict(self)}
-        return json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
+        return text + _CHECKSUM + _text_digest(text.encode()) + _END
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> "Manifest":
@@ -102,7 +108,7 @@ class Manifest:
             raise UserError(f"{where} has schema {schema}, this align reads up to {SCHEMA}: use a newer align")
         if schema != SCHEMA:
             raise _damaged(where, f"schema is {schema!r}, expected {SCHEMA}")
-        digest = body.pop("digest", None)
+        digest, checksum = body.pop("digest", None), body.pop("checksum", None)
         names = {one.name for one in fields(cls)}
         if missing := sorted(names - body.keys()):
             raise _damaged(where, f"no field {missing[0]!r}")
@@ -114,6 +120,8 @@ class Manifest:
             raise _damaged(where, str(error)) from None
         if digest != manifest.digest:
             raise _damaged(where, f"digest is {digest!r} but type, format and files give {manifest.digest}")
+        if checksum is not None and not _whole(text, checksum):
+            raise _damaged(where, "its text is not what was written (the checksum in its last line differs)")
         return manifest
 
 
@@ -137,7 +145,7 @@ def _problem(body: dict) -> str | None:
     if body["type"] not in TYPES:
         return f"type is {body['type']!r}, expected one of {', '.join(TYPES)}"
     for path, entry in body["files"].items():
-        if not isinstance(entry, dict) or type(entry.get("size")) is not int or not _is_sha256(entry.get("sha256")):
+        if not isinstance(entry, dict) or type(entry.get("size")) is not int or not _has_hash(entry):
             return f"files[{path!r}] is {entry!r}"
         if path.startswith("/") or "\\" in path or any(part in ("", ".", "..") for part in path.split("/")):
             return f"files[{path!r}] is not a path inside the version"
@@ -148,8 +156,19 @@ def _problem(body: dict) -> str | None:
     return None
 
 
-def _is_sha256(value: object) -> bool:
+def _has_hash(entry: dict) -> bool:
+    value = next((entry[name] for name in ALGORITHMS if name in entry), None)
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def _text_digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
+
+
+def _whole(text: str | bytes, checksum: object) -> bool:
+    content = text.encode() if isinstance(text, str) else text
+    start, found, end = content.rpartition(_CHECKSUM.encode())
+    return bool(found) and end == f"{checksum}{_END}".encode() and checksum == _text_digest(start)
 
 
 def _damaged(where: str, problem: str) -> UserError:

@@ -1,5 +1,6 @@
 """The store: `<root>/<name>/v0003/`, published by one rename and never changed afterwards."""
 
+import json
 import os
 import re
 from dataclasses import replace
@@ -9,10 +10,13 @@ from typing import Any
 
 from align.artifacts import aliases
 from align.artifacts.aliases import AliasEntry
-from align.artifacts.disk import explain_disk_errors, make_folder, unique_name
+from align.artifacts.disk import create_exclusively, explain_disk_errors, make_folder, sync_folder, unique_name
+from align.artifacts.index import Index
 from align.artifacts.manifest import MANIFEST_FILE, Manifest, json_numbers
 from align.artifacts.publishing import rename_onto, seal
 from align.artifacts.refs import LATEST, Ref, check_alias, check_name
+from align.artifacts.removals import read_removal, removed_numbers
+from align.artifacts.summary import Summary
 from align.artifacts.version import Parent, Version
 from align.errors import UserError
 
@@ -21,6 +25,7 @@ _IDENTITY = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
 _STAGING = ".staging-"
 _RUNS = ".runs"
 _ALIASES = "aliases"
+_PINS = "pins"
 
 
 class Store:
@@ -38,11 +43,20 @@ class Store:
 
     def names(self) -> list[str]:
         """The names that have a version, sorted."""
-        return [name for name in _list(self.root) if name[0] != "." and self.numbers(name)]
+        return [name for name, _ in self.contents()]
+
+    def contents(self) -> list[tuple[str, list[int]]]:
+        """(name, version numbers ascending) of every name that has a version, sorted."""
+        found = [(name, self.numbers(name)) for name in _list(self.root) if name[0] != "."]
+        return [(name, numbers) for name, numbers in found if numbers]
+
+    def home(self, name: str) -> Path:
+        """The folder of a name: its versions, aliases, pins and the notes about what was removed."""
+        return self.root / name
 
     def numbers(self, name: str) -> list[int]:
         """The version numbers of `name`, ascending; empty for a name that does not exist."""
-        return sorted(int(found[1]) for one in _list(self.root / name) if (found := _VERSION_FOLDER.fullmatch(one)))
+        return _numbers(self.root / name)
 
     def versions(self, name: str) -> list[Version]:
         """Every version of `name`, ascending; UserError if one of their manifests is damaged."""
@@ -79,7 +93,9 @@ class Store:
         ref = Ref.parse(ref) if isinstance(ref, str) else ref
         remedy = f"; make one: {maker}" if maker else ""
         numbers = self.numbers(ref.name)
-        if not numbers:
+        if ref.version and ref.version not in numbers and (gone := read_removal(self.home(ref.name), ref.version)):
+            raise UserError(gone.sentence(self.home(ref.name)))
+        if not numbers and not removed_numbers(self.home(ref.name)):
             names = ", ".join(self.names())
             has = f"it has {names}" if names else "it is empty"
             raise UserError(f"artifact {str(ref)!r} is not in the store {self.root} ({has}){remedy}")
@@ -87,8 +103,10 @@ class Store:
         if number is None:
             entry = aliases.read_current(self.root / ref.name / _ALIASES / ref.alias)
             # A first publication that died just before its alias was written is whole all the same.
-            number = entry.version if entry else (numbers[-1] if ref.alias == LATEST else None)
+            number = entry.version if entry else (numbers[-1] if numbers and ref.alias == LATEST else None)
         if number not in numbers:
+            if number and (gone := read_removal(self.home(ref.name), number)):
+                raise UserError(f"{ref} points at {gone.sentence(self.home(ref.name))}, or move the alias")
             known = [f"{alias} (v{at})" for alias, at in self.aliases(ref.name).items()]
             has = ", ".join([*_ranges(numbers), *known])
             points = "" if ref.version or number is None else f" (it points at v{number}, which is gone)"
@@ -97,17 +115,15 @@ class Store:
 
     def find(self, identity: str) -> list[Version]:
         """What the run with this identity has published (it may be several), by name and number."""
-        wanted = _check_identity(identity).encode()
+        _check_identity(identity)
         found = []
-        for name in self.names():
-            for number in self.numbers(name):
-                # Looking for the bytes first keeps a large store cheap, and damage elsewhere out of this run's way.
-                try:
-                    text = (self._version_folder(name, number) / MANIFEST_FILE).read_bytes()
-                except OSError:
-                    continue
-                if wanted in text and (version := self.version(name, number)).manifest.identity == identity:
-                    found.append(version)
+        index = Index(self.root)
+        for name, numbers in self.contents():
+            # A damaged version elsewhere is out of this run's way.
+            for summary in index.summaries(name, numbers):
+                if isinstance(summary, Summary) and summary.identity == identity:
+                    found.append(self.version(name, summary.number))
+        index.save()
         return found
 
     def parents(self, version: Version) -> list[Parent]:
@@ -119,7 +135,7 @@ class Store:
             ref = Ref.parse(record["ref"])
         except UserError:
             return None
-        if ref.version is None or ref.version not in self.numbers(ref.name):
+        if ref.version is None or not self._version_folder(ref.name, ref.version).is_dir():
             return None
         version = self.version(ref.name, ref.version)
         return version if version.digest == record["digest"] else None
@@ -194,9 +210,7 @@ class Store:
         draft.to_json()  # what JSON cannot hold is found before the hours of hashing, not after
         with explain_disk_errors(f"publish {name} (its files stay in {folder})", folder):
             sealed = replace(draft, files=seal(folder))
-            # Numbers that an alias has named are not used again, even if their versions have been removed since.
-            named = [entry.version for known in self.aliases(name) for entry in self.alias_log(name, known)]
-            number = max([0, *self.numbers(name), *named]) + 1
+            number = self._next_number(name)
             while not (manifest := rename_onto(folder, self._version_folder(name, number), sealed, number)):
                 number += 1
         version = Version(name, number, self._version_folder(name, number), manifest)
@@ -204,14 +218,54 @@ class Store:
             self.point(version, alias)
         return version
 
-    def point(self, version: Version, alias: str = LATEST) -> None:
+    def point(self, version: Version, alias: str = LATEST, *, expect: int | None = None) -> None:
         """Move an alias to a version; `latest` moves forward only. Does nothing where it is there already.
 
         A run that finds itself published points `latest` again: the first time may have died between the two.
+        `expect` is the version number the alias must be at, 0 where it must be new; UserError if it is elsewhere.
         """
         folder = self.root / version.name / _ALIASES / check_alias(alias)
         with explain_disk_errors(f"move {version.name}:{alias} to v{version.number}", folder):
-            aliases.move(folder, version.number, utc_now(), forward_only=alias == LATEST)
+            aliases.move(folder, version.number, utc_now(), forward_only=alias == LATEST, expect=expect)
+        # `gc` hides a version, looks at the aliases again and only then deletes: one of the two sees the other.
+        if not version.path.is_dir():
+            raise UserError(f"{version.ref} was removed while {alias} moved to it; point {alias} at another version")
+
+    def pins(self, name: str) -> list[int]:
+        """The versions of `name` that `gc` must keep because somebody said so."""
+        return _numbers(self.root / name / _PINS)
+
+    def pin(self, version: Version) -> bool:
+        """Keep a version from `gc`; False if it is pinned already."""
+        folder = self.root / version.name / _PINS
+        note = json.dumps({"when": utc_now(), "who": aliases.who()}) + "\n"
+        with explain_disk_errors(f"pin {version.ref}", folder):
+            make_folder(folder)
+            done = create_exclusively(folder / version.path.name, note.encode())
+        if not version.path.is_dir():
+            raise UserError(f"{version.ref} was removed while it was being pinned")
+        return done
+
+    def unpin(self, version: Version) -> bool:
+        """Leave a version to `gc` again; False if it was not pinned."""
+        folder = self.root / version.name / _PINS
+        with explain_disk_errors(f"unpin {version.ref}", folder):
+            try:
+                (folder / version.path.name).unlink()
+            except FileNotFoundError:
+                return False
+            sync_folder(folder)
+        return True
+
+    def _next_number(self, name: str) -> int:
+        """One more than any number that is taken, or was: a removed version's, or one that an alias has named."""
+        named: list[int] = []
+        for alias in _list(self.root / name / _ALIASES):
+            folder = self.root / name / _ALIASES / alias
+            # `latest` only moves forward: its last entry is its highest, however long its log.
+            last = aliases.read_current(folder) if alias == LATEST else None
+            named += [last.version] if last else [entry.version for entry in aliases.read_log(folder)]
+        return max([0, *self.numbers(name), *removed_numbers(self.home(name)), *named]) + 1
 
     def _version_folder(self, name: str, number: int) -> Path:
         return self.root / name / f"v{number:04d}"
@@ -227,6 +281,10 @@ def _list(folder: Path) -> list[str]:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _numbers(folder: Path) -> list[int]:
+    return sorted(int(found[1]) for one in _list(folder) if (found := _VERSION_FOLDER.fullmatch(one)))
 
 
 def _check_identity(identity: str) -> str:

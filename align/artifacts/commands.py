@@ -1,0 +1,194 @@
+"""`align artifacts ...`: what people do with the store from a shell.
+
+What a command needs is imported when it runs, so that `align --help` answers at once.
+"""
+
+import argparse
+import sys
+
+
+def add_root(parser: argparse.ArgumentParser, default: object = argparse.SUPPRESS) -> None:
+    """The option that says where the store is."""
+    # SUPPRESS on the commands: their default would overwrite what stood in front of them.
+    parser.add_argument(
+        "--artifacts",
+        metavar="ROOT",
+        default=default,
+        help="the artifact directory (default: $ALIGN_ARTIFACTS, else ./artifacts)",
+    )
+
+
+def artifacts_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The parsers of `align artifacts`."""
+    group = groups.add_parser("artifacts", help="list, verify, compare and hand on published versions")
+    add_root(group)
+    commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: object, summary: str, *, json: bool = True) -> argparse.ArgumentParser:
+        parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        add_root(parser)
+        if json:
+            parser.add_argument("--json", action="store_true", help="print JSON for programs")
+        parser.set_defaults(command=run)
+        return parser
+
+    command("ls", list_artifacts, "every version, with its aliases, metrics and parents")
+    _add_ref(command("show", show_artifact, "all that a version's manifest says"))
+    parser = _add_ref(command("lineage", show_lineage, "the tree of what a version was made from"))
+    parser.add_argument("--svg", metavar="FILE", help="write a drawing of it instead")
+    parser = command("verify", verify_artifacts, "hash files again and quarantine what is not as published")
+    parser.add_argument("ref", metavar="REF", nargs="?", help="one version")
+    parser.add_argument("--all", action="store_true", help="every version; goes on where an interrupted one stopped")
+    parser.add_argument("--restart", action="store_true", help="with --all: start over")
+    parser = _add_ref(command("alias", move_alias, "move an alias to a version", json=False))
+    parser.add_argument("alias", metavar="ALIAS", help="best, promoted, or a word of your own")
+    parser.add_argument("--expect", metavar="vN", help="only if it is at this version now (v0: only if it is new)")
+    _add_ref(command("pin", pin_version, "keep a version from gc", json=False))
+    _add_ref(command("unpin", unpin_version, "leave a version to gc again", json=False))
+
+
+def _add_ref(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("ref", metavar="REF", help="sft:v2, sft:latest, or sft (the latest)")
+    return parser
+
+
+def list_artifacts(arguments: argparse.Namespace) -> int:
+    """`align artifacts ls`; 2 if a version could not be read, after listing the others."""
+    from align.artifacts.display import list_json, list_table
+
+    store = _open(arguments)
+    if arguments.json:
+        versions, problems = list_json(store)
+        _print_json(versions)
+    else:
+        text, problems = list_table(store)
+        print(text or f"no artifacts in {store.root} yet; make some: python launch/pipeline.py pipeline=demo")
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 2 if problems else 0
+
+
+def show_artifact(arguments: argparse.Namespace) -> int:
+    """`align artifacts show REF`."""
+    from align.artifacts.display import as_json, description
+
+    store = _open(arguments)
+    version = store.resolve(arguments.ref)
+    if arguments.json:
+        _print_json(as_json(version))
+    else:
+        print(description(store, version))
+    return 0
+
+
+def show_lineage(arguments: argparse.Namespace) -> int:
+    """`align artifacts lineage REF`."""
+    from align.artifacts.lineage import lineage, tree
+
+    store = _open(arguments)
+    node = lineage(store, store.resolve(arguments.ref))
+    if arguments.json:
+        _print_json(node.to_json())
+    elif arguments.svg:
+        from align.artifacts.drawing import to_svg
+
+        _write_text(arguments.svg, to_svg(node))
+        print(f"wrote {arguments.svg}")
+    else:
+        print(tree(node))
+    return 0
+
+
+def verify_artifacts(arguments: argparse.Namespace) -> int:
+    """`align artifacts verify`; 1 if something is corrupt, or could not be read."""
+    from align.artifacts.display import human_size
+    from align.artifacts.sweep import Sweep
+    from align.artifacts.verification import quarantine, verify
+    from align.errors import UserError
+
+    if bool(arguments.ref) == arguments.all:
+        raise UserError("verify takes one REF, or --all: align artifacts verify sft:v2")
+    store = _open(arguments)
+    if arguments.all:
+        sweep = Sweep(store, restart=arguments.restart)
+        findings, total, skipped = sweep.findings(), len(sweep.left), len(sweep.versions) - len(sweep.left)
+    else:
+        version = store.resolve(arguments.ref)
+        findings, total, skipped = iter([verify(store, version.name, version.number)]), 1, 0
+    if skipped and not arguments.json:
+        print(f"going on: {skipped} of {skipped + total} versions were verified before the interruption")
+    report, bad, hashed = [], 0, 0
+    for number, finding in enumerate(findings, start=1):
+        kept = quarantine(store, finding) if finding.evidence else None
+        bad += not finding.whole
+        hashed += finding.hashed
+        report.append(vars(finding) | {"whole": finding.whole, "quarantined": str(kept) if kept else None})
+        if arguments.json:
+            continue
+        state = "whole" if finding.whole else f"CORRUPT, kept in {kept}" if kept else "could not be read"
+        print(f"[{number}/{total}] {finding.ref}  {human_size(finding.hashed)}  {state}", flush=True)
+        for sentence in finding.evidence + finding.unread:
+            print(f"    {sentence}")
+    if arguments.json:
+        _print_json(report)
+    elif arguments.all:
+        print(f"{total} versions, {human_size(hashed)}: {f'{bad} not whole' if bad else 'all whole'}")
+    return 1 if bad else 0
+
+
+def move_alias(arguments: argparse.Namespace) -> int:
+    """`align artifacts alias REF ALIAS`."""
+    from align.artifacts.refs import LATEST
+    from align.errors import UserError
+
+    store = _open(arguments)
+    version = store.resolve(arguments.ref)
+    expect = arguments.expect
+    if expect is not None and not (expect.isascii() and expect.removeprefix("v").isdigit()):
+        raise UserError(f"--expect {expect!r} is not a version: write v3, or v0 for an alias that must be new")
+    before = store.aliases(version.name).get(arguments.alias)
+    store.point(version, arguments.alias, expect=None if expect is None else int(expect.removeprefix("v")))
+    now = store.aliases(version.name).get(arguments.alias)
+    if now != version.number and arguments.alias == LATEST:
+        raise UserError(f"{version.name}:latest is v{now} and moves forward only; take another alias, as `best`")
+    print(f"{version.name}:{arguments.alias} is {version.ref}" + (f" (was v{before})" if before else ""))
+    return 0
+
+
+def pin_version(arguments: argparse.Namespace) -> int:
+    """`align artifacts pin REF`."""
+    store = _open(arguments)
+    version = store.resolve(arguments.ref)
+    print(f"{version.ref} {'is pinned' if store.pin(version) else 'was pinned already'}: gc keeps it")
+    return 0
+
+
+def unpin_version(arguments: argparse.Namespace) -> int:
+    """`align artifacts unpin REF`."""
+    store = _open(arguments)
+    version = store.resolve(arguments.ref)
+    print(f"{version.ref} {'is no longer pinned' if store.unpin(version) else 'was not pinned'}")
+    return 0
+
+
+def _open(arguments: argparse.Namespace):  # noqa: ANN202 - Store, imported when a command runs
+    from align.artifacts.store import Store
+
+    return Store.open(arguments.artifacts)
+
+
+def _write_text(file: str, text: str) -> None:
+    from pathlib import Path
+
+    from align.errors import UserError
+
+    try:
+        Path(file).write_text(text, "utf-8")
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror}); name another file") from None
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    print(json.dumps(value, indent=2))

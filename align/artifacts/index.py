@@ -1,0 +1,78 @@
+"""A store's index: what a list shows of every version, so that ten thousand manifests need not be read.
+
+It is a cache and nothing else: each row carries the inode, time and size of the manifest it was read from, a row that
+does not match is read anew, and a missing or damaged index is made again. What is true is in the manifests; whatever
+verifies or deletes reads those.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from align.artifacts.disk import unique_name
+from align.artifacts.manifest import MANIFEST_FILE, Manifest, json_digest
+from align.artifacts.summary import Summary
+from align.errors import UserError
+
+INDEX_FILE = ".index.json"
+_FORMAT = 1
+_WORTH_SAVING = 32  # rows read anew: a smaller store is read as fast as an index
+
+
+class Index:
+    """The rows of one store; use it once, for one look at the store."""
+
+    def __init__(self, root: Path):
+        self._file = root / INDEX_FILE
+        self._root = root
+        self._rows = self._load()
+        self._new = 0
+
+    def summaries(self, name: str, numbers: Sequence[int]) -> Iterator[Summary | UserError]:
+        """One for each version, in the order of `numbers`; an error that says why a manifest cannot be read."""
+        rows = self._rows.setdefault(name, {})
+        for number in numbers:
+            folder = f"v{number:04d}"
+            file = f"{self._root}/{name}/{folder}/{MANIFEST_FILE}"
+            try:
+                status = os.stat(file)
+            except OSError:
+                yield UserError(f"{file} is missing: {name}:v{number} is damaged, make this version again")
+                continue
+            seen = [status.st_ino, status.st_mtime_ns, status.st_size]
+            row = rows.get(folder)
+            if row and row[0] == seen:
+                yield Summary(*row[1][:-1], tuple(row[1][-1]))
+                continue
+            try:
+                manifest = Manifest.from_json(Path(file).read_bytes(), file)
+                if manifest.ref != f"{name}:v{number}":
+                    raise UserError(f"{file} belongs to {manifest.ref}: a version's folder may not be renamed")
+            except UserError as error:
+                yield error
+                continue
+            summary = Summary.of(manifest)
+            rows[folder] = [seen, list(vars(summary).values())]
+            self._new += 1
+            yield summary
+
+    def save(self) -> None:
+        """Keep what was read for the next look, where that is worth it and the store may be written."""
+        if self._new < _WORTH_SAVING:
+            return
+        body = {"format": _FORMAT, "digest": json_digest(self._rows), "rows": self._rows}
+        temporary = self._file.with_name(unique_name(".writing-"))
+        with contextlib.suppress(OSError):
+            temporary.write_text(json.dumps(body, separators=(",", ":")), "utf-8")
+            os.replace(temporary, self._file)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+    def _load(self) -> dict[str, dict[str, list]]:
+        try:
+            body = json.loads(self._file.read_bytes())
+            return body["rows"] if body["format"] == _FORMAT and json_digest(body["rows"]) == body["digest"] else {}
+        except (OSError, ValueError, TypeError, KeyError):
+            return {}
