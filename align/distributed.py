@@ -81,6 +81,8 @@ def join(*, deepspeed: bool) -> None:
     import torch
     import torch.distributed as dist
 
+    if not torch.accelerator.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else whoever imports DeepSpeed is warned that it is so
     if not is_launched():
         if not deepspeed:
             return

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from align import distributed
 from align.data.rendering import Text, render, render_prompt
-from align.errors import UserError
 from align.generation import Completion
 from align.scoring import reward_scores, token_logps, token_logps_and_kl
 from align.statistics import paired_bootstrap, preference_metrics, win_rate
@@ -112,25 +111,8 @@ def divergence(
 
 
 def judge_all(judge: Callable[[Text, str], float], prompts: list[Text], completions: list[Completion]) -> list[float]:
-    """The judge's score of every completion.
-
-    Raises:
-        UserError: the judge raised, or gave something that is no number; names the prompt.
-    """
-    scores = []
-    for prompt, completion in zip(prompts, completions, strict=True):
-        try:
-            score = float(judge(prompt, completion.text))
-        except Exception as error:
-            raise UserError(
-                f"the judge failed on prompt {prompt!r}, completion {completion.text!r}: {error!r}"
-            ) from error
-        if score != score:
-            raise UserError(
-                f"the judge gave NaN for prompt {prompt!r}, completion {completion.text!r}; mend the judge"
-            )
-        scores.append(score)
-    return scores
+    """The judge's score of every completion."""
+    return [judge(prompt, completion.text) for prompt, completion in zip(prompts, completions, strict=True)]
 
 
 def compare(scores: list[float], baseline: list[float], *, resamples: int, seed: int) -> dict[str, Any]:

@@ -1,43 +1,77 @@
-"""Functions named in the config: `path/to/file.py:function` or `package.module:function`.
+"""The judge: a function named in the config as `path/to/file.py:function` or `package.module:function`.
 
 Only the config names code, never an artifact.
 """
 
 import importlib
 import importlib.util
+import math
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+from align.config import local_path
+from align.data.rendering import text_of
 from align.errors import UserError
 
 
-def load_judge(name: str, *, roots: list[Path]) -> Callable[..., float]:
-    """The function that scores a completion: `judge(prompt, completion: str) -> float`.
+def load_judge(name: str) -> Callable[[Any, str], float]:
+    """`judge(prompt, completion) -> float`, the score of a completion; a failing judge is told by its name.
 
     Args:
-        name: `file.py:function`, the file relative to one of `roots`, or `package.module:function`.
-        roots: folders to look in, in order.
+        name: `file.py:function`, the file from the working folder or else from the project's root, or
+            `package.module:function`.
 
     Raises:
-        UserError: there is no such file, module or function.
+        UserError: there is no such file, module or function, or it cannot be loaded. So does the judge, naming the
+            prompt, if the function raises or gives no finite number.
     """
     place, _, function = name.rpartition(":")
     if not place or not function.isidentifier():
         raise UserError(
             f"evaluate.judge={name!r} names no function; write file.py:function or package.module:function"
         )
-    if place.endswith(".py"):
-        file = next((root / place for root in roots if (root / place).is_file()), None)
-        if file is None:
-            raise UserError(f"evaluate.judge={name!r}: there is no file {place} in {' or '.join(map(str, roots))}")
-        spec = importlib.util.spec_from_file_location(file.stem, file)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    else:
-        try:
-            module = importlib.import_module(place)
-        except ModuleNotFoundError as error:
-            raise UserError(f"evaluate.judge={name!r}: {error}; install it or name a file") from error
-    if not callable(getattr(module, function, None)):
+    score = getattr(_load_module(name, place), function, None)
+    if not callable(score):
         raise UserError(f"evaluate.judge={name!r}: {place} has no function {function}")
-    return getattr(module, function)
+
+    def judge(prompt: Any, completion: str) -> float:
+        case = f"evaluate.judge={name!r} on prompt {text_of(prompt)!r}, completion {completion!r}"
+        try:
+            number = float(score(prompt, completion))
+        except Exception as error:
+            raise UserError(f"{case}: {_told(error)}; mend the judge") from error
+        if not math.isfinite(number):
+            raise UserError(f"{case}: it gives {number}, which is no score; mend the judge")
+        return number
+
+    return judge
+
+
+def _load_module(name: str, place: str) -> ModuleType:
+    try:
+        if not place.endswith(".py"):
+            return importlib.import_module(place)
+        file = local_path(place)
+        if not file.is_file():
+            raise UserError(f"evaluate.judge={name!r}: there is no file {file}; correct the path")
+        spec = importlib.util.spec_from_file_location(f"judge_{file.stem}", file)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        return module
+    except UserError:
+        raise
+    except ModuleNotFoundError as error:
+        raise UserError(f"evaluate.judge={name!r}: {error}; install it, or name a file") from error
+    except Exception as error:
+        raise UserError(f"evaluate.judge={name!r} cannot be loaded: {_told(error)}; mend it") from error
+
+
+def _told(error: Exception) -> str:
+    """An error of the user's own code, with the line that it came from."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"

@@ -8,16 +8,11 @@ version it published, never an alias. The pipeline keeps no state: whether a ste
 
 import argparse
 import json
-import os
-import shlex
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -29,12 +24,14 @@ from align.artifacts.store import Store, Version
 from align.clock import clock
 from align.config import PROJECT, Config
 from align.config.kinds import nearest
-from align.config.schema import LauncherConfig
 from align.errors import UserError
-from align.plan import make_plan
+from align.launching import check_launcher, command, environment, launch, terminable, world_size
+from align.plan import Plan, make_plan, resolve_data, resolve_inputs
 from align.report import gain
+from align.tracking import check_wandb
 
-GRACE = 15.0  # seconds that an interrupted step has to end by itself
+# What an override may begin with: the config's own keys and the groups of conf/.
+KEYS = {*vars(Config(stage="", name="")), *(path.name for path in (PROJECT / "conf").iterdir() if path.is_dir())}
 
 
 @dataclass(frozen=True)
@@ -43,13 +40,17 @@ class Step:
 
     Attributes:
         name: also the prefix of overrides meant for this step alone.
+        stage: what it runs.
         overrides: Hydra overrides, the pipeline file's first, the command line's over them.
         inputs: role -> name of an earlier step or a ref, or a list of those.
+        minutes: what it took where the pipeline's file says it was measured; only the shares count.
     """
 
     name: str
+    stage: str
     overrides: dict[str, str]
     inputs: dict[str, Any] = field(default_factory=dict)
+    minutes: float | None = None
 
 
 class StepFailed(Exception):
@@ -57,7 +58,10 @@ class StepFailed(Exception):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line of `launch/pipeline.py`; returns the exit code: 0, 1 a step failed, 2 the user's mistake."""
+    """The command line of `launch/pipeline.py`; returns the exit code.
+
+    0 every step has published; 1 a step failed; 2 the user's mistake, told before the first step; 130 interrupted.
+    """
     parser = argparse.ArgumentParser(prog="pipeline.py", description="Run a pipeline of stages.")
     parser.add_argument(
         "overrides", nargs="+", help="pipeline=<name>, and overrides for all steps or <step>.<key>=value"
@@ -104,191 +108,168 @@ def load_steps(name: str, overrides: list[str]) -> list[Step]:
     try:
         body = yaml.safe_load(file.read_text("utf-8"))
         described = {
-            step: (list(told["overrides"]), dict(told.get("inputs", {}))) for step, told in body["steps"].items()
+            step: (list(told["overrides"]), dict(told.get("inputs", {})), told.get("minutes"))
+            for step, told in body["steps"].items()
         }
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is malformed ({error!r}): it maps steps to overrides and inputs") from error
+    common, own = split_overrides(overrides, list(described))
     steps: list[Step] = []
-    for step, (own, inputs) in described.items():
+    for step, (written, inputs, minutes) in described.items():
         later = [one for one in _flatten(inputs.values()) if one in described and one not in {s.name for s in steps}]
         if later:
             raise UserError(f"{file}: step {step} uses {later[0]}, which does not come before it")
-        chosen = dict(text.split("=", 1) for text in own)
-        mine = [text.removeprefix(f"{step}.") for text in overrides if text.startswith(f"{step}.")]
-        common = [text for text in overrides if text.split("=")[0].split(".")[0] not in described]
-        for text in [*common, *mine]:
-            if "=" not in text:
-                raise UserError(
-                    f"{text!r} is not an override; write key=value, for instance {step}.trainer.max_steps=10"
-                )
-            key, _, value = text.partition("=")
-            if key == "stage":
-                raise UserError(
-                    f"{text}: a pipeline's stages are its steps, {', '.join(described)}; run one by launch/run.py"
-                )
-            chosen[key] = value
-        steps.append(Step(step, chosen, inputs))
+        stage = config.compose(written).stage
+        steps.append(Step(step, stage, _as_dict(written) | common | own[step], inputs, minutes))
     return steps
+
+
+def split_overrides(overrides: list[str], steps: list[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """The command line's overrides as key -> value: those for all steps, and step -> those for it alone.
+
+    A step may be called as a block of the config is (reward, evaluate): `evaluate.max_prompts=9` and
+    `evaluate.evaluate.max_prompts=9` say the same, and `evaluate.data=local` is for that step too.
+
+    Raises:
+        UserError: an override for no step, given twice, or one that only a single step can take.
+    """
+    common: dict[str, str] = {}
+    own: dict[str, dict[str, str]] = {step: {} for step in steps}
+    for text in overrides:
+        key, equals, value = text.lstrip("+").partition("=")
+        if not equals:
+            raise UserError(
+                f"{text!r} is not an override; write key=value, for instance {steps[0]}.trainer.max_steps=10"
+            )
+        head, _, rest = key.partition(".")
+        to = common
+        if head in own:
+            to = own[head]
+            if head not in KEYS or rest.split(".")[0] in KEYS:
+                key = rest
+        elif head not in KEYS:
+            near = nearest(head, [*steps, *sorted(KEYS)]) or ";"
+            raise UserError(f"{text}: there is no step and no key {head!r}{near} the steps are {', '.join(steps)}")
+        if key in to:
+            raise UserError(f"{key} is given twice, as {to[key]} and as {value}; keep one")
+        if key == "stage":
+            raise UserError(f"{text}: a pipeline's stages are its steps, {', '.join(steps)}; run one by launch/run.py")
+        if to is common and key == "name":
+            raise UserError(f"{text} would give every step's artifact one name; name one: {steps[0]}.name={value}")
+        to[key] = value
+    return common, own
+
+
+def check_steps(steps: list[Step]) -> None:
+    """What any step's config, data or launcher lacks is told before the first step has run for hours.
+
+    Raises:
+        UserError: names the step.
+    """
+    names = [step.name for step in steps]
+    for step in steps:
+        try:
+            cfg = config.compose(_as_list(step.overrides))
+            if cfg.stage != step.stage:
+                raise UserError(
+                    f"experiment={step.overrides['experiment']} makes it a stage {cfg.stage}; "
+                    "name an experiment for one step: <step>.experiment=<name>"
+                )
+            check_launcher(cfg.launcher)
+            check_wandb(cfg.tracking.wandb)
+            for role, given in step.inputs.items():
+                if f"inputs.{role}" not in step.overrides and set(_flatten([given])) & set(names):
+                    setattr(cfg.inputs, role, None)  # is still to be made
+            inputs = resolve_inputs(cfg, Store.open(cfg.artifacts.root))
+            resolve_data(cfg, inputs.get("dataset"))
+        except UserError as error:
+            raise UserError(f"step {step.name}: {error}") from error
 
 
 def run(name: str, steps: list[Step]) -> int:
     """Run what is not done; print what came of it. 0 if every step has published."""
-    began = time.monotonic()
+    check_steps(steps)
     done: dict[str, Version] = {}
-    failed: list[str] = []
+    failed: dict[str, str] = {}
+    eta = Eta()
     group = f"{name}-{json_digest([[step.name, step.overrides] for step in steps])[:8]}"
-    # A mistake in the last step's config is told before the first step has run for hours.
-    for step in steps:
-        config.compose([f"{key}={value}" for key, value in step.overrides.items()])
     for number, step in enumerate(steps, start=1):
         head = f"[{number}/{len(steps)}] {step.name}"
         missing = [one for one in _flatten(step.inputs.values()) if one in failed]
         if missing:
-            print(f"{head}: not run, it needs {missing[0]}", flush=True)
-            failed.append(step.name)
+            failed[step.name] = f"not run, it needs {missing[0]}"
+            print(f"{head}: {failed[step.name]}", flush=True)
             continue
-        overrides = [*(f"{key}={value}" for key, value in _with_inputs(step, done).items()), f"tracking.group={group}"]
+        overrides = _as_list({"tracking.group": group} | _with_inputs(step, done))
         try:
-            done[step.name] = run_step(head, overrides)
-        except StepFailed as error:
+            cfg = config.compose(overrides)
+            store = Store.open(cfg.artifacts.root)
+            plan = make_plan(cfg, store, world_size=world_size(cfg.launcher))
+            if plan.published:
+                store.point(plan.published[-1])
+                print(f"{head}: {plan.published[-1].ref} is there already", flush=True)
+                done[step.name] = plan.published[-1]
+                continue
+            print(f"{head}: starting{eta.told(steps[number - 1 :])}", flush=True)
+            with eta.measure(step):
+                done[step.name] = run_step(plan, store, overrides)
+        except (StepFailed, UserError) as error:
+            failed[step.name] = str(error)
             print(f"{head}: {error}", file=sys.stderr, flush=True)
-            failed.append(step.name)
-    print(f"\n{summary(steps, done)}\n\n{len(done)} of {len(steps)} steps done in {clock(time.monotonic() - began)}.")
+    print(f"\n{summary(steps, done)}\n\n{len(done)} of {len(steps)} steps done in {clock(eta.elapsed)}.")
+    for step, why in failed.items():
+        print(f"{step}: {why}")
     print(where_next(done), flush=True)
     return 1 if failed else 0
 
 
-def run_step(head: str, overrides: list[str]) -> Version:
-    """The version that a step published: now, or on an earlier day.
+def run_step(plan: Plan, store: Store, overrides: list[str]) -> Version:
+    """Start a step's process and wait for it; the version it published.
 
     Whether it has published is asked of the store; a launcher's exit code can lie (DeepSpeed 0.19 exits 0 after its
     launch process was killed).
+
+    Raises:
+        StepFailed: it has not.
     """
-    cfg = config.compose(overrides)
-    store = Store.open(cfg.artifacts.root)
-    plan = make_plan(cfg, store, world_size=world_size(cfg.launcher))
-    if plan.published:
-        store.point(plan.published[-1])
-        print(f"{head}: {plan.published[-1].ref} is there already", flush=True)
-        return plan.published[-1]
-    resumes = " (goes on from its last checkpoint)" if any(store.run_dir(plan.identity).glob("checkpoints/*")) else ""
-    print(f"{head}: starting{resumes}", flush=True)
+    cfg = plan.cfg
     log = store.run_dir(plan.identity) / "log.txt"
-    code = launch(command(cfg.launcher, overrides), environment(cfg), log)
+    code = launch(command(cfg.launcher, overrides), environment(cfg.launcher), log)
     published = [version for version in store.find(plan.identity) if version.name == cfg.name]
     if not published:
         raise StepFailed(f"ended with exit code {code} and published nothing; its log is {log}")
     return published[-1]
 
 
-def command(launcher: LauncherConfig, overrides: list[str]) -> list[str]:
-    """The command line that starts one stage.
+class Eta:
+    """The time a pipeline has taken, and an estimate of what is left, from the `minutes` of its steps.
 
-    Raises:
-        UserError: the port asked for is taken.
+    Those were measured on some other machine; the steps run so far say how this one compares.
     """
-    script = str(PROJECT / "launch" / "run.py")
-    if launcher.kind == "local":
-        return [sys.executable, script, *overrides]
-    port = launcher.master_port
-    if port is None:
-        port = distributed.free_port()
-    elif not distributed.is_free(port):
-        raise UserError(f"launcher.master_port={port} is already taken; leave it out, and a free one is found")
-    options = {
-        "--num_accelerators": launcher.num_accelerators,
-        "--num_nodes": launcher.num_nodes,
-        "--hostfile": launcher.hostfile,
-        "--master_port": port,
-    }
-    flags = [word for flag, value in options.items() if value is not None for word in (flag, str(value))]
-    return [sys.executable, "-m", "deepspeed.launcher.runner", *flags, script, *overrides]
 
+    def __init__(self):
+        self._began = time.monotonic()
+        self._took = self._expected = 0.0
 
-def environment(cfg: Config) -> dict[str, str]:
-    """The environment of a step's process: this one's, and the launcher block's where this one is silent."""
-    return {**os.environ, **{key: os.environ.get(key, value) for key, value in cfg.launcher.env.items()}}
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the pipeline began."""
+        return time.monotonic() - self._began
 
+    def told(self, left: list[Step]) -> str:
+        """The time, as the first of the steps `left` begins; nothing where the minutes of one are unknown."""
+        if any(step.minutes is None for step in left):
+            return ""
+        speed = self._took / self._expected if self._expected else 1.0
+        return f"  ({clock(self.elapsed)} so far, about {clock(speed * 60 * sum(s.minutes for s in left))} left)"
 
-def world_size(launcher: LauncherConfig) -> int:
-    """How many processes the launcher will start."""
-    if launcher.kind == "local":
-        return 1
-    per_node = launcher.num_accelerators
-    if per_node is None:
-        import torch
-
-        per_node = torch.cuda.device_count()
-        if per_node == 0:
-            raise UserError(
-                "launcher=deepspeed finds no GPU here; say how many processes: launcher.num_accelerators=2"
-            )
-    if launcher.hostfile is not None and launcher.num_nodes is None:
-        raise UserError(f"launcher.hostfile={launcher.hostfile} needs launcher.num_nodes, to know the world size")
-    return per_node * (launcher.num_nodes or 1)
-
-
-def launch(words: list[str], env: dict[str, str], log: Path) -> int:
-    """Run a command in a session of its own, its output shown and kept in `log`; its exit code.
-
-    An interrupt goes to the whole session, and what does not end in time is killed: a launcher leaves its ranks alive.
-    """
-    with log.open("a", encoding="utf-8") as kept:
-        kept.write(f"$ {shlex.join(words)}\n")
-        child = subprocess.Popen(
-            words,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        try:
-            for line in child.stdout:
-                kept.write(line)
-                kept.flush()
-                print(line, end="", flush=True)
-            return child.wait()
-        finally:
-            end_session(child)
-
-
-def end_session(child: subprocess.Popen) -> None:
-    """Interrupt every process of the child's session, then kill what is left."""
-    for name, wait in ((signal.SIGINT, GRACE), (signal.SIGKILL, GRACE)):
-        if not session_alive(child.pid):
-            break
-        os.killpg(child.pid, name)
-        until = time.monotonic() + wait
-        while session_alive(child.pid) and time.monotonic() < until:
-            child.poll()
-            time.sleep(0.1)
-    child.poll()
-
-
-def session_alive(group: int) -> bool:
-    """True while a process of the group is there."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM in the block is an interrupt, so that a terminated pipeline ends its step as Ctrl-C does."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
+    @contextmanager
+    def measure(self, step: Step) -> Iterator[None]:
+        """Time a step that really runs."""
+        before = self.elapsed
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        self._took += self.elapsed - before
+        self._expected += 60 * (step.minutes or 0.0)
 
 
 def summary(steps: list[Step], done: dict[str, Version]) -> str:
@@ -336,6 +317,14 @@ def where_next(done: dict[str, Version]) -> str:
         lines.append(f"where a model came from:          align artifacts lineage {last.ref}")
         lines.append(f"a model for any tool:             AutoModelForCausalLM.from_pretrained('{last.model_dir}')")
     return "\n".join(lines)
+
+
+def _as_list(overrides: dict[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in overrides.items()]
+
+
+def _as_dict(overrides: list[str]) -> dict[str, str]:
+    return dict(text.split("=", 1) for text in overrides)
 
 
 def _with_inputs(step: Step, done: dict[str, Version]) -> dict[str, str]:

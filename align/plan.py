@@ -12,12 +12,14 @@ from align.artifacts.inputs import Input, resolve_input
 from align.artifacts.manifest import json_digest
 from align.artifacts.refs import check_name
 from align.artifacts.store import Store, Version
+from align.artifacts.verification import verify_input
 from align.config import PROJECT, Config, identity_config
 from align.config.schema import STAGES
 from align.contract import PRODUCES, check_inputs, check_max_length, check_tokenizer
 from align.data.datasets import digest, pinned
-from align.data.examples import check_dataset_input, has_eval, load_split, offers, source_of
+from align.data.examples import check_dataset_input, has_eval, held_out, load_split, offers, source_of
 from align.errors import UserError
+from align.judges import load_judge
 from align.records import kind
 
 
@@ -136,10 +138,15 @@ def check_data(plan: Plan) -> None:
     """Read the data once, before an accelerator is taken: well-formed, of the right format, and the tokenizer fits.
 
     Raises:
-        UserError: names file, row and field; or what the tokenizer lacks.
+        UserError: names file, row and field; or what the tokenizer lacks; or why there is no such judge.
     """
     cfg, dataset = plan.cfg, plan.inputs.get("dataset")
+    verify_inputs(plan)
     if cfg.stage == "evaluate":
+        for format in STAGES[cfg.stage].formats:
+            held_out(cfg.data, dataset, format)
+        if cfg.evaluate.judge:
+            load_judge(cfg.evaluate.judge)
         return
     format = STAGES[cfg.stage].formats[0]
     train = load_split(cfg.data, dataset, format, "train", stage=cfg.stage)
@@ -154,6 +161,18 @@ def check_data(plan: Plan) -> None:
             pad_token=cfg.model.pad_token,
         )
         check_max_length(policy, cfg.trainer.get("max_length"))
+
+
+def verify_inputs(plan: Plan) -> None:
+    """Every input artifact is what was published, by its hashes, as `artifacts.verify` asks.
+
+    Raises:
+        UserError: one is corrupt; it is in quarantine now.
+    """
+    block, store = plan.cfg.artifacts, Store.open(plan.cfg.artifacts.root)
+    given = [one for value in plan.inputs.values() for one in _flat(value)]
+    for one in {one.ref: one for one in given}.values():
+        verify_input(store, one, mode=block.verify, below_gb=block.verify_below_gb)
 
 
 def output_type(stage: str) -> str:
@@ -179,6 +198,12 @@ def _data_ref(told: dict[str, Any]) -> str:
     """A dataset's name in a manifest: its train file, or the hub set at its commit."""
     part = told.get("train") or told["eval"]
     return part["file"] if "file" in part else f"hf:{part['dataset']}@{part['revision']}"
+
+
+def _flat(given: Any) -> list[Input]:
+    if isinstance(given, dict):
+        return list(given.values())
+    return given if isinstance(given, list) else [given]
 
 
 def _digests(given: Any) -> Any:

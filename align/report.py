@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from align.artifacts.manifest import json_numbers
+
 COLUMNS = (
     ("model", "model", ""),
     ("gold", "gold score", ".3f"),
@@ -44,7 +46,9 @@ def write_report(
         baseline: the model that gains and win rates are measured against.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps({"baseline": baseline, "models": rows}, indent=2) + "\n", "utf-8")
+    (folder / "report.json").write_text(
+        json.dumps(json_numbers({"baseline": baseline, "models": rows}), indent=2) + "\n", "utf-8"
+    )
     with (folder / "samples.jsonl").open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
     used = [key for key, _, _ in COLUMNS if any(key in row for row in rows)]

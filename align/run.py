@@ -6,19 +6,21 @@ python    launch/run.py --multirun stage=dpo trainer.beta=0.05,0.1,0.3
 """
 
 import argparse
-import errno
 import importlib
 import json
+import logging
 import os
 import shutil
-import subprocess
 import sys
+import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from align import config, distributed
+from align import config, distributed, launching
 from align.artifacts.bases import is_adapter, resolve_base
+from align.artifacts.disk import is_full
 from align.artifacts.inputs import Input
 from align.artifacts.manifest import json_digest
 from align.artifacts.store import Store, Version, utc_now
@@ -26,9 +28,11 @@ from align.config import PROJECT, Config
 from align.errors import UserError
 from align.plan import Plan, check_data, make_plan, output_type
 from align.provenance import git_commit, packages, process
+from align.tracking import Tracker, check_wandb
 
 TRAINER_SEED = 42  # transformers' default for `trainer.seed`
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+RANKS_WAIT = 5.0  # seconds; the deepspeed launcher looks after its processes every second
 
 # Telemetry of libraries is off unless the user has said otherwise, and a trainer's own progress bars with it.
 QUIET = {
@@ -65,6 +69,9 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         return run(cfg)
     except UserError as error:
+        if not distributed.is_main():
+            # A mistake that every rank meets is told once: the launcher ends the others when the main one has ended.
+            time.sleep(RANKS_WAIT)
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
@@ -72,18 +79,13 @@ def main(argv: list[str] | None = None) -> int:
             print(
                 "interrupted: nothing was published; the same command goes on from the last checkpoint",
                 file=sys.stderr,
+                flush=True,
             )
         return INTERRUPTED
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        place = f" for {error.filename}" if error.filename else ""
-        print(f"error: no space left on disk{place}; free some and give the same command again", file=sys.stderr)
-        return 2
 
 
 def sweep(overrides: list[str]) -> int:
-    """Run every combination of a multirun, each in a fresh process; the first failure's exit code, or 0.
+    """Run every combination of a multirun, each in a fresh process under `launcher`; the first failure's exit code.
 
     Raises:
         UserError: under a launcher, whose ranks would each start all jobs.
@@ -94,20 +96,23 @@ def sweep(overrides: list[str]) -> int:
             "start it with python launch/run.py --multirun"
         )
     jobs = config.expand_sweep(overrides)
-    for job in jobs:
-        config.compose(job)
-    failed = 0
-    for number, job in enumerate(jobs, start=1):
-        print(f"[{number}/{len(jobs)}] {' '.join(job)}", flush=True)
-        code = subprocess.run([sys.executable, str(PROJECT / "launch" / "run.py"), *job], check=False).returncode
-        failed = failed or code
-    return failed
+    launchers = [config.compose(job).launcher for job in jobs]
+    for launcher in launchers:
+        launching.check_launcher(launcher)
+    codes = []
+    with launching.terminable():
+        for number, (job, launcher) in enumerate(zip(jobs, launchers, strict=True), start=1):
+            print(f"[{number}/{len(jobs)}] {' '.join(job)}", flush=True)
+            codes.append(launching.launch(launching.command(launcher, job), launching.environment(launcher)))
+    print(f"{codes.count(0)} of {len(jobs)} jobs done")
+    return next((code for code in codes if code != 0), 0)
 
 
 def run(cfg: Config) -> int:
     """Run one stage on this process, which may be one rank of many."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    hush()
+    if not distributed.is_launched():
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one process, one device
     distributed.end_with_launcher()
     store = Store.open(cfg.artifacts.root)
     plan = None
@@ -115,6 +120,8 @@ def run(cfg: Config) -> int:
         plan = make_plan(cfg, store, world_size=distributed.world_size())
         if not plan.published:
             check_data(plan)
+            check_wandb(cfg.tracking.wandb)
+            store.run_dir(plan.identity)  # where nothing can be written, nothing need be trained
             check_space(plan, store)
     if distributed.world_size() == 1 and plan.published:
         return say_done(plan)
@@ -123,20 +130,36 @@ def run(cfg: Config) -> int:
     if plan.published:
         distributed.leave()
         return say_done(plan)
-    version = execute(plan, store)
+    try:
+        version = execute(plan, store)
+    except Exception as error:
+        if is_full(error, store.root):
+            raise UserError(
+                f"no space left on the disk of {getattr(error, 'filename', None) or store.root}; free some and give "
+                "the same command again, it goes on from the last checkpoint"
+            ) from error
+        raise
     distributed.leave()
     if version is not None:
         print(f"published {version.ref}  ({version.path})", flush=True)
     return 0
 
 
+def hush() -> None:
+    """Silence what libraries tell everybody and nobody can act upon; what the user has set stands."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    # bitsandbytes looks for an optional CPU kernel whenever PEFT imports it.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # TRL 1.16 reads a property of transformers that has got another name.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+
+
 def execute(plan: Plan, store: Store) -> Version | None:
     """Run the stage and publish what it made; the version on the main process, None on the others."""
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    from align.tracking import Tracker
-
-    logging.disable_progress_bar()
+    disable_progress_bar()
     cfg = plan.cfg
     run_dir = store.run_dir(plan.identity)
     output_dir = run_dir / "output"
@@ -146,7 +169,7 @@ def execute(plan: Plan, store: Store) -> Version | None:
         output_dir.mkdir(parents=True)
         write_record(run_dir, plan, started)
     distributed.barrier()
-    tracker = Tracker(
+    with Tracker(
         run_dir,
         run_id=plan.identity[:32],
         wandb=cfg.tracking.wandb,
@@ -155,15 +178,15 @@ def execute(plan: Plan, store: Store) -> Version | None:
         group=cfg.tracking.group,
         job_type=cfg.stage,
         tags=cfg.tracking.tags,
-        config={**asdict(cfg), "inputs": plan.to_manifest(), "identity": plan.identity},
-    )
-    stage = importlib.import_module(f"align.stages.{cfg.stage}")
-    metrics = stage.run(cfg, plan.inputs, output_dir, tracker)
-    version = None
-    if distributed.is_main():
-        version = publish(plan, store, run_dir, output_dir, metrics, started, tracker.wandb_run)
-        tracker.finish({**metrics, "artifact": version.ref})
-        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+        config={**config.public(cfg), "inputs": plan.to_manifest(), "identity": plan.identity},
+    ) as tracker:
+        stage = importlib.import_module(f"align.stages.{cfg.stage}")
+        metrics = stage.run(cfg, plan.inputs, output_dir, tracker)
+        version = None
+        if distributed.is_main():
+            version = publish(plan, store, run_dir, output_dir, metrics, started, tracker.wandb_run)
+            tracker.finish({**metrics, "artifact": version.ref})
+            shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
     distributed.barrier()
     return version
 
@@ -191,8 +214,9 @@ def publish(
     for item in output_dir.iterdir():
         item.rename(folder / item.name)
     (folder / "config.yaml").write_text(config.to_yaml(cfg), "utf-8")
-    if (run_dir / "metrics.jsonl").exists():
-        shutil.copy(run_dir / "metrics.jsonl", folder / "metrics.jsonl")
+    for record in ("metrics.jsonl", "samples.jsonl"):
+        if (run_dir / record).exists():
+            shutil.copy(run_dir / record, folder / record)
     return store.publish(
         folder,
         name=cfg.name,
@@ -233,7 +257,6 @@ def check_space(plan: Plan, store: Store) -> None:
     keeps = plan.cfg.trainer.get("save_total_limit") or 1
     saves = plan.cfg.trainer.get("save_strategy", "steps") != "no"
     need = weights * (1 + (3 * (keeps + 1) if saves and trains_whole else 0))
-    store.root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(store.root).free
     if free < need:
         raise UserError(

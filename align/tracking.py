@@ -1,27 +1,30 @@
-"""What a run tells the world while it trains: `metrics.jsonl` always, Weights & Biases when asked, a line of progress.
+"""What a run tells the world: `metrics.jsonl` and `samples.jsonl` always, Weights & Biases when asked.
 
-One process writes. Metric names are TRL's. A resumed run goes on in the same W&B run and the same file.
+One process writes. Metric names are TRL's. A resumed run goes on in the same W&B run and the same files.
 """
 
 import json
 import os
 import sys
-import time
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
 from align import distributed
-from align.clock import clock
+from align.artifacts.manifest import json_numbers
 from align.errors import UserError
+
+INIT_TIMEOUT = 60.0  # seconds that W&B has to answer at the start ...
+FINISH_TIMEOUT = 120.0  # ... and to take the last lines at the end; what it did not take is on disk
 
 
 class Tracker:
     """The main process's record of one run; on every other process each method does nothing.
 
+    A context: left by an error, the W&B run ends as failed, so that nobody takes it for one that still trains.
+
     Args:
-        folder: `metrics.jsonl` and W&B's local files are written here.
+        folder: `metrics.jsonl`, `samples.jsonl` and W&B's local files are written here.
         run_id: names the run in W&B; the same identity is the same run.
         wandb: `disabled`, `online` or `offline`.
         project, entity, group, job_type, tags: as W&B has them.
@@ -41,7 +44,8 @@ class Tracker:
         tags: list[str] | None = None,
         config: dict[str, Any] | None = None,
     ):
-        self.path = folder / "metrics.jsonl"
+        self.metrics_file = folder / "metrics.jsonl"
+        self.samples_file = folder / "samples.jsonl"
         self._wandb = None
         if not distributed.is_main():
             return
@@ -60,45 +64,88 @@ class Tracker:
                 config=config,
             )
 
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            self.finish(failed=True)
+
     @property
     def wandb_run(self) -> dict[str, Any] | None:
         """What the manifest records of the W&B run: entity, project, id, url."""
         if self._wandb is None:
             return None
         run = self._wandb
-        return {"entity": run.entity or None, "project": run.project, "id": run.id, "url": run.url}
+        return {"entity": run.entity or None, "project": run.project, "id": run.id, "url": run.url or None}
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
         """Append one line of numbers at optimizer step `step`."""
         if not distributed.is_main():
             return
         numbers = {key: number for key, value in metrics.items() if (number := as_number(value)) is not None}
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": step, **numbers}) + "\n")
+        _append(self.metrics_file, [{"step": step, **numbers}])
         if self._wandb is not None:
             self._wandb.log({_wandb_key(key): value for key, value in numbers.items()} | {"train/step": step})
 
-    def log_table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
-        """Show a table, such as sample completions, in W&B."""
+    def log_samples(self, step: int, samples: list[dict[str, Any]]) -> None:
+        """Append what the policy answers at optimizer step `step`, one line a prompt; a table in W&B."""
+        if not distributed.is_main() or not samples:
+            return
+        rows = [{"step": step, **sample} for sample in samples]
+        _append(self.samples_file, rows)
+        self.log_table("samples", list(rows[0]), [list(row.values()) for row in rows], step=step)
+
+    def log_table(self, name: str, columns: list[str], rows: list[list[Any]], *, step: int | None = None) -> None:
+        """Show a table, such as completions, in W&B."""
         if self._wandb is not None:
             import wandb
 
-            self._wandb.log({name: wandb.Table(columns=columns, data=rows)})
+            at = {} if step is None else {"train/step": step}
+            self._wandb.log({name: wandb.Table(columns=columns, data=rows), **at})
 
-    def finish(self, summary: dict[str, Any] | None = None) -> None:
-        """End the W&B run with the final metrics and the artifacts' refs in its summary."""
+    def finish(self, summary: dict[str, Any] | None = None, *, failed: bool = False) -> None:
+        """End the W&B run, with the final metrics and the artifact's ref in its summary."""
         if self._wandb is not None:
             self._wandb.summary.update(summary or {})
-            self._wandb.finish()
+            self._wandb.finish(exit_code=int(failed))
             self._wandb = None
 
     def truncate(self, step: int) -> None:
         """Forget lines after `step`: a resumed run takes those steps again."""
-        if not distributed.is_main() or not self.path.exists():
-            return
-        lines = [line for line in self.path.read_text("utf-8").splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        self.path.write_text("".join(line + "\n" for line in kept), "utf-8")
+        for file in (self.metrics_file, self.samples_file):
+            if not distributed.is_main() or not file.exists():
+                continue
+            # An interrupted process may have left half a line.
+            lines = [line for line in file.read_text("utf-8").split("\n") if line.endswith("}")]
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            file.write_text("".join(line + "\n" for line in kept), "utf-8")
+
+
+def check_wandb(mode: str) -> None:
+    """W&B is installed and, online, has an API key; whether its server answers is seen when the run starts.
+
+    Raises:
+        UserError: it is not, it has not.
+    """
+    if mode == "disabled":
+        return
+    os.environ.setdefault("WANDB_SILENT", "true")
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError(
+            f"tracking.wandb={mode} needs the wandb package ({error}); pip install wandb, or use tracking=none"
+        ) from error
+    if mode != "online":
+        return
+    without = "or use tracking=wandb_offline or tracking=none"
+    try:
+        known = wandb.login(prompt=False, verify=False)
+    except wandb.errors.Error as error:
+        raise UserError(f"W&B does not take the API key ({_first_line(error)}); correct it, {without}") from error
+    if not known:
+        raise UserError(f"tracking=wandb needs an API key; set WANDB_API_KEY or run `wandb login`, {without}")
 
 
 def as_number(value: Any) -> int | float | None:
@@ -106,88 +153,52 @@ def as_number(value: Any) -> int | float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
+def _append(file: Path, rows: list[dict[str, Any]]) -> None:
+    with file.open("a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(json_numbers(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
 def _wandb_key(key: str) -> str:
     """Transformers' convention for W&B: `train/loss`, `eval/loss`."""
-    return f"eval/{key[len('eval_') :]}" if key.startswith("eval_") else f"train/{key}"
+    return f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else f"train/{key}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _start_wandb(*, mode: str, **options: Any):
-    """A W&B run; offline, with a word on how to sync it, where the server cannot be reached.
-
-    Raises:
-        UserError: online asked for, and no API key to be found.
-    """
+    """A W&B run; offline, with a word on how to sync it, where the server cannot be reached."""
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
-    if mode == "online" and wandb.api.api_key is None:
-        raise UserError("tracking=wandb needs WANDB_API_KEY or `wandb login`; without one use tracking=wandb_offline")
-    settings = wandb.Settings(init_timeout=60, console="off", disable_git=True, x_disable_meta=True)
-    options["resume"] = "allow"
-    try:
-        return wandb.init(mode=mode, settings=settings, **options)
-    except wandb.errors.CommError as error:
-        print(
-            f"W&B cannot be reached ({error}); this run is kept offline under {options['dir']}/wandb: "
-            "upload it later with `wandb sync`",
-            file=sys.stderr,
-        )
-        return wandb.init(mode="offline", settings=settings, **options)
-
-
-class TrackingCallback(TrainerCallback):
-    """Hands the trainer's logs to a `Tracker` and prints progress with an estimate of the time left.
-
-    Args:
-        tracker: where numbers go.
-        label: the word in front of each progress line.
-        every: seconds between progress lines where the output is not a terminal.
-    """
-
-    def __init__(self, tracker: Tracker, label: str, every: float = 10.0):
-        self.tracker = tracker
-        self.label = label
-        self.every = every
-        self._started = self._printed = 0.0
-        self._first_step = 0
-        self._shown: dict[str, float] = {}
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        self.tracker.truncate(state.global_step)
-        self._started = time.monotonic()
-        self._first_step = state.global_step
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kwargs
-    ):
-        logs = dict(logs or {})
-        logs.pop("total_flos", None)
-        self.tracker.log(state.global_step, logs)
-        self._shown.update(
-            (name, as_number(logs[key]))
-            for key, name in (
-                ("loss", "loss"),
-                ("accuracy", "accuracy"),
-                ("rewards/accuracies", "accuracy"),
-                ("rewards/margins", "margin"),
-                ("kl", "kl"),
+    settings = {
+        "console": "off",
+        "disable_git": True,
+        "x_disable_stats": True,
+        "x_disable_machine_info": True,
+        "x_disable_meta": True,
+        "finish_timeout": FINISH_TIMEOUT,
+    }
+    if "WANDB_INIT_TIMEOUT" not in os.environ:
+        settings["init_timeout"] = INIT_TIMEOUT
+    options |= {"settings": wandb.Settings(**settings)}
+    if mode == "online":
+        try:
+            return _with_axis(wandb.init(mode="online", resume="allow", **options))
+        except wandb.errors.CommError as error:
+            print(
+                f"W&B cannot be reached ({_first_line(error)}); this run is kept offline, upload it later: "
+                f"wandb sync {options['dir']}/wandb/offline-run-*",
+                file=sys.stderr,
+                flush=True,
             )
-            if key in logs
-        )
+            wandb.teardown()  # its service holds the run's id in use
+    return _with_axis(wandb.init(mode="offline", **options))
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        now = time.monotonic()
-        last = state.global_step >= state.max_steps
-        if not distributed.is_main() or (now - self._printed < self.every and not last):
-            return
-        self._printed = now
-        done = state.global_step - self._first_step
-        rate = done / max(now - self._started, 1e-9)
-        left = (state.max_steps - state.global_step) / max(rate, 1e-9)
-        numbers = "  ".join(f"{name} {value:.3g}" for name, value in self._shown.items())
-        share = state.global_step / max(state.max_steps, 1)
-        print(
-            f"{self.label:<9} step {state.global_step}/{state.max_steps} ({share:.0%})  {numbers}  "
-            f"{rate:.1f} steps/s  {clock(left)} left",
-            flush=True,
-        )
+
+def _with_axis(run):
+    """The run with optimizer steps as the x axis of every curve."""
+    run.define_metric("train/step")
+    run.define_metric("*", step_metric="train/step")
+    return run

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 Arguments = TypeVar("Arguments")
+Trained = TypeVar("Trained", bound="Trainer")
 
 
 def build_arguments(
@@ -61,8 +62,22 @@ def build_arguments(
             ddp_backend="gloo" if on_cpu and distributed.is_launched() else None,
             disable_tqdm=True,
         )
-    except ValueError as error:
-        raise UserError(f"the trainer block is refused by {config_class.__name__}: {error}") from error
+    except (ValueError, ImportError) as error:
+        raise UserError(
+            f"{config_class.__name__} refuses the trainer block: {' '.join(str(error).split())}"
+        ) from error
+
+
+def build_trainer(trainer_class: "type[Trained]", **arguments: Any) -> "Trained":
+    """A TRL trainer; what it will not do with the arguments, the model or the data at hand is told in a sentence.
+
+    Raises:
+        UserError: TRL refuses, for instance settings that exclude each other.
+    """
+    try:
+        return trainer_class(**arguments)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{trainer_class.__name__} refuses this run: {' '.join(str(error).split())}") from error
 
 
 def resolve_precision(precision: str) -> str:

@@ -7,6 +7,7 @@ allowed. What a person typed wrong is one sentence (`UserError`): the key, the v
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,11 @@ __all__ = [
     "formats_read",
     "identity_config",
     "local_path",
+    "public",
     "to_yaml",
 ]
+
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASSW", re.IGNORECASE)
 
 
 def compose(overrides: list[str], conf_dir: Path | None = None) -> Config:
@@ -78,9 +82,17 @@ def expand_sweep(overrides: list[str], conf_dir: Path | None = None) -> list[lis
     return _overrides.expand_sweep(overrides, _conf_dir(conf_dir))
 
 
+def public(cfg: Config) -> dict[str, Any]:
+    """The resolved config as others may read it: what looks like a secret in `launcher.env` is masked."""
+    shown = dataclasses.asdict(cfg)
+    env = shown["launcher"]["env"]
+    shown["launcher"]["env"] = {key: "***" if _SECRET.search(key) else value for key, value in env.items()}
+    return shown
+
+
 def to_yaml(cfg: Config) -> str:
-    """The resolved config as YAML: `config.yaml` of an artifact."""
-    return yaml.safe_dump(dataclasses.asdict(cfg), sort_keys=False, allow_unicode=True)
+    """The resolved config as YAML, without secrets: `config.yaml` of an artifact."""
+    return yaml.safe_dump(public(cfg), sort_keys=False, allow_unicode=True)
 
 
 def _conf_dir(given: Path | None) -> Path:

@@ -147,8 +147,9 @@ class TrackingConfig:
     entity: str | None = None
     group: str | None = None  # a pipeline run sets its own
     tags: list[str] = field(default_factory=list)
-    sample_prompts: int = 8  # rows of the table of sample completions; 0 is no table
-    sample_every: int = 0  # optimizer steps between two tables; 0 is one, at the end
+    sample_prompts: int = 8  # held-out prompts that sft, dpo and kto answer while they train; 0 is none
+    sample_every: int = 0  # optimizer steps between two rounds of answers; 0 is one, at the end
+    sample_tokens: int = 64  # tokens an answer
 
 
 @dataclass
@@ -166,6 +167,8 @@ class LauncherConfig:
 @dataclass
 class ArtifactsConfig:
     root: str | None = None  # null: $ALIGN_ARTIFACTS, else ./artifacts
+    verify: str = choice("full", "sampled", "off")  # hash input artifacts before they are loaded; datasets always whole
+    verify_below_gb: float = 20  # 10^9 bytes: larger models are sampled (small files and one large one)
 
 
 @dataclass

@@ -5,12 +5,14 @@ implicit-reward accuracy, perplexity, completion length and the share that ends 
 accuracy and calibration on held-out pairs. What the inputs at hand do not allow is left out, never guessed.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
 from align import distributed
 from align.artifacts.inputs import Input
-from align.config import PROJECT, Config
+from align.clock import clock
+from align.config import Config
 from align.data.examples import held_out
 from align.data.rendering import text_of
 from align.evaluation import (
@@ -43,7 +45,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     asked = cfg.evaluate
     size = asked.batch_size
     load = {"dtype": resolve_dtype(cfg.model.dtype, cfg.precision, frozen=True), **cfg.model.load_options()}
-    judge = load_judge(asked.judge, roots=[Path.cwd(), PROJECT]) if asked.judge else None
+    judge = load_judge(asked.judge) if asked.judge else None
 
     # models
     baseline: Input | None = inputs.get("baseline")
@@ -77,9 +79,13 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     if judged_by is not None and pairs:
         metrics = rate_preferences(reward_model, reward_tokenizer, pairs, batch_size=size)
         rows.append({"model": judged_by.ref, **metrics})
+    began = time.monotonic()
     for number, system in enumerate(systems, start=1):
         if distributed.is_main():
-            print(f"evaluate  model {number}/{len(systems)}  {system.ref}", flush=True)
+            done = number - 1
+            left = (time.monotonic() - began) / max(done, 1) * (len(systems) - done)
+            eta = f"  {clock(left)} left" if done else ""
+            print(f"evaluate  model {number}/{len(systems)}  {system.ref}{eta}", flush=True)
         policy = load_frozen(system.path, **load)
         tokenizer = load_tokenizer(system.path, **cfg.model.tokenizer_options())
         reference: Input | None = inputs["references"].get(system.ref)

@@ -17,8 +17,10 @@ from align.artifacts.inputs import Input
 from align.config import Config
 from align.data.examples import load_examples
 from align.models import load_frozen, load_policy, load_tokenizer, save_merged, save_model
-from align.tracking import Tracker, TrackingCallback
-from align.training import build_arguments, fit, resolve_dtype
+from align.progress import TrackingCallback
+from align.samples import add_samples
+from align.tracking import Tracker
+from align.training import build_arguments, build_trainer, fit, resolve_dtype
 
 
 def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracker) -> dict[str, float]:
@@ -62,7 +64,8 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
     )
 
     # train
-    trainer = KTOTrainer(
+    trainer = build_trainer(
+        KTOTrainer,
         model=policy,
         ref_model=ref_model,
         args=args,
@@ -73,6 +76,7 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
         peft_config=None if is_adapter(policy_path) else lora,
         callbacks=[TrackingCallback(tracker, cfg.name)],
     )
+    add_samples(trainer, tracker, cfg.tracking, cfg.data, examples)
     metrics = fit(trainer) | examples.metrics
 
     # save

@@ -18,8 +18,9 @@ from align.config import Config
 from align.data.examples import load_examples
 from align.errors import UserError
 from align.models import build_model, load_policy, load_tokenizer, save_merged, save_model, train_tokenizer
-from align.tracking import Tracker, TrackingCallback
-from align.training import build_arguments, fit, resolve_dtype
+from align.progress import TrackingCallback
+from align.tracking import Tracker
+from align.training import build_arguments, build_trainer, fit, resolve_dtype
 
 
 def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracker) -> dict[str, float]:
@@ -72,7 +73,8 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
     )
 
     # train
-    trainer = SFTTrainer(
+    trainer = build_trainer(
+        SFTTrainer,
         model=policy,
         args=args,
         train_dataset=examples.train,

@@ -16,10 +16,11 @@ from align.artifacts.inputs import Input
 from align.config import Config
 from align.data.examples import load_examples
 from align.models import load_reward_model, load_tokenizer, save_merged, save_model
+from align.progress import TrackingCallback
 from align.scoring import reward_scores
 from align.statistics import preference_metrics
-from align.tracking import Tracker, TrackingCallback
-from align.training import build_arguments, fit, resolve_dtype
+from align.tracking import Tracker
+from align.training import build_arguments, build_trainer, fit, resolve_dtype
 
 
 def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracker) -> dict[str, float]:
@@ -57,7 +58,8 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
     )
 
     # train
-    trainer = RewardTrainer(
+    trainer = build_trainer(
+        RewardTrainer,
         model=reward_model,
         args=args,
         train_dataset=examples.train,

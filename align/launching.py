@@ -1,0 +1,148 @@
+"""Starting a stage in a process, or under the deepspeed launcher, and ending every process of it.
+
+A pipeline and a multirun start their stages here; who types `deepspeed launch/run.py` has no need of it.
+"""
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from align import distributed
+from align.config import PROJECT
+from align.config.schema import LauncherConfig
+from align.errors import UserError
+
+GRACE = 15.0  # seconds that an interrupted stage has to end by itself
+
+
+def check_launcher(launcher: LauncherConfig) -> None:
+    """What the launcher is told can be had: its port, its hostfile.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if launcher.kind == "local":
+        return
+    port = launcher.master_port
+    if port is not None and not distributed.is_free(port):
+        raise UserError(f"launcher.master_port={port} is already taken; leave it out, and a free one is found")
+    if launcher.hostfile is not None and not Path(launcher.hostfile).is_file():
+        raise UserError(f"launcher.hostfile={launcher.hostfile} is not a file; write one like launch/hostfile.example")
+    if launcher.hostfile is not None and launcher.num_nodes is None:
+        raise UserError(f"launcher.hostfile={launcher.hostfile} needs launcher.num_nodes, to know the world size")
+
+
+def world_size(launcher: LauncherConfig) -> int:
+    """How many processes the launcher will start.
+
+    Raises:
+        UserError: nobody said, and there is no GPU to count.
+    """
+    if launcher.kind == "local":
+        return 1
+    per_node = launcher.num_accelerators
+    if per_node is None:
+        import torch
+
+        per_node = torch.cuda.device_count()
+        if per_node == 0:
+            raise UserError(
+                "launcher=deepspeed finds no GPU here; say how many processes: launcher.num_accelerators=2"
+            )
+    return per_node * (launcher.num_nodes or 1)
+
+
+def command(launcher: LauncherConfig, overrides: list[str]) -> list[str]:
+    """The command line that starts one stage."""
+    script = str(PROJECT / "launch" / "run.py")
+    if launcher.kind == "local":
+        return [sys.executable, script, *overrides]
+    options = {
+        "--num_accelerators": launcher.num_accelerators,
+        "--num_nodes": launcher.num_nodes,
+        "--hostfile": launcher.hostfile,
+        "--master_port": launcher.master_port or distributed.free_port(),
+        "--log_level": "error",  # below that it tells each process's command line and environment
+    }
+    flags = [word for flag, value in options.items() if value is not None for word in (flag, str(value))]
+    return [sys.executable, "-m", "deepspeed.launcher.runner", *flags, script, *overrides]
+
+
+def environment(launcher: LauncherConfig) -> dict[str, str]:
+    """The environment of a stage's process: this one's, and the launcher block's where this one is silent."""
+    return {**launcher.env, **os.environ}
+
+
+def launch(words: list[str], env: dict[str, str], log: Path | None = None) -> int:
+    """Run a command in a session of its own, its output shown and kept in `log`; its exit code.
+
+    An interrupt goes to the whole session, and what does not end in time is killed: a launcher leaves its ranks alive.
+    """
+    with open(log or os.devnull, "a", encoding="utf-8") as kept:
+        kept.write(f"$ {shlex.join(words)}\n")
+        child = subprocess.Popen(
+            words,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        try:
+            for line in child.stdout:
+                kept.write(line)
+                kept.flush()
+                print(line, end="", flush=True)
+            return child.wait()
+        finally:
+            end_session(child)
+
+
+def end_session(child: subprocess.Popen) -> None:
+    """Interrupt every process of the child's session, then kill what is left; a second Ctrl-C kills at once."""
+    for name in (signal.SIGINT, signal.SIGKILL):
+        if not session_alive(child.pid):
+            break
+        with contextlib.suppress(ProcessLookupError, KeyboardInterrupt):
+            os.killpg(child.pid, name)
+            until = time.monotonic() + GRACE
+            while session_alive(child.pid) and time.monotonic() < until:
+                child.poll()
+                time.sleep(0.1)
+    child.poll()
+
+
+def session_alive(group: int) -> bool:
+    """True while a process of the group is there."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM, or a closed terminal, is an interrupt in the block: the stage that runs ends too, as by Ctrl-C."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        for name, handler in before.items():
+            if handler is not signal.SIG_IGN:  # under nohup
+                signal.signal(name, interrupt)
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
