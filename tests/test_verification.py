@@ -299,3 +299,17 @@ def test_an_index_is_made_used_and_made_again(store, capsys, monkeypatch):
     text.write_text(text.read_text().replace('"eval_loss": 0.5', '"eval_loss": 0.6'))
     status, out, err = run(capsys, store, "ls")
     assert status == 2 and "sft   v1 " not in out and "its text is not what was written" in err
+
+
+def test_a_stage_refuses_an_input_whose_bits_have_flipped(tiny_store, capsys):
+    from conftest import stage_overrides
+
+    from align import run as launch
+
+    weights = tiny_store / "sft" / "v0001" / "model" / "model.safetensors"
+    flip(weights)
+    overrides = stage_overrides(tiny_store, "stage=dpo", "inputs.policy=sft:v1")
+    assert launch.main(overrides) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: sft:v1 is corrupt and was quarantined") and len(err.splitlines()) == 1
+    assert Store(tiny_store).numbers("sft") == [] and Store(tiny_store).numbers("dpo") == []

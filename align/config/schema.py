@@ -167,7 +167,7 @@ class LauncherConfig:
 @dataclass
 class ArtifactsConfig:
     root: str | None = None  # null: $ALIGN_ARTIFACTS, else ./artifacts
-    verify: str = choice("full", "sampled", "off")  # hash input artifacts before they are loaded; datasets always whole
+    verify: str = choice("full", "sampled", "off")  # hash inputs before they are loaded; datasets whole
     verify_below_gb: float = 20  # 10^9 bytes: larger models are sampled (small files and one large one)
 
 
