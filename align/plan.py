@@ -15,12 +15,14 @@ from align.artifacts.store import Store, Version
 from align.artifacts.verification import verify_input
 from align.config import PROJECT, Config, identity_config
 from align.config.schema import STAGES
-from align.contract import PRODUCES, check_inputs, check_max_length, check_tokenizer
+from align.contract import PRODUCES, check_inputs, check_max_length, check_tokenizer, context_length
 from align.data.datasets import digest, pinned
 from align.data.examples import check_dataset_input, has_eval, held_out, load_split, offers, source_of
 from align.errors import UserError
 from align.judges import load_judge
 from align.records import kind
+
+LONGEST = 2048  # tokens of a row where trainer.max_length is null: what a context allows may not fit a device's memory
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ def make_plan(cfg: Config, store: Store, *, world_size: int) -> Plan:
     check_name(cfg.name)
     inputs = resolve_inputs(cfg, store)
     check_inputs(cfg.stage, {role: given for role, given in inputs.items() if role != "references"})
+    if cfg.stage != "evaluate" and "policy" in inputs and cfg.trainer.get("max_length") is None:
+        cfg.trainer["max_length"] = min(context_length(inputs["policy"].path) or LONGEST, LONGEST)
     data = resolve_data(cfg, inputs.get("dataset"))
     name_of = {
         "stage": cfg.stage,
