@@ -276,5 +276,6 @@ def write_record(run_dir: Path, plan: Plan, started: str) -> None:
     """Leave word of who runs what, since when, beside the run's checkpoints."""
     cfg = plan.cfg
     record = {"stage": cfg.stage, "name": cfg.name, "identity": plan.identity, "started": started, **process()}
+    record["inputs"] = plan.to_manifest()  # what gc must keep until this run has published
     (run_dir / "run.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     (run_dir / "config.yaml").write_text(config.to_yaml(cfg), "utf-8")

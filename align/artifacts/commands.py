@@ -45,6 +45,11 @@ def artifacts_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("--expect", metavar="vN", help="only if it is at this version now (v0: only if it is new)")
     _add_ref(command("pin", pin_version, "keep a version from gc", json=False))
     _add_ref(command("unpin", unpin_version, "leave a version to gc again", json=False))
+    parser = command("gc", collect_garbage, "what nobody needs; removes it only with --apply")
+    parser.add_argument("--apply", action="store_true", help="remove it")
+    parser.add_argument("--grace-days", type=float, default=7, metavar="D", help="keep what is younger (default: 7)")
+    parser.add_argument("--max-versions", type=int, metavar="N", help="remove the oldest only down to N of a name")
+    parser.add_argument("--max-gb", type=float, metavar="GB", help="remove the oldest only down to GB (10^9 bytes)")
 
 
 def _add_ref(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -168,6 +173,35 @@ def unpin_version(arguments: argparse.Namespace) -> int:
     store = _open(arguments)
     version = store.resolve(arguments.ref)
     print(f"{version.ref} {'is no longer pinned' if store.unpin(version) else 'was not pinned'}")
+    return 0
+
+
+def collect_garbage(arguments: argparse.Namespace) -> int:
+    """`align artifacts gc`."""
+    from align.artifacts.collection import collect, plan_collection
+    from align.artifacts.display import human_size, minute
+
+    store = _open(arguments)
+    plan = plan_collection(
+        store, grace_days=arguments.grace_days, max_versions=arguments.max_versions, max_gb=arguments.max_gb
+    )
+    gone = collect(store, plan) if arguments.apply else plan.remove
+    leftovers = [str(path) for path in plan.leftovers]
+    if arguments.json:
+        refs = [version.ref for version in gone]
+        _print_json({"applied": arguments.apply, "removed": refs, "leftovers": leftovers, "kept": plan.kept})
+        return 0
+    verb = "removed" if arguments.apply else "would remove"
+    for version in gone:
+        print(f"{verb} {version.ref}  {human_size(version.manifest.size)}  {minute(version.manifest.ended)}")
+    for path in leftovers:
+        print(f"{verb} {path}")
+    for version in plan.remove:
+        if version not in gone:
+            print(f"kept {version.ref}: somebody pointed at it, or removed it, meanwhile")
+    freed = human_size(sum(version.manifest.size for version in gone))
+    more = "" if arguments.apply or not (gone or leftovers) else "; align artifacts gc --apply does it"
+    print(f"{verb} {len(gone)} versions, {freed}, and keep {len(plan.kept)}{more}")
     return 0
 
 
