@@ -61,6 +61,10 @@ def check_inputs(stage: str, inputs: dict[str, Input | list[Input]]) -> None:
     for role in inputs:
         if role not in demands and role != "dataset":
             raise UserError(f"stage {stage} has no input {role}; it takes {', '.join([*demands, 'dataset'])}")
+    if "ref_model" in inputs:
+        policies = inputs.get("policy", [])
+        for policy in policies if isinstance(policies, list) else [policies]:
+            check_vocabulary(policy, inputs["ref_model"])
 
 
 def check_type(stage: str, role: str, given: Input, types: tuple[str, ...]) -> None:
@@ -106,6 +110,20 @@ def check_model_folder(role: str, given: Input) -> None:
         raise UserError(f"{where}: {folder} holds no tokenizer; put the model's tokenizer files there")
     if is_adapter(folder):
         check_model_folder(f"{role} (the base of {given.ref})", resolve_base(folder))
+
+
+def check_vocabulary(policy: Input, ref_model: Input) -> None:
+    """Policy and reference read the same tokens: probabilities of different ones cannot be compared."""
+    if policy.digest == ref_model.digest:
+        return
+    ours, theirs = (
+        _read_json(one.path / "tokenizer.json").get("model", {}).get("vocab") for one in (policy, ref_model)
+    )
+    if ours is not None and theirs is not None and ours != theirs:
+        raise UserError(
+            f"the tokenizer of the reference {ref_model.ref} has another vocabulary than that of {policy.ref}; name a "
+            "reference of the same family: inputs.ref_model=<what the policy was trained from>"
+        )
 
 
 def check_tokenizer(given: Input, *, conversational: bool, chat_template: str | None, pad_token: str | None) -> None:

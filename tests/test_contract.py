@@ -1,0 +1,284 @@
+"""What is refused from files alone, each in one sentence with its remedy, and without torch."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import run_stage, stage_overrides
+
+from align import config
+from align.artifacts.inputs import Input, resolve_input
+from align.artifacts.store import Store
+from align.contract import check_inputs, check_max_length, check_model_folder, check_tokenizer, context_length
+from align.errors import UserError
+from align.plan import check_data, make_plan
+
+GENERIC = {"tokenizer_class": "TokenizersBackend", "eos_token": "<|end|>", "pad_token": "<|pad|>"}
+
+
+def write_safetensors(file: Path, shapes: dict[str, list[int]]) -> None:
+    """fp32 zeros, by the format's definition: 8 bytes of length, a JSON header, the data."""
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        size = 4
+        for extent in shape:
+            size *= extent
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + bytes(at))
+
+
+def model_folder(folder: Path, shapes: dict[str, list[int]] | None = None, tokenizer: dict | None = None) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_positions": 128}))
+    (folder / "tokenizer_config.json").write_text(json.dumps(GENERIC if tokenizer is None else tokenizer))
+    write_safetensors(folder / "model.safetensors", shapes or {"wte.weight": [4, 2]})
+    return folder
+
+
+def given(path: Path, type: str | None = None) -> Input:
+    return Input(str(path), "path", str(path), path, type, "0" * 64, None, None)
+
+
+def refused(call, sentence: str) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        call()
+
+
+# -- roles and types ---------------------------------------------------------------------------------------------
+
+
+def test_a_role_that_is_missing_or_unknown_is_named(tmp_path):
+    model = given(model_folder(tmp_path / "m"), "model")
+    refused(lambda: check_inputs("dpo", {"policy": model}), "stage dpo needs input ref_model; give one")
+    refused(
+        lambda: check_inputs("sft", {"policy": model, "baseline": model}),
+        "stage sft has no input baseline; it takes policy, dataset",
+    )
+    check_inputs("evaluate", {"policy": [model, model]})
+    check_inputs("pretrain", {})
+
+
+@pytest.mark.parametrize(
+    "stage, role, type, sentence",
+    [
+        ("dpo", "policy", "reward_model", "needs input policy of type model; "),
+        ("evaluate", "reward_model", "model", "make one: deepspeed launch/run.py stage=reward"),
+        ("reward", "policy", "dataset", "needs input policy of type model or reward_model; "),
+    ],
+)
+def test_an_artifact_of_the_wrong_type_is_refused_with_what_makes_the_right_one(tmp_path, stage, role, type, sentence):
+    inputs = {role: given(model_folder(tmp_path / "m"), type)}
+    if stage == "dpo":
+        inputs["ref_model"] = given(model_folder(tmp_path / "m"), "model")
+    refused(lambda: check_inputs(stage, inputs), sentence)
+
+
+def test_the_sentence_names_the_version(tiny_store):
+    cfg = config.compose(stage_overrides(tiny_store, "stage=dpo", "inputs.policy=reward"))
+    refused(
+        lambda: make_plan(cfg, Store(tiny_store), world_size=1),
+        "stage dpo needs input policy of type model; reward:v1 is a reward_model. Name another, or make one: "
+        "deepspeed launch/run.py stage=sft",
+    )
+
+
+def test_policy_and_reference_read_the_same_tokens(tmp_path):
+    inputs = {}
+    for number, (role, vocabulary) in enumerate([("policy", {"a": 0, "b": 1}), ("ref_model", {"a": 1, "b": 0})]):
+        folder = model_folder(tmp_path / role)
+        (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
+        inputs[role] = replace(given(folder, "model"), digest=str(number) * 64)
+    refused(lambda: check_inputs("dpo", inputs), "has another vocabulary than that of")
+    refused(lambda: check_inputs("evaluate", inputs | {"policy": [inputs["policy"]]}), "has another vocabulary")
+    check_inputs("dpo", inputs | {"ref_model": inputs["policy"]})
+    shutil.copy(inputs["policy"].path / "tokenizer.json", inputs["ref_model"].path)
+    check_inputs("dpo", inputs)
+
+
+# -- a model's folder --------------------------------------------------------------------------------------------
+
+
+def test_a_whole_folder_passes(tmp_path):
+    check_model_folder("policy", given(model_folder(tmp_path / "m")))
+    check_model_folder("reward_model", given(model_folder(tmp_path / "r", {"score.weight": [1, 2]})))
+
+
+def no_config(folder):
+    (folder / "config.json").unlink()
+
+
+def no_tokenizer(folder):
+    (folder / "tokenizer_config.json").unlink()
+
+
+def pickle_only(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x02")
+
+
+def no_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def empty_tensor(folder):
+    write_safetensors(folder / "model.safetensors", {"wte.weight": [4, 2], "h.0.weight": [0]})
+
+
+def cut_off(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+
+
+def cut_off_in_the_header(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:20])
+
+
+def lost_shard(folder):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    weight_map = {"wte.weight": "model-00001-of-00002.safetensors", "h.0": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+@pytest.mark.parametrize(
+    "damage, sentence",
+    [
+        (no_config, "holds no config.json, so it is not a model's folder"),
+        (no_tokenizer, "holds no tokenizer; put the model's tokenizer files there"),
+        (no_weights, "holds no *.safetensors weights"),
+        (pickle_only, "pytorch_model.bin is a pickle, which is never loaded: convert it to safetensors"),
+        (empty_tensor, "1 tensors are empty, the first is h.0.weight; it was saved from partitioned weights"),
+        (cut_off, "model.safetensors is cut off: "),
+        (cut_off_in_the_header, "model.safetensors is not a safetensors file"),
+        (lost_shard, "1 of 2 shards are missing, the first is model-00002-of-00002.safetensors"),
+    ],
+)
+def test_a_damaged_folder_is_refused(tmp_path, damage, sentence):
+    folder = model_folder(tmp_path / "m")
+    damage(folder)
+    refused(lambda: check_model_folder("policy", given(folder)), sentence)
+
+
+def test_what_is_no_model_or_has_no_head_is_refused(tmp_path):
+    file = tmp_path / "model.safetensors"
+    write_safetensors(file, {"wte.weight": [4, 2]})
+    refused(lambda: check_model_folder("policy", given(file)), "is a file; name the folder of a model")
+    refused(
+        lambda: check_model_folder("reward_model", given(model_folder(tmp_path / "m"))),
+        "has no reward head (no `score` weights); train one: stage=reward",
+    )
+
+
+def adapter_folder(folder: Path, base: str, **fields) -> Path:
+    model_folder(folder)
+    (folder / "config.json").unlink()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base, **fields}))
+    return folder
+
+
+def test_an_adapter_is_as_good_as_its_base(tmp_path):
+    base = model_folder(tmp_path / "base")
+    adapter = given(adapter_folder(tmp_path / "a", str(base)))
+    check_model_folder("policy", adapter)
+    assert context_length(adapter.path) == 128
+    empty_tensor(base)
+    refused(lambda: check_model_folder("policy", adapter), "1 tensors are empty")
+    shutil.rmtree(base)
+    refused(
+        lambda: check_model_folder("policy", adapter), f"{adapter.path} is an adapter, and its base cannot be had: "
+    )
+
+
+def test_an_adapter_on_a_hub_model_is_looked_up_at_its_revision(tmp_path, monkeypatch):
+    asked = []
+
+    def download(name, **options):
+        asked.append((name, options["revision"]))
+        raise OSError("offline")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    adapter = given(adapter_folder(tmp_path / "a", "org/model", revision="abc123"))
+    refused(lambda: check_model_folder("policy", adapter), "hf:org/model@abc123 is not in the local cache")
+    assert asked == [("org/model", "abc123")]
+
+
+def test_a_damaged_adapter_config_is_named(tmp_path):
+    folder = adapter_folder(tmp_path / "a", "x")
+    (folder / "adapter_config.json").write_text("{")
+    refused(lambda: check_model_folder("policy", given(folder)), "adapter_config.json is not JSON")
+
+
+# -- tokenizers --------------------------------------------------------------------------------------------------
+
+
+def tokenizer_check(tmp_path: Path, tokenizer: dict, *, conversational=False, chat_template=None, pad_token=None):
+    folder = model_folder(tmp_path / "m", tokenizer=tokenizer)
+    check_tokenizer(given(folder), conversational=conversational, chat_template=chat_template, pad_token=pad_token)
+
+
+def without(*keys: str, **more) -> dict:
+    return {key: value for key, value in GENERIC.items() if key not in keys} | more
+
+
+def test_a_missing_pad_token_names_the_key_and_a_token(tmp_path):
+    for tokenizer in (without("pad_token"), without("pad_token", eos_token={"content": "<|end|>"})):
+        refused(
+            lambda tokenizer=tokenizer: tokenizer_check(tmp_path, tokenizer),
+            "has no pad token; name one of its vocabulary, for instance 'model.pad_token=\"<|end|>\"'",
+        )
+    tokenizer_check(tmp_path, without("pad_token"), pad_token="<|end|>")
+    # openai-community/gpt2's whole tokenizer_config.json
+    refused(lambda: tokenizer_check(tmp_path, {"model_max_length": 1024}), "'model.pad_token=\"<|endoftext|>\"'")
+    # a class may have tokens that no file names: models.load_tokenizer will know
+    tokenizer_check(tmp_path, {"tokenizer_class": "Qwen2Tokenizer"})
+
+
+def test_tokens_may_be_named_in_special_tokens_map(tmp_path):
+    model_folder(tmp_path / "m")
+    (tmp_path / "m" / "special_tokens_map.json").write_text(json.dumps(GENERIC))
+    tokenizer_check(tmp_path, {"tokenizer_class": "TokenizersBackend", "pad_token": None})
+
+
+def test_a_missing_eos_token_is_refused(tmp_path):
+    refused(
+        lambda: tokenizer_check(tmp_path, without("eos_token")), "has no EOS token, so no completion could ever end"
+    )
+
+
+def test_conversational_data_needs_a_chat_template(tmp_path):
+    refused(
+        lambda: tokenizer_check(tmp_path, GENERIC, conversational=True),
+        "has no chat template; give one: model.chat_template=conf/model/chat.jinja, or data of plain strings",
+    )
+    tokenizer_check(tmp_path, GENERIC)
+    tokenizer_check(tmp_path, GENERIC, conversational=True, chat_template="conf/model/chat.jinja")
+    tokenizer_check(tmp_path, GENERIC | {"chat_template": "{{ messages }}"}, conversational=True)
+    (tmp_path / "m" / "chat_template.jinja").write_text("{{ messages }}")
+    tokenizer_check(tmp_path, GENERIC, conversational=True)
+
+
+def test_a_missing_template_is_told_before_training(tiny_store, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(resolve_input(Store(tiny_store), "sft").path, base)
+    (base / "chat_template.jinja").unlink()
+    cfg = config.compose(stage_overrides(tiny_store, "stage=dpo", f"inputs.policy={base}"))
+    refused(
+        lambda: check_data(make_plan(cfg, Store(tiny_store), world_size=1)), f"the tokenizer of {base} has no chat"
+    )
+
+
+def test_max_length_beyond_the_context_is_refused(tmp_path, tiny_store):
+    model = given(model_folder(tmp_path / "m"))
+    check_max_length(model, 128)
+    check_max_length(model, None)
+    refused(
+        lambda: check_max_length(model, 129),
+        f"trainer.max_length=129 is more than the context of {model.ref}, 128 tokens; set trainer.max_length=128",
+    )
+    with pytest.raises(UserError, match="max_length=129 is more than the context of sft:v1, 128 tokens"):
+        run_stage(tiny_store, "stage=dpo", "trainer.max_length=129")
