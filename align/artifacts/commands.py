@@ -45,6 +45,11 @@ def artifacts_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("--expect", metavar="vN", help="only if it is at this version now (v0: only if it is new)")
     _add_ref(command("pin", pin_version, "keep a version from gc", json=False))
     _add_ref(command("unpin", unpin_version, "leave a version to gc again", json=False))
+    parser = command("diff", show_difference, "what two versions disagree about")
+    parser.add_argument("left", metavar="REF")
+    parser.add_argument("right", metavar="REF")
+    parser = _add_ref(command("export", export_version, "a plain Hugging Face directory with a card", json=False))
+    parser.add_argument("folder", metavar="DIR", help="a new folder")
     parser = command("gc", collect_garbage, "what nobody needs; removes it only with --apply")
     parser.add_argument("--apply", action="store_true", help="remove it")
     parser.add_argument("--grace-days", type=float, default=7, metavar="D", help="keep what is younger (default: 7)")
@@ -202,6 +207,31 @@ def collect_garbage(arguments: argparse.Namespace) -> int:
     freed = human_size(sum(version.manifest.size for version in gone))
     more = "" if arguments.apply or not (gone or leftovers) else "; align artifacts gc --apply does it"
     print(f"{verb} {len(gone)} versions, {freed}, and keep {len(plan.kept)}{more}")
+    return 0
+
+
+def show_difference(arguments: argparse.Namespace) -> int:
+    """`align artifacts diff REF REF`."""
+    from align.artifacts.difference import compare
+
+    store = _open(arguments)
+    difference = compare(store.resolve(arguments.left), store.resolve(arguments.right))
+    if arguments.json:
+        _print_json(difference.to_json())
+    else:
+        print(difference)
+    return 0
+
+
+def export_version(arguments: argparse.Namespace) -> int:
+    """`align artifacts export REF DIR`."""
+    from pathlib import Path
+
+    from align.artifacts.export import export
+
+    store = _open(arguments)
+    version = store.resolve(arguments.ref)
+    print(f"exported {version.ref} to {export(store, version, Path(arguments.folder).expanduser())}")
     return 0
 
 

@@ -1,0 +1,90 @@
+"""A version as a plain Hugging Face directory that needs no align: its files, and a card made from the manifest."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from align.artifacts.disk import clone_file, explain_disk_errors
+from align.artifacts.lineage import lineage, tree
+from align.artifacts.manifest import MODEL_TYPES
+from align.artifacts.removals import CORRUPT
+from align.artifacts.store import Store
+from align.artifacts.summary import flat, kind, printable, short_number
+from align.artifacts.verification import quarantine, verify
+from align.artifacts.version import Version
+from align.errors import UserError
+
+CARD = "README.md"
+_TAGS = {"model": "text-generation", "reward_model": "text-classification"}
+_LIBRARY = {True: "peft", False: "transformers"}
+
+
+def export(store: Store, version: Version, folder: Path) -> Path:
+    """Copy a version into `folder`, which is made: for models the content of model/, for others everything.
+
+    The copy shares blocks with the store where the file system can, and is the reader's to change.
+
+    Raises:
+        UserError: the folder is not empty, or the version is not what was published.
+    """
+    with explain_disk_errors(f"export {version.ref}", folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} is not an empty folder; name a new one")
+        finding = verify(store, version.name, version.number)
+        if finding.evidence:
+            kept = quarantine(store, finding)
+            raise UserError(f"{version.ref} is {CORRUPT}: {finding.evidence[0]}; it is kept in {kept}")
+        if finding.unread:
+            raise UserError(f"{version.ref} cannot be read: {finding.unread[0]}")
+        top = "model/" if version.manifest.type in MODEL_TYPES else ""
+        for inside in version.manifest.files:
+            if not inside.startswith(top):
+                continue
+            target = folder / inside.removeprefix(top)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            clone_file(version.path / inside, target)
+        name = CARD if not (folder / CARD).exists() else "CARD.md"
+        (folder / name).write_text(card(store, version), "utf-8")
+        os.chmod(folder / name, 0o644)
+    return folder
+
+
+def card(store: Store, version: Version) -> str:
+    """The model or dataset card: what the manifest says, in Markdown with the Hub's metadata on top."""
+    manifest = version.manifest
+    base = _base(version)
+    head: dict[str, Any] = {"tags": ["align", manifest.type]}
+    if manifest.type in MODEL_TYPES:
+        head |= {"library_name": _LIBRARY[bool(manifest.adapter)], "base_model": base}
+        head |= {"pipeline_tag": _TAGS.get(manifest.type)}
+    lines = ["---"]
+    lines += [f"{key}: {json.dumps(value)}" for key, value in head.items() if value]
+    lines += ["---", "", f"# {version.ref}", ""]
+    lines.append(f"A {kind(manifest)}, made by align on {(manifest.ended or '?')[:10]}. It is never changed; its")
+    lines += [f"content has the digest `{manifest.digest}`.", ""]
+    lines += ["## Where it comes from", "", "```", tree(lineage(store, version)), "```", ""]
+    for title, rows in (
+        ("Metrics", {key: short_number(value) for key, value in flat(manifest.metrics).items()}),
+        ("Made with", {**manifest.packages, "git commit": manifest.git_commit, "seed": manifest.seed}),
+    ):
+        if rows := {key: value for key, value in rows.items() if value is not None}:
+            lines += [f"## {title}", "", "| | |", "|---|---|"]
+            lines += [f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items()] + [""]
+    config = version.path / "config.yaml"
+    if "config.yaml" in manifest.files:
+        lines += ["## Config", "", "```yaml", config.read_text("utf-8").rstrip(), "```", ""]
+    return "\n".join(lines)
+
+
+def _base(version: Version) -> str | None:
+    """The hub's name of what was trained, where the manifest names a repository."""
+    records = [(version.manifest.adapter or {}).get("base"), version.manifest.inputs.get("policy")]
+    for record in records:
+        if isinstance(record, dict) and record["ref"].startswith("hf:"):
+            return record["ref"][3:].partition("@")[0]
+    return None
+
+
+def _cell(value: object) -> str:
+    return printable(value).replace("|", "\\|")
