@@ -169,13 +169,11 @@ def check_steps(steps: list[Step]) -> None:
     names = [step.name for step in steps]
     for step in steps:
         try:
+            if "experiment" in step.overrides:
+                check_experiment(step.overrides["experiment"], step.stage)
             cfg = config.compose(_as_list(step.overrides))
-            if cfg.stage != step.stage:
-                raise UserError(
-                    f"experiment={step.overrides['experiment']} makes it a stage {cfg.stage}; "
-                    "name an experiment for one step: <step>.experiment=<name>"
-                )
             check_launcher(cfg.launcher)
+            world_size(cfg.launcher)
             check_wandb(cfg.tracking.wandb)
             for role, given in step.inputs.items():
                 if f"inputs.{role}" not in step.overrides and set(_flatten([given])) & set(names):
@@ -184,6 +182,20 @@ def check_steps(steps: list[Step]) -> None:
             resolve_data(cfg, inputs.get("dataset"))
         except UserError as error:
             raise UserError(f"step {step.name}: {error}") from error
+
+
+def check_experiment(name: str, stage: str) -> None:
+    """An experiment is for the stage that it is given to.
+
+    Raises:
+        UserError: it is for another.
+    """
+    try:
+        own = config.compose([f"experiment={name}"]).stage
+    except UserError:
+        return  # it names no stage, or there is none such: composing the step tells
+    if own != stage:
+        raise UserError(f"experiment={name} is for stage {own}; name one for stage {stage}: <step>.experiment=<name>")
 
 
 def run(name: str, steps: list[Step]) -> int:

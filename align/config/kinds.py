@@ -32,8 +32,10 @@ def words(annotation: str) -> str:
 
 
 def nearest(name: str, names: Iterable[str], path: str = "") -> str:
-    """`; did you mean path.X?` where one of `names` is near, else nothing."""
-    near = get_close_matches(name, list(names), n=1, cutoff=0.6)
+    """`; did you mean path.X?` where one of `names` is near, or has `name` as its initials (`lr`), else nothing."""
+    names = list(names)
+    near = [one for one in names if "_" in one and "".join(word[:1] for word in one.split("_")) == name]
+    near = near or get_close_matches(name, names, n=1, cutoff=0.6)
     return f"; did you mean {path}{near[0]}?" if near else ""
 
 
