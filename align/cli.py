@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from align.artifacts.commands import add_root, artifacts_group
+from align.data.commands import data_group
 from align.errors import UserError
 
 
@@ -58,7 +59,7 @@ class _PrintVersion(argparse.Action):
         parser.exit()
 
 
-GROUPS = (artifacts_group,)
+GROUPS = (artifacts_group, data_group)
 
 
 if __name__ == "__main__":

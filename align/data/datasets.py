@@ -101,7 +101,7 @@ def load_records(
         raise UserError(f"{name}: nothing to load for data.{format}, {why}")
     total = len(records)
     if source.eval is None:
-        keys = [_fraction(record) for record in records]
+        keys = [fraction(record) for record in records]
         # where chance holds nothing out of a small file, the prompt that came nearest is
         limit = max(source.eval_fraction, min(keys)) if source.eval_fraction > 0 else -1.0
         records = [r for r, key in zip(records, keys, strict=True) if (key <= limit) == (split == "eval")]
@@ -143,13 +143,17 @@ def to_dataset(records: Sequence[Record]) -> "datasets.Dataset":
 
 
 def write_jsonl(records: Iterable[Record], path: Path) -> None:
-    """One JSON object a line, UTF-8. What other readers take for a line's end is escaped."""
+    """One JSON object a line, UTF-8."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        for record in records:
-            line = json.dumps(record.to_row(), ensure_ascii=False)
-            for character in "\x85\u2028\u2029":
-                line = line.replace(character, f"\\u{ord(character):04x}")
-            file.write(line + "\n")
+        file.writelines(json_line(record.to_row()) for record in records)
+
+
+def json_line(row: dict[str, Any]) -> str:
+    """A row as one line of JSON; what other readers take for a line's end is escaped."""
+    line = json.dumps(row, ensure_ascii=False)
+    for character in "\x85\u2028\u2029":
+        line = line.replace(character, f"\\u{ord(character):04x}")
+    return line + "\n"
 
 
 def _convert(
@@ -212,7 +216,7 @@ def _refusal_sentence(refused: Sequence[Refusal], source: DatasetSource, format:
     return f"{refused[0]}{more}; {remedy}"
 
 
-def _fraction(record: Record) -> float:
-    """A number in [0, 1) that depends on nothing but the prompt."""
+def fraction(record: Record) -> float:
+    """A number in [0, 1) that depends on nothing but the prompt: those below `eval_fraction` are held out."""
     hashed = hashlib.sha256(prompt_key(record).encode()).digest()
     return int.from_bytes(hashed[:8], "big") / 2**64

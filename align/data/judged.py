@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 
 _FIRST = ("output_1", "response1", "response_1", "response_a", "answer_a", "output_a", "conversation_a")
 _SECOND = ("output_2", "response2", "response_2", "response_b", "answer_b", "output_b", "conversation_b")
-_VERDICTS = ("label", "preference", "winner", "preferred", "better", "choice")
+VERDICTS = ("label", "preference", "winner", "preferred", "better", "choice")
 _LISTS = ("responses", "completions", "answers", "outputs", "candidates", "generations")
 _SCORES = ("scores", "score", "ratings", "rewards", "overall_score", "rating")
 _RANKS = ("ranks", "rank", "ranking")
@@ -80,7 +80,7 @@ def two_outputs(row: Row, wanted: str) -> list[Record]:
 
 def read_two_outputs(row: Row) -> Judged:
     """Raises RecordError."""
-    field, value = _find(row, _VERDICTS)
+    field, value = _find(row, VERDICTS)
     outcome = as_outcome(value)
     if field is None or outcome is None:
         raise RecordError(

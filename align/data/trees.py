@@ -8,6 +8,7 @@ from align.data.conversations import ROLES
 from align.records import Demonstration, Message, Preference, Prompt, Record, RecordError, shown
 
 Row = Mapping[str, Any]
+GATHERED = "messages gathered"  # the field in which a gathered tree says of how many rows it is made
 MAX_DEPTH = 200  # messages from the root; a longer thread is cut there
 
 
@@ -57,7 +58,27 @@ def gather(rows: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
             roots.append(
                 (number, {"message": node, "why": f"names {shown(parent)}, and no message {shown(parent)} is there"})
             )
-    yield from sorted(roots, key=lambda root: root[0])
+    seen: set[int] = set()
+    gathered = [(number, _count(row, seen)) for number, row in roots]
+    for number, node, _ in children:
+        if id(node) not in seen:  # it answers itself, by way of others
+            alone = {**node, "replies": []}
+            gathered.append((number, {"message": alone, "why": "leads back to the message itself", GATHERED: 1}))
+    yield from sorted(gathered, key=lambda root: root[0])
+
+
+def _count(row: Any, seen: set[int]) -> Any:
+    """`row` with the number of messages that it gathers."""
+    top = row.get("prompt", row.get("message")) if isinstance(row, Mapping) else None
+    if not isinstance(top, Mapping) or "replies" not in top:
+        return row
+    stack, size = [top], 0
+    while stack:
+        node = stack.pop()
+        seen.add(id(node))
+        size += 1
+        stack += node["replies"]
+    return {**row, GATHERED: size}
 
 
 def identity(row: Row) -> str | None:

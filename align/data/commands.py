@@ -1,0 +1,264 @@
+"""`align data ...`: what is this data, is it sound, and a versioned set of it."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.artifacts.commands import add_root
+from align.errors import UserError
+
+if TYPE_CHECKING:
+    from align.data.findings import Report
+
+_SEVERITIES = ("info", "warning", "error", "never")
+_FORMATS = ("language_modeling", "prompt_completion", "preference", "unpaired_preference", "prompt_only")
+
+
+def data_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """`align data check | import`."""
+    group = groups.add_parser("data", help="check data, make versioned sets of it, and see it as a model will")
+    commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    check = commands.add_parser("check", help="what is this data, and is it sound", description=check_data.__doc__)
+    check.add_argument("sources", nargs="+", metavar="FILE_OR_DIR", help="files, folders, hf:org/name@rev or hh:v1")
+    _add_reading(check)
+    check.add_argument("--json", action="store_true", help="print the report as JSON for programs")
+    check.add_argument("--html", metavar="FILE", help="write the report as one page with plots")
+    check.add_argument("--model", metavar="REF_OR_DIR", help="count tokens with this model's tokenizer and template")
+    check.add_argument("--max-length", type=int, metavar="N", help="tokens: what would a stage's max_length cut")
+    check.add_argument("--strict", choices=_SEVERITIES, default="never", help="exit with 1 at this severity and above")
+    check.set_defaults(command=check_data)
+    add_root(check)
+
+    take = commands.add_parser("import", help="make a versioned dataset", description=import_data.__doc__)
+    take.add_argument("sources", nargs="+", metavar="FILE", help="files, folders, or hf:org/name@rev")
+    take.add_argument("--name", required=True, help="of the dataset: hh makes hh:v1, hh:v2, ...")
+    _add_reading(take)
+    take.add_argument("--eval", action="append", default=[], metavar="FILE", help="rows to evaluate on")
+    take.add_argument(
+        "--eval-fraction", type=float, default=0.05, metavar="X", help="of prompts held out without them"
+    )
+    take.add_argument("--max-rows", type=int, metavar="N", help="at most so many train records")
+    take.add_argument("--fix", action="append", default=[], metavar="RULES", help="repairs: see align data rules")
+    take.add_argument("--drop", action="append", default=[], metavar="RULES", help="leave out: see align data rules")
+    take.add_argument(
+        "--refuse", choices=_SEVERITIES, default="error", help="stop at findings of this severity (default: error)"
+    )
+    take.add_argument("--allow", action="append", default=[], metavar="FINDING", help="but not at this one")
+    take.set_defaults(command=import_data)
+    add_root(take)
+
+    rules = commands.add_parser("rules", help="layouts, repairs and reasons to leave a record out")
+    rules.set_defaults(command=list_rules)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--as", dest="format", choices=_FORMATS, help="what to make of it (default: what it holds)")
+    parser.add_argument("--layout", help="how rows are written (default: told from the first rows; see data rules)")
+    parser.add_argument("--columns", action="append", metavar="OURS=THEIRS", help="fields that have another name")
+    parser.add_argument("--labels", action="append", metavar="THEIRS=OURS", help="labels that have another name: B=2")
+    parser.add_argument(
+        "--against", action="append", default=[], metavar="FILE", help="benchmarks that must not be in it"
+    )
+    parser.add_argument("--ngram", type=int, default=13, metavar="N", help="words in a row that count as overlap")
+    parser.add_argument("--config", help="a hub set's config")
+    parser.add_argument("--split", default="train", help="a hub set's split (default: train)")
+
+
+def check_data(arguments: argparse.Namespace) -> int:
+    """What the data is, whether it is sound, and what each stage would do with it. Nothing is written but the page."""
+    from align.data.findings import dump, to_text
+
+    reports = make_reports(arguments)
+    if arguments.html:
+        from align.data.page import to_html
+
+        _write(Path(arguments.html), to_html(reports))
+    print(dump(reports) if arguments.json else "\n\n".join(to_text(report) for report in reports), end="")
+    if not arguments.json:
+        print(f"\nwritten: {arguments.html}" if arguments.html else "")
+    return 1 if any(report.at_least(arguments.strict) for report in reports) else 0
+
+
+def make_reports(arguments: argparse.Namespace) -> "list[Report]":
+    """A report for each group of files that are read in one way, in the order given."""
+    from align.artifacts.store import Store
+    from align.data.inspection import Inspection
+    from align.data.intake import Reading, Source, find_sources, parse_mapping, read_outcomes, recognise_source
+    from align.data.verdict import judge
+
+    columns, labels = parse_mapping(arguments.columns, "--columns"), parse_mapping(arguments.labels, "--labels")
+    store = Store.open(arguments.artifacts)
+    tokenizer = _tokenizer(store, arguments.model)
+    groups: dict[tuple[str, str], tuple[Reading, list[tuple[Source, str]]]] = {}
+    unknown: list[UserError] = []
+    for source, split in _sources(store, arguments, find_sources):
+        try:
+            reading = recognise_source(
+                source, layout=arguments.layout, columns=columns, labels=labels, wanted=arguments.format
+            )
+        except UserError as error:
+            unknown.append(error)
+            continue
+        groups.setdefault((reading.layout, reading.format), (reading, []))[1].append((source, split))
+    if not groups:
+        raise unknown[0]
+    for error in unknown:
+        print(f"left out: {error}", file=sys.stderr)
+    against, _ = load_benchmarks(arguments)
+    reports = []
+    for reading, members in groups.values():
+        seen = Inspection(reading.layout, one_file=len(members) == 1, against=against, ngram=arguments.ngram)
+        for split in ("train", "eval"):
+            for outcome in read_outcomes([source for source, which in members if which == split], reading):
+                seen.observe(outcome, split)
+        sources = [source for source, _ in members]
+        reports.append(
+            judge(
+                seen,
+                sources,
+                reading,
+                title=", ".join(source.name for source in sources[:3]) + (", ..." if len(sources) > 3 else ""),
+                digests={source.name: source.to_manifest()["digest"] for source in sources},
+                tokenizer=tokenizer,
+                max_length=arguments.max_length,
+            )
+        )
+    return reports
+
+
+def import_data(arguments: argparse.Namespace) -> int:
+    """Make a versioned dataset: rows in = rows used + rows refused, by reason, and the report beside the records."""
+    from align.artifacts.store import Store
+    from align.data.findings import to_text
+    from align.data.importing import Options, import_dataset
+    from align.data.intake import find_sources, parse_mapping
+    from align.data.repairs import DROPS, FIXES, check_names
+
+    if not 0 <= arguments.eval_fraction < 1:
+        raise UserError(f"--eval-fraction {arguments.eval_fraction}: write a share from 0 to below 1")
+    if arguments.max_rows is not None and arguments.max_rows < 1:
+        raise UserError(f"--max-rows {arguments.max_rows}: write a positive number")
+    against, benchmarks = load_benchmarks(arguments)
+    found = {"config": arguments.config, "split": arguments.split}
+    sources = find_sources(arguments.sources, **found)
+    eval_sources = find_sources(arguments.eval, **found)
+    if twice := {one.name for one in sources} & {one.name for one in eval_sources}:
+        sources = [one if one.name not in twice else _with_folder(one) for one in sources]
+        eval_sources = [one if one.name not in twice else _with_folder(one) for one in eval_sources]
+        if {one.name for one in sources} & {one.name for one in eval_sources}:
+            raise UserError(f"{sorted(twice)[0]} is given both to train and to evaluate on: name another --eval")
+    options = Options(
+        format=arguments.format,
+        layout=arguments.layout,
+        columns=parse_mapping(arguments.columns, "--columns"),
+        labels=parse_mapping(arguments.labels, "--labels"),
+        eval_fraction=arguments.eval_fraction,
+        max_rows=arguments.max_rows,
+        fix=check_names(arguments.fix, FIXES, "--fix"),
+        drop=check_names(arguments.drop, DROPS, "--drop"),
+        ngram=arguments.ngram,
+        refuse=arguments.refuse,
+        allow=tuple(name for given in arguments.allow for name in given.split(",")),
+    )
+    version, report = import_dataset(
+        Store.open(arguments.artifacts),
+        arguments.name,
+        sources,
+        eval_sources,
+        against=against,
+        benchmarks=benchmarks,
+        options=options,
+    )
+    if report is None:
+        print(f"nothing to do: {version.ref} was made of just this  ({version.path})")
+        return 0
+    print(to_text(report))
+    for what, count in version.manifest.notes["repairs"].items():
+        print(f"{what}: {count}")
+    print(f"published {version.ref}  ({version.path})")
+    return 0
+
+
+def load_benchmarks(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
+    """Name -> n-grams, and name -> digest, of the files of --against. Raises UserError."""
+    if arguments.ngram < 2:
+        raise UserError(f"--ngram {arguments.ngram}: write 2 or more words")
+    if not arguments.against:
+        return {}, {}
+    from align.data.inspection import benchmark_grams, strings_in
+    from align.data.intake import find_sources
+    from align.data.readers import Unreadable
+
+    grams, digests = {}, {}
+    for source in find_sources(arguments.against):
+        rows = (row.value if isinstance(row, Unreadable) else row for _, row in source.rows())
+        grams[source.name] = benchmark_grams((text for row in rows for text in strings_in(row)), arguments.ngram)
+        digests[source.name] = source.to_manifest()["digest"]
+    return grams, digests
+
+
+def list_rules(arguments: argparse.Namespace) -> int:
+    """The layouts that are known, and the names that --fix and --drop take."""
+    from align.data.formats import LAYOUTS
+    from align.data.repairs import DROPS, FIXES
+
+    print("layouts (--layout)")
+    for name, layout in LAYOUTS.items():
+        print(f"  {name:<22} {(layout.__doc__ or '').strip().splitlines()[0]}")
+    print("repairs of text (--fix); what was there before is kept in repairs.jsonl")
+    for name, (what, _) in FIXES.items():
+        print(f"  {name:<22} {what}")
+    print("records left out (--drop); they are kept in repairs.jsonl")
+    for name, what in DROPS.items():
+        print(f"  {name:<22} {what}")
+    return 0
+
+
+def _sources(store: Any, arguments: argparse.Namespace, find: Any) -> list[tuple[Any, str]]:
+    """Files and the split each is: a dataset artifact has two, anything else is train."""
+    from align.artifacts.refs import is_ref
+    from align.data.intake import Source
+    from align.data.readers import READERS, kind_of_file
+
+    found: list[tuple[Any, str]] = []
+    for name in arguments.sources:
+        if is_ref(name) and kind_of_file(Path(name)) not in READERS and not Path(name).exists():
+            version = store.resolve(name)
+            if version.manifest.type != "dataset":
+                raise UserError(f"{version.ref} is a {version.manifest.type}: name a dataset, a file or a folder")
+            files = [(version.path / "records" / f"{split}.jsonl", split) for split in ("train", "eval")]
+            found += [(Source(f"{version.ref} {split}", file), split) for file, split in files if file.is_file()]
+        else:
+            given = find([name], config=arguments.config, split=arguments.split)
+            found += [(source, "train") for source in given]
+    return found
+
+
+def _with_folder(source: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(source, name=str(source.path)) if source.path is not None else source
+
+
+def _tokenizer(store: Any, model: str | None) -> Any:
+    if model is None:
+        return None
+    from align.artifacts.inputs import resolve_input
+
+    given = resolve_input(store, model)
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(given.path), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model {model}: {given.path} holds no tokenizer that can be loaded ({error})") from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error

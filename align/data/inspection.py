@@ -1,0 +1,304 @@
+"""Reads every outcome once and keeps what the report needs: counts, a few examples, and some 350 bytes a record."""
+
+import hashlib
+import json
+import random
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from align.data import patterns
+from align.data.intake import Outcome, reason
+from align.data.judged import JUDGED
+from align.data.nearness import ngram_hashes, signature, word_hashes
+from align.data.readers import Unreadable
+from align.records import Content, Preference, Record, RecordError, Text, UnpairedPreference, prompt_key
+
+EXAMPLES = 5
+ROWS = 50  # places named a finding
+TOKEN_SAMPLE = 2000  # records that are tokenized
+LANGUAGE_SAMPLE = 2000  # records whose language is guessed
+SIGNED = 20_000  # characters of a record that its signature is made of
+OPENINGS = 20_000  # different first words kept while counting
+BENCHMARK_NGRAM = 13  # words in a row that nobody writes twice by chance
+
+
+@dataclass
+class Tally:
+    """How often something was found, and where first."""
+
+    count: int = 0
+    rows: list[str] = field(default_factory=list)
+    examples: list[tuple[str, str]] = field(default_factory=list)
+    sides: Counter[str] = field(default_factory=Counter)
+    last: str = ""
+
+    def add(self, place: str, text: str = "", side: str | None = None) -> None:
+        """Count `place` once, however often it is named in a row."""
+        if side:
+            self.sides[side] += 1
+        if place == self.last:
+            return
+        self.last, self.count = place, self.count + 1
+        if len(self.rows) < ROWS:
+            self.rows.append(place)
+        if text and len(self.examples) < EXAMPLES:
+            self.examples.append((place, text))
+
+
+class Inspection:
+    """Everything seen so far. `observe` each outcome, then hand it to `align.data.verdict`."""
+
+    def __init__(
+        self,
+        layout: str,
+        *,
+        one_file: bool = False,
+        against: dict[str, np.ndarray] | None = None,
+        ngram: int = BENCHMARK_NGRAM,
+    ):
+        self.layout, self.one_file = layout, one_file
+        self.against, self.ngram = against or {}, ngram
+        self.rows_in = self.rows_used = 0
+        self.file_rows: Counter[str] = Counter()
+        self.refused: dict[str, Tally] = defaultdict(Tally)
+        self.found: dict[str, Tally] = defaultdict(Tally)
+        self.splits: Counter[str] = Counter()
+        self.languages: Counter[str] = Counter()
+        self.openings: Counter[str] = Counter()
+        self.labels: Counter[bool] = Counter()
+        self.kind: str | None = None
+        self.turns: Counter[int] = Counter()
+        self.margins = self.answers = 0
+        # annotators: outcomes a row; positions: 1 the first shown won, 2 the second
+        self.votes: list[tuple[int, ...]] = []
+        self.positions: Counter[int] = Counter()
+        # a record each, in the order seen
+        self.files: list[str] = []
+        self.file = array("H")
+        self.row = array("Q")
+        self.is_eval = array("B")
+        self.prompts = array("Q")
+        self.whole = array("Q")
+        self.pair = array("Q")  # the same for a pair and for the same pair turned round
+        self.side_lengths: dict[str, array] = {}
+        self.signatures: list[np.ndarray] = []
+        self.sample: list[Record] = []  # evenly drawn, for what is too slow to do with all
+        self._draw = random.Random(0)
+        self._scanned = ("", "")
+
+    # -- seeing -----------------------------------------------------------------------------------------------------
+
+    def observe(self, outcome: Outcome, split: str = "train") -> None:
+        """One row and what became of it."""
+        self.rows_in += outcome.rows
+        self.file_rows[outcome.file] += outcome.rows
+        place = self._place(outcome.file, outcome.row)
+        if outcome.refusal is not None:
+            why = reason(outcome.refusal)
+            if why not in self.refused and len(self.refused) >= 40:
+                why = "other reasons"
+            tally = self.refused[why]
+            tally.add(place, f"{outcome.refusal.field or 'row'} {outcome.refusal.why}"[:200])
+            tally.count += outcome.rows - 1
+        else:
+            self.rows_used += outcome.rows
+        if outcome.rows and self.layout in JUDGED and not isinstance(outcome.raw, Unreadable):
+            self._judgements(outcome)
+        for record in outcome.records:
+            self._record(record, outcome.file, outcome.row, split == "eval")
+
+    def _judgements(self, outcome: Outcome) -> None:
+        try:
+            judged = JUDGED[self.layout](outcome.raw)
+        except RecordError:
+            return
+        for verdict in judged.verdicts:
+            self.found["verdicts"].count += 1
+            if len(verdict.votes) > 1:
+                self.votes.append(verdict.votes)
+            if verdict.outcome == 0:
+                self.found["ties"].add(self._place(outcome.file, outcome.row))
+                self.found["ties"].sides["pairs"] += 1
+            else:
+                self.positions[verdict.outcome] += 1
+
+    def _record(self, record: Record, file: str, row: int, is_eval: bool) -> None:
+        place = self._place(file, row)
+        if not self.files or self.files[-1] != file:
+            self.files.append(file)
+        sides = sides_of(record)
+        texts = {side: flat(content) for side, content in sides.items()}
+        self.splits["eval" if is_eval else "train"] += 1
+        self.file.append(len(self.files) - 1)
+        self.row.append(row)
+        self.is_eval.append(is_eval)
+        self.kind = self.kind or ("standard" if isinstance(next(iter(sides.values())), str) else "conversational")
+        for side, text in texts.items():
+            lengths = self.side_lengths.setdefault(side, array("I"))
+            lengths.append(min(len(text), 2**32 - 1))
+            if (place, text) != self._scanned:  # answers to one prompt come one after the other
+                self._text(text, side, place)
+        if "prompt" in texts:
+            self._scanned = (place, texts["prompt"])
+        if isinstance(record, UnpairedPreference):
+            self.labels[record.label] += 1
+        if isinstance(record, Preference):
+            self.margins += record.margin is not None
+        self._hashes(record, texts)
+        self._structure(record, sides, texts, place)
+        self._words("\n".join(texts.values()), place)
+        seen = len(self.row)
+        if len(self.sample) < TOKEN_SAMPLE:
+            self.sample.append(record)
+        elif (drawn := self._draw.randrange(seen)) < TOKEN_SAMPLE:
+            self.sample[drawn] = record
+        if seen <= LANGUAGE_SAMPLE:
+            self.languages[patterns.language_of(texts.get("prompt") or next(iter(texts.values())))] += 1
+
+    def _text(self, text: str, side: str, place: str) -> None:
+        for name, pattern, signs in _ANYWHERE:
+            if (signs is None or any(sign in text for sign in signs)) and (found := pattern.search(text)):
+                self.found[name].add(place, f"{side}: {patterns.snippet(text, found)}", side)
+        if "\ufffd" in text:
+            at = text.index("\ufffd")
+            self.found["replacement_characters"].add(
+                place, f"{side}: {patterns.snippet(text[max(0, at - 30) :])}", side
+            )
+        if "@" in text and (found := patterns.EMAIL.search(text)):
+            self.found["emails"].add(place, f"{side}: {patterns.snippet(text, found)}", side)
+        if side in _ANSWERS:
+            self.answers += 1
+            if found := patterns.refusal(text):
+                self.found["refusals"].add(place, f"{side}: {patterns.snippet(text, found)}", side)
+            if patterns.END_MARKER.search(text[-40:]):
+                self.found["end_markers"].add(place, f"{side}: {patterns.snippet(text[-60:])}", side)
+            if self.kind == "conversational" and text != text.strip():
+                self.found["outer_space"].add(place, f"{side}: {json.dumps(text[:20] + ' ... ' + text[-20:])}", side)
+            opening = " ".join(text[:80].lower().split()[:4])
+            if opening in self.openings or len(self.openings) < OPENINGS:
+                self.openings[opening] += 1
+
+    def _hashes(self, record: Record, texts: dict[str, str]) -> None:
+        prompt = _hash(prompt_key(record))
+        answers = [_hash(texts[side]) for side in texts if side != "prompt"] or [prompt]
+        self.prompts.append(prompt)
+        self.pair.append(_hash(json.dumps([prompt, *sorted(answers)])))
+        label = record.label if isinstance(record, UnpairedPreference) else None
+        self.whole.append(_hash(json.dumps([prompt, *answers, label])))
+
+    def _structure(self, record: Record, sides: dict[str, Content], texts: dict[str, str], place: str) -> None:
+        content = sides.get("prompt", sides.get("text"))
+        if isinstance(content, list):
+            self.turns[len(content)] += 1
+            whole = content + next((sides[side] for side in ("completion", "chosen") if side in sides), [])
+            if problem := role_problem(whole):
+                self.found["role_order"].add(place, problem)
+        question = content if isinstance(content, str) else flat(content[-1:])
+        for side in _ANSWERS:
+            answer = texts.get(side)
+            if answer is None or isinstance(record, Text):
+                continue
+            if len(question) >= 40 and question.strip() in answer:
+                self.found["prompt_in_answer"].add(place, f"{side}: {patterns.snippet(answer)}", side)
+            elif len(answer) >= 40 and answer.strip() in texts["prompt"]:
+                self.found["answer_in_prompt"].add(place, f"{side}: {patterns.snippet(answer)}", side)
+
+    def _words(self, text: str, place: str) -> None:
+        words = word_hashes(text if self.against else text[:SIGNED])
+        self.signatures.append(signature(words[:4096]))
+        if self.against:
+            grams = ngram_hashes(words, self.ngram)
+            for name, known in self.against.items():
+                hits = np.isin(grams, known, kind="sort") if len(grams) else grams
+                if hits.any():
+                    first = int(np.flatnonzero(hits)[0])
+                    said = " ".join(text.split()[first : first + self.ngram])
+                    self.found[f"benchmark {name}"].add(place, patterns.snippet(said))
+
+    # -- what was seen ----------------------------------------------------------------------------------------------
+
+    def place(self, record: int) -> str:
+        """`file:row` of a record, by its position; `row` where there is one file."""
+        return self._place(self.files[self.file[record]], self.row[record])
+
+    def _place(self, file: str, row: int) -> str:
+        return str(row) if self.one_file else f"{file}:{row}"
+
+    def lengths(self, side: str) -> np.ndarray:
+        """Characters of that side, a number a record."""
+        return (
+            np.frombuffer(self.side_lengths[side], np.uint32) if side in self.side_lengths else np.zeros(0, np.uint32)
+        )
+
+
+_ANYWHERE = (
+    ("control_characters", patterns.CONTROL, None),
+    ("mojibake", patterns.MOJIBAKE, ("Â", "Ã", "â€")),
+    (
+        "turn_markers",
+        patterns.TURN_MARKER,
+        ("Human:", "Assistant:", "<|", "INST]", "<s>", "</s>", "SYS>", "turn>", "###"),
+    ),
+    ("phones", patterns.PHONE, tuple("0123456789")),
+    (
+        "secrets",
+        patterns.SECRET,
+        ("AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "sk-", "hf_", "xox", "PRIVATE KEY", "AIza", "eyJ"),
+    ),
+)
+"""What is looked for in every side, and the cheap signs without which there is nothing to look for."""
+_ANSWERS = ("completion", "chosen", "rejected")
+
+
+def sides_of(record: Record) -> dict[str, Content]:
+    """prompt, chosen, ... or text -> what is there."""
+    if isinstance(record, Text):
+        return {"text": record.content}
+    names = ("prompt", "completion", "chosen", "rejected")
+    return {name: getattr(record, name) for name in names if hasattr(record, name)}
+
+
+def flat(content: Content) -> str:
+    """The words of a side, messages one after the other."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(message.get("content") or "" for message in content)
+
+
+def role_problem(turns: list[dict[str, Any]]) -> str | None:
+    """What is wrong with the order of roles: system first and once, then user and assistant in turn."""
+    roles = [message["role"] for message in turns]
+    if "system" in roles[1:]:
+        return f"system at turn {roles.index('system', 1)}"
+    roles = roles[1:] if roles and roles[0] in ("system", "developer") else roles
+    if roles and roles[0] != "user":
+        return f"starts with {roles[0]}"
+    for position, (one, following) in enumerate(zip(roles, roles[1:], strict=False)):
+        fits = {"user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool")}
+        if following not in fits.get(one, ()):
+            return f"{following} after {one} at turn {position + 1}"
+    return None
+
+
+def benchmark_grams(texts: Iterable[str], ngram: int) -> np.ndarray:
+    """The n-grams of a benchmark's texts, sorted."""
+    grams = [ngram_hashes(word_hashes(text), ngram) for text in texts]
+    return np.unique(np.concatenate(grams)) if grams else np.zeros(0, np.uint64)
+
+
+def strings_in(value: Any, depth: int = 0) -> Iterable[str]:
+    """Every string in a row of any layout."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list) and depth < 20:
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from strings_in(one, depth + 1)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little")
