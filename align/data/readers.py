@@ -47,6 +47,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
             f"{path}: a data file's name ends in one of {', '.join(SUFFIXES)}, or in one of these and "
             f"{' or '.join(PACKED)}"
         )
+    if path.suffix.lower() in PACKED and reader in (_parquet, _arrow, _xlsx):
+        raise UserError(f"{path}: {kind_of_file(path)} files are packed as they are; unpack this one")
     try:
         yield from reader(path)
     except OSError as error:

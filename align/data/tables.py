@@ -3,6 +3,7 @@
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,11 @@ def read_xlsx(path: Path) -> Iterator[tuple[int, Row]]:
         raise UserError(
             f"{path}: reading .xlsx needs openpyxl: pip install 'align[data]', or save it as CSV"
         ) from None
+    broken = (openpyxl.utils.exceptions.InvalidFileException, zipfile.BadZipFile, zlib.error, EOFError)
+    broken += (KeyError, ValueError, TypeError, SyntaxError, IndexError, AttributeError)
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=False)
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, SyntaxError) as error:
+    except broken as error:
         raise UserError(f"{path}: is not a workbook that can be read ({_first_line(error)})") from error
     try:
         rows = book.worksheets[0].iter_rows() if book.worksheets else iter(())
@@ -95,7 +98,7 @@ def read_xlsx(path: Path) -> Iterator[tuple[int, Row]]:
             if any(value is not None for value in values):
                 values += [None] * (len(header) - len(values))
                 yield number, dict(zip(header, values, strict=True))
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, SyntaxError) as error:
+    except broken as error:
         raise UserError(f"{path}: is not a workbook that can be read ({_first_line(error)})") from error
     finally:
         book.close()

@@ -49,7 +49,7 @@ def judge(
             findings.append(Finding("languages", "info", total - count - seen.languages["?"], total, message))
         top = dict(seen.languages.most_common(6))
         total = sum(seen.languages.values())
-        statistics[f"languages (guessed, of {total})"] = {name: count / total for name, count in top.items()}
+        statistics[f"languages (guessed, of {total})"] = {name: f"{count / total:.1%}" for name, count in top.items()}
     records = len(seen.row)
     files = [
         {"name": source.name, "digest": digests[source.name], "rows": seen.file_rows[source.name]}
@@ -148,7 +148,7 @@ def _duplicates(seen: Inspection, findings: list[Finding], statistics: dict[str,
             )
         )
     _contradictions(seen, whole, pair, findings)
-    unique = np.sort(first)
+    unique = np.sort(np.unique(pair, return_index=True)[1])
     signatures = np.stack([seen.signatures[i] for i in unique])
     groups = near_groups(signatures)
     if groups:
@@ -316,8 +316,8 @@ def _judgements(seen: Inspection, findings: list[Finding], statistics: dict[str,
         unanimous = sum(len(set(unit)) == 1 for unit in seen.votes) / len(seen.votes)
         statistics["annotators"] = {
             "rows": len(seen.votes),
-            "two agree": agreed,
-            "all agree": unanimous,
+            "two agree": f"{agreed:.1%}",
+            "all agree": f"{unanimous:.1%}",
             "Krippendorff's alpha": "undefined" if alpha is None else alpha,
         }
         if alpha is not None and alpha < 0.4:
