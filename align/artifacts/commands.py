@@ -50,6 +50,13 @@ def artifacts_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("right", metavar="REF")
     parser = _add_ref(command("export", export_version, "a plain Hugging Face directory with a card", json=False))
     parser.add_argument("folder", metavar="DIR", help="a new folder")
+    for name, run, summary in (
+        ("push", push_version, "send a version to a remote store"),
+        ("pull", pull_version, "fetch a version from a remote store"),
+    ):
+        parser = _add_ref(command(name, run, summary, json=False))
+        parser.add_argument("url", metavar="URL", help="s3://bucket/folder, gs://..., file:///folder")
+        parser.add_argument("--lineage", action="store_true", help="and all that it was made from")
     parser = command("gc", collect_garbage, "what nobody needs; removes it only with --apply")
     parser.add_argument("--apply", action="store_true", help="remove it")
     parser.add_argument("--grace-days", type=float, default=7, metavar="D", help="keep what is younger (default: 7)")
@@ -232,6 +239,28 @@ def export_version(arguments: argparse.Namespace) -> int:
     store = _open(arguments)
     version = store.resolve(arguments.ref)
     print(f"exported {version.ref} to {export(store, version, Path(arguments.folder).expanduser())}")
+    return 0
+
+
+def push_version(arguments: argparse.Namespace) -> int:
+    """`align artifacts push REF URL`."""
+    from align.artifacts.remote import Remote, explain_remote_errors
+    from align.artifacts.transfer import push
+
+    store = _open(arguments)
+    version = store.resolve(arguments.ref)
+    with explain_remote_errors(f"push {version.ref}", arguments.url):
+        push(store, version, Remote(arguments.url), lineage=arguments.lineage)
+    return 0
+
+
+def pull_version(arguments: argparse.Namespace) -> int:
+    """`align artifacts pull REF URL`."""
+    from align.artifacts.remote import Remote, explain_remote_errors
+    from align.artifacts.transfer import pull
+
+    with explain_remote_errors(f"pull {arguments.ref}", arguments.url):
+        pull(_open(arguments), arguments.ref, Remote(arguments.url), lineage=arguments.lineage)
     return 0
 
 

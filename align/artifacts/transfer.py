@@ -1,0 +1,215 @@
+"""Versions between a store and a remote one: `push` and `pull`, whole or not at all, going on where they stopped."""
+
+import contextlib
+import os
+import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from align.artifacts.aliases import who
+from align.artifacts.digests import algorithm_of, hash_file
+from align.artifacts.disk import clone_file, explain_disk_errors, make_folder, sync_folder, unique_name, write_durably
+from align.artifacts.manifest import MANIFEST_FILE
+from align.artifacts.refs import LATEST, Ref
+from align.artifacts.remote import Remote
+from align.artifacts.removals import forget_removal
+from align.artifacts.safety import check_file
+from align.artifacts.store import Store, utc_now
+from align.artifacts.verification import quarantine, verify
+from align.artifacts.version import Version
+from align.errors import UserError
+
+INCOMING = ".incoming-"
+_AT_ONCE = 4  # files on their way at the same time
+_SILENT = 3600  # seconds without a byte, after which another host's transfer counts as dead
+_ACTIVE: set[Path] = set()  # what this process is fetching into
+Say = Callable[[str], None]
+
+
+def push(store: Store, version: Version, remote: Remote, *, lineage: bool = False, say: Say = print) -> None:
+    """Send a version and the aliases that point at it; the manifest goes last. `lineage` sends what it came from too.
+
+    Raises:
+        UserError: the version is not what was published, or the remote store has another of that name and number.
+    """
+    if lineage:
+        for parent in _ancestors(store, version):
+            push(store, parent, remote, say=say)
+    number, manifest = version.number, version.manifest
+    there = remote.manifest(version.name, number)
+    if there and there[1].digest != manifest.digest:
+        raise UserError(
+            f"{remote.url} has another {version.ref} (digest {there[1].digest[:12]}, here {manifest.digest[:12]}): "
+            "push to a folder of your own, or publish under another name"
+        )
+    if there is None:
+        finding = verify(store, version.name, number)
+        if finding.evidence:
+            kept = quarantine(store, finding)
+            raise UserError(f"{version.ref} is corrupt: {finding.evidence[0]}; it is kept in {kept}")
+        if finding.unread:
+            raise UserError(f"{version.ref} cannot be read: {finding.unread[0]}")
+        _each(lambda inside: _send(version, remote, inside, say), list(manifest.files))
+        text = (version.path / MANIFEST_FILE).read_bytes()
+        if not remote.put_manifest(version.name, number, text):
+            return push(store, version, remote, say=say)  # somebody was first; is it the same?
+    for alias, at in store.aliases(version.name).items():
+        if at == number:
+            remote.point(version.name, alias, number, utc_now(), who())
+    say(f"{version.ref} is in {remote.url}" + ("" if there is None else " already"))
+    return None
+
+
+def pull(store: Store, text: str, remote: Remote, *, lineage: bool = False, say: Say = print) -> Version:
+    """Fetch the version that `text` names there, under its own name and number; `lineage` fetches its parents too.
+
+    Files are hashed as they arrive; `latest` follows. A quarantined or collected version comes back this way.
+
+    Raises:
+        UserError: it is not there, or arrives damaged, or this store has another of that name and number.
+    """
+    ref = remote.resolve(text)
+    found = remote.manifest(ref.name, ref.version)
+    if found is None:
+        raise UserError(f"{remote.url} has no {ref}")
+    body, manifest = found
+    if lineage:
+        for _, record in manifest.each_input():
+            if record.get("kind") == "artifact" and remote.manifest(*_parts(record["ref"])):
+                pull(store, record["ref"], remote, lineage=True, say=say)
+    home = store.home(ref.name)
+    final = home / f"v{ref.version:04d}"
+    with explain_disk_errors(f"pull {ref}", home):
+        if final.exists():
+            version = store.version(ref.name, ref.version)
+            if version.digest != manifest.digest:
+                raise UserError(
+                    f"{store.root} has another {ref} (digest {version.digest[:12]}, there {manifest.digest[:12]}): "
+                    "pull into a store of its own, with --artifacts"
+                )
+            say(f"{ref} is in {store.root} already")
+            return version
+        folder = _claim(home, f"{INCOMING}{final.name}-{manifest.digest[:16]}-")
+        known = _known(store, ref.name)
+        for inside in manifest.files:
+            make_folder((folder / inside).parent)
+        try:
+            files = manifest.files
+            _each(lambda inside: _fetch(folder, remote, inside, files[inside], known, say), list(files))
+        finally:
+            _ACTIVE.discard(folder)
+        for path in folder.rglob("*"):
+            if path.is_file() and path.relative_to(folder).as_posix() not in manifest.files:
+                path.unlink()
+        for here, _, _ in os.walk(folder):
+            sync_folder(Path(here))
+        write_durably(folder / MANIFEST_FILE, body, 0o444)
+        sync_folder(folder)
+        try:
+            os.rename(folder, final)
+        except OSError:
+            if not final.exists():
+                raise
+            return pull(store, str(ref), remote, say=say)
+        sync_folder(home)
+        forget_removal(home, ref.version)
+    version = store.version(ref.name, ref.version)
+    store.point(version, LATEST)
+    say(f"{ref} is in {store.root}")
+    return version
+
+
+def _send(version: Version, remote: Remote, inside: str, say: Say) -> None:
+    entry = version.manifest.files[inside]
+    if remote.has_blob(entry):
+        say(f"  {inside}: there already")
+    else:
+        remote.put_blob(version.path / inside, entry)
+        say(f"  {inside}: sent")
+
+
+def _fetch(folder: Path, remote: Remote, inside: str, entry: dict, known: dict[str, Path], say: Say) -> None:
+    target = folder / inside
+    name = algorithm_of(entry)
+    twin = known.get(entry[name])
+    if twin and not target.exists():
+        clone_file(twin, target)
+        if hash_file(target, name) != {name: entry[name], "size": entry["size"]}:
+            target.unlink()
+    if target.exists():
+        target.chmod(0o644)
+    started = target.stat().st_size if target.exists() else 0
+    remote.get_blob(entry, target)
+    check_file(inside, target)
+    target.chmod(0o444)
+    say(f"  {inside}: " + ("here already" if started == entry["size"] else "gone on with" if started else "fetched"))
+
+
+def _claim(home: Path, prefix: str) -> Path:
+    """A folder to fetch into that is this process's alone: what a dead one has left is taken over by a rename."""
+    here = f"{zlib.crc32(os.uname().nodename.encode()):08x}.{os.getpid()}."
+    mine = home / unique_name(prefix + here)
+    _ACTIVE.add(mine)
+    make_folder(home)
+    for old in sorted(home.glob(f"{prefix}*")):
+        if old not in _ACTIVE and _abandoned(old, here):
+            with contextlib.suppress(OSError):
+                os.rename(old, mine)
+                return mine
+    make_folder(mine)
+    return mine
+
+
+def _abandoned(folder: Path, here: str) -> bool:
+    host, pid, _ = folder.name.rpartition("-")[2].split(".")
+    if host == here.partition(".")[0]:
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return int(pid) == os.getpid()
+    newest = max(one.stat().st_mtime for one in [folder, *folder.rglob("*")])
+    return time.time() - newest > _SILENT
+
+
+def _known(store: Store, name: str) -> dict[str, Path]:
+    """hash -> a file in the newest version of `name` that this store has: a copy on this disk comes cheaper."""
+    numbers = store.numbers(name)
+    if not numbers:
+        return {}
+    version = store.version(name, numbers[-1])
+    return {entry[algorithm_of(entry)]: version.path / inside for inside, entry in version.manifest.files.items()}
+
+
+def _ancestors(store: Store, version: Version) -> list[Version]:
+    found: dict[str, Version] = {}
+
+    def visit(one: Version) -> None:
+        for parent in store.parents(one):
+            if parent.version and parent.version.ref not in found:
+                visit(parent.version)
+                found[parent.version.ref] = parent.version
+
+    visit(version)
+    return list(found.values())
+
+
+def _each(work: Callable[[str], None], items: list[str]) -> None:
+    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+        try:
+            for job in [pool.submit(work, item) for item in items]:
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _parts(text: str) -> tuple[str, int]:
+    ref = Ref.parse(text)
+    if ref.version is None:
+        raise UserError(f"a manifest names {text!r} as an input, which is no exact version; it is damaged")
+    return ref.name, ref.version
