@@ -2,7 +2,8 @@
 
 Every run takes 20 steps of 8 rows from the same 40, so that epochs end with a whole batch; pretraining cuts its corpus
 into more than 160 rows of 32 tokens. Weights are drawn wide enough (0.2) that an untrained model has opinions, and
-Adam's epsilon is large enough that gradients which are zero but for rounding stay without effect.
+Adam's epsilon is large enough that gradients which are zero but for rounding stay without effect. The demo and
+conf/model/ may change without changing a number here.
 """
 
 import json
@@ -16,17 +17,27 @@ GLOBAL_BATCH = 8
 STAGES = ("pretrain", "sft", "reward", "dpo", "kto")
 REFERENCES = Path(__file__).parent / "references"
 
-# The kinds of `loss_type` of kto: TRL estimates the KL term of `kto` in the device batch, so that only
+# run -> `loss_type`: TRL estimates the KL term of `kto` in the device batch, so that only
 # `apo_zero_unpaired` gives the same numbers on any number of processes and with any accumulation.
 KTO = {"kto": "apo_zero_unpaired", "kto_kl": "kto"}
 
+CHAT_TEMPLATE = Path(__file__).parent / "chat.jinja"
+ARCHITECTURE = {
+    "model_type": "gpt2",
+    "n_layer": 2,
+    "n_head": 2,
+    "n_embd": 32,
+    "n_positions": 64,
+    "initializer_range": 0.2,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "attn_pdrop": 0.0,
+}
+SPECIAL_TOKENS = {"pad_token": "<|pad|>", "user": "<|user|>", "assistant": "<|assistant|>", "eos_token": "<|end|>"}
 NEW_MODEL = {
-    "model": "tiny_gpt2",
-    "model.new.architecture.n_layer": 2,
-    "model.new.architecture.n_head": 2,
-    "model.new.architecture.n_embd": 32,
-    "model.new.architecture.n_positions": 64,
-    "model.new.architecture.initializer_range": 0.2,
+    "model.chat_template": CHAT_TEMPLATE,
+    **{f"model.new.architecture.{key}": value for key, value in ARCHITECTURE.items()},
+    **{f"model.new.tokenizer.special_tokens.{role}": f"'{token}'" for role, token in SPECIAL_TOKENS.items()},
     "model.new.tokenizer.vocab_size": 384,
 }
 TRAINER = {
