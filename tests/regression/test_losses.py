@@ -252,8 +252,8 @@ def test_sft_is_cross_entropy_of_the_completion_and_its_end(root, policy):
 
 
 def test_pretrain_is_cross_entropy_of_the_corpus_cut_into_full_rows(root, policy):
-    """The mean is over all tokens, though the first of a row has nothing before it: transformers 5.23 knows by the class
-    name (`...ForCausalLM`) whether to count it, and GPT-2's is another."""
+    """The mean is over all tokens, though the first of a row has nothing before it: transformers 5.23 knows by the
+    class name (`...ForCausalLM`) whether to count it, and GPT-2's is another."""
     logged, _ = first_loss(root, "pretrain", "pretrain", trainer__seed=1, trainer__per_device_train_batch_size=1000)
     corpus = [token for row in rows(root, "language_modeling") for token in policy.ids(f"{row['text']}<|end|>")]
     width = world.OWN["pretrain"]["trainer.max_length"]
