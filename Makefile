@@ -18,7 +18,7 @@ install: .venv/installed
 demo: install
 	$(PY) launch/pipeline.py pipeline=demo
 
-test: install lint libaio
+test: install lint libaio kernels
 	$(PY) -m pytest --durations=15
 
 check: install lint
@@ -34,6 +34,11 @@ libaio:
 	@echo '#include <libaio.h>' | $${CC:-cc} -E - >/dev/null 2>&1 || \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq libaio-dev >/dev/null; } || \
 	  { echo 'error: the NVMe offload test needs libaio; install it: sudo apt-get install libaio-dev' >&2; exit 1; }
+
+# Compiled here and not in a test, whose time limit would cut a compile off.
+.PHONY: kernels
+kernels: install libaio
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m align.kernels
 
 clean:
 	rm -rf .venv build *.egg-info

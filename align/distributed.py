@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from align import kernels
 from align.errors import UserError
 
 T = TypeVar("T")
@@ -76,10 +77,13 @@ def join(*, deepspeed: bool) -> None:
     A single process needs a group only for DeepSpeed, and then one of its own on a free port.
 
     Raises:
-        UserError: the launcher's port is taken by somebody else.
+        UserError: the launcher's port is taken by somebody else, or a kernel's build is locked by a dead compile.
     """
     import torch
     import torch.distributed as dist
+
+    if deepspeed:
+        kernels.check_locks()
 
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else whoever imports DeepSpeed is warned that it is so

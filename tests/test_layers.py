@@ -12,11 +12,11 @@ FLOORS = (
     ("run", "pipeline", "cli"),
     ("stages",),
     ("evaluation", "samples", "models", "adapters", "scoring", "generation", "training"),
-    ("progress", "tracking", "launching", "distributed"),
+    ("progress", "tracking", "launching", "distributed", "kernels"),
     ("plan", "contract", "config", "data", "judges", "report", "provenance"),
     ("records", "artifacts", "statistics", "clock", "errors"),
 )
-# A process must know which rank it is before it may print, wherever it is; distributed itself imports only errors.
+# A process must know which rank it is before it may print; distributed imports only errors and kernels.
 EVERYWHERE = {"distributed"}
 
 

@@ -1,0 +1,21 @@
+"""A lock that a killed compile left is named, not waited for."""
+
+import os
+import time
+
+import pytest
+
+from align.errors import UserError
+from align.kernels import check_locks
+
+
+def test_a_stale_lock_is_named_and_a_fresh_one_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    check_locks()
+    lock = next(tmp_path.iterdir(), tmp_path) / "cpu_adam" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    check_locks()
+    os.utime(lock, (time.time() - 7200,) * 2)
+    with pytest.raises(UserError, match=f"cpu_adam was cut off 120 minutes ago .* delete {lock}"):
+        check_locks()
