@@ -117,14 +117,22 @@ def fit(trainer: "Trainer") -> dict[str, float]:
     Returns:
         The mean training loss and the metrics of the held-out set, where there is one, under TRL's names.
     """
-    from transformers import PrinterCallback
+    from transformers import PrinterCallback, TrainerState
     from transformers.trainer_utils import get_last_checkpoint
 
     trainer.remove_callback(PrinterCallback)  # the tracker says it all
     folder = Path(trainer.args.output_dir)
     checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if checkpoint is not None:
+        reached = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        if reached.global_step >= reached.max_steps:
+            # transformers 5.23 asks after a step whether it was the last; what stopped between its last checkpoint and
+            # publishing would take one too many
+            trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
     metrics = {"train_loss": outcome.training_loss, "train_runtime": outcome.metrics["train_runtime"]}
+    if trainer.args.num_train_epochs == 0:
+        metrics = {}  # a mean over no step
     if trainer.eval_dataset is not None:
         metrics |= trainer.evaluate()
     return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
