@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from align.data.findings import Report
 
 _SEVERITIES = ("info", "warning", "error", "never")
+_STAGES = ("pretrain", "sft", "reward", "dpo", "kto")
 _FORMATS = ("language_modeling", "prompt_completion", "preference", "unpaired_preference", "prompt_only")
 
 
 def data_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """`align data check | import`."""
+    """`align data check | import | show | rules`."""
     group = groups.add_parser("data", help="check data, make versioned sets of it, and see it as a model will")
     commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -49,19 +50,35 @@ def data_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     take.set_defaults(command=import_data)
     add_root(take)
 
+    show = commands.add_parser("show", help="see data as the model will", description=show_data.__doc__)
+    show.add_argument("sources", nargs=1, metavar="REF_OR_FILE", help="hh:v1, or a file")
+    show.add_argument("--stage", default="sft", choices=_STAGES, help="whose loss to show (default: sft)")
+    show.add_argument("--model", metavar="REF_OR_DIR", help="whose tokenizer and template (default: sft:latest)")
+    show.add_argument("--chat-template", metavar="FILE", help="a Jinja template for a tokenizer that has none")
+    show.add_argument("--rows", type=int, default=5, metavar="N", help="how many records (default: 5)")
+    show.add_argument("--skip", type=int, default=0, metavar="N", help="records to pass over first")
+    show.add_argument("--max-length", type=int, metavar="N", help="tokens (default: what the stage's config says)")
+    show.add_argument("--tokens", action="store_true", help="draw a line between tokens")
+    show.add_argument("--color", choices=("auto", "always", "never"), default="auto")
+    show.add_argument("--json", action="store_true", help="token ids and loss masks for programs")
+    _add_reading(show, against=False)
+    show.set_defaults(command=show_data)
+    add_root(show)
+
     rules = commands.add_parser("rules", help="layouts, repairs and reasons to leave a record out")
     rules.set_defaults(command=list_rules)
 
 
-def _add_reading(parser: argparse.ArgumentParser) -> None:
+def _add_reading(parser: argparse.ArgumentParser, against: bool = True) -> None:
     parser.add_argument("--as", dest="format", choices=_FORMATS, help="what to make of it (default: what it holds)")
     parser.add_argument("--layout", help="how rows are written (default: told from the first rows; see data rules)")
     parser.add_argument("--columns", action="append", metavar="OURS=THEIRS", help="fields that have another name")
     parser.add_argument("--labels", action="append", metavar="THEIRS=OURS", help="labels that have another name: B=2")
-    parser.add_argument(
-        "--against", action="append", default=[], metavar="FILE", help="benchmarks that must not be in it"
-    )
-    parser.add_argument("--ngram", type=int, default=13, metavar="N", help="words in a row that count as overlap")
+    if against:
+        parser.add_argument(
+            "--against", action="append", default=[], metavar="FILE", help="benchmarks that must not be in it"
+        )
+        parser.add_argument("--ngram", type=int, default=13, metavar="N", help="words in a row that count as overlap")
     parser.add_argument("--config", help="a hub set's config")
     parser.add_argument("--split", default="train", help="a hub set's split (default: train)")
 
@@ -199,6 +216,57 @@ def load_benchmarks(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict
     return grams, digests
 
 
+def show_data(arguments: argparse.Namespace) -> int:
+    """Records as a stage's model sees them: template rendered, tokens counted, and which of them carry the loss."""
+    import json
+    from itertools import islice
+
+    from align.artifacts.store import Store
+    from align.config import compose
+    from align.config.schema import STAGES
+    from align.data.intake import find_sources, parse_mapping, read_outcomes, recognise_source
+    from align.data.showing import show_record, to_json, to_terminal
+
+    if arguments.rows < 1 or arguments.skip < 0:
+        raise UserError(f"--rows {arguments.rows} --skip {arguments.skip}: write a positive number, and 0 or more")
+    store = Store.open(arguments.artifacts)
+    tokenizer = _tokenizer(store, arguments.model or "sft:latest", arguments.chat_template)
+    length = arguments.max_length or compose([f"stage={arguments.stage}"]).trainer.get("max_length")
+    source, _ = _sources(store, arguments, find_sources)[0]
+    reading = recognise_source(
+        source,
+        layout=arguments.layout,
+        columns=parse_mapping(arguments.columns, "--columns"),
+        labels=parse_mapping(arguments.labels, "--labels"),
+        wanted=arguments.format or STAGES[arguments.stage].formats[0],
+    )
+    color = arguments.color == "always" or (arguments.color == "auto" and sys.stdout.isatty())
+    records = ((outcome, record) for outcome in read_outcomes([source], reading) for record in outcome.records)
+    told = []
+    for outcome, record in islice(records, arguments.skip, arguments.skip + arguments.rows):
+        if not isinstance(record.to_row().get("prompt", ""), str) and tokenizer.chat_template is None:
+            raise UserError(
+                f"{source.name} is conversational and the tokenizer has no chat template; give one: "
+                "--chat-template conf/model/chat.jinja"
+            )
+        shown = show_record(record, tokenizer, arguments.stage, length)
+        if arguments.json:
+            sequences = [to_json(one, tokenizer) for one in shown]
+            told.append({"file": outcome.file, "row": outcome.row, "sequences": sequences})
+            continue
+        print(f"--- {outcome.file} row {outcome.row}")
+        for one in shown:
+            print(to_terminal(one, tokenizer, color=color, tokens=arguments.tokens), end="\n\n")
+        told.append({})
+    if not told:
+        raise UserError(f"{source.name}: no {reading.format} record is left to show after {arguments.skip}")
+    if arguments.json:
+        print(json.dumps(told, ensure_ascii=False))
+    elif not color:
+        print("[[with loss]] ~~cut by max_length~~")
+    return 0
+
+
 def list_rules(arguments: argparse.Namespace) -> int:
     """The layouts that are known, and the names that --fix and --drop take."""
     from align.data.formats import LAYOUTS
@@ -242,18 +310,26 @@ def _with_folder(source: Any) -> Any:
     return replace(source, name=str(source.path)) if source.path is not None else source
 
 
-def _tokenizer(store: Any, model: str | None) -> Any:
+def _tokenizer(store: Any, model: str | None, chat_template: str | None = None) -> Any:
     if model is None:
         return None
     from align.artifacts.inputs import resolve_input
 
-    given = resolve_input(store, model)
+    try:
+        given = resolve_input(store, model)
+    except UserError as error:
+        raise UserError(f"{error} (name a model whose tokenizer to use: --model)") from None
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(given.path), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(given.path), local_files_only=True)
     except (OSError, ValueError) as error:
         raise UserError(f"--model {model}: {given.path} holds no tokenizer that can be loaded ({error})") from error
+    if chat_template is not None:
+        if not Path(chat_template).is_file():
+            raise UserError(f"--chat-template {chat_template}: there is no such file")
+        tokenizer.chat_template = Path(chat_template).read_text("utf-8")
+    return tokenizer
 
 
 def _write(path: Path, text: str) -> None:
