@@ -104,7 +104,7 @@ def write_data(folder: Path, seed: int = 0) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     for format in sorted(set(FORMATS.values())):
-        for split, count in (("train", 400 if format == "language_modeling" else 40), ("eval", 16)):
+        for split, count in (("train", 800 if format == "language_modeling" else 40), ("eval", 16)):
             text = "".join(json.dumps(row) + "\n" for row in rows(format, count))
             (folder / f"{format}.{split}.jsonl").write_text(text, "utf-8")
 
@@ -137,6 +137,7 @@ def overrides(
         "artifacts.root": root,
         "deepspeed": deepspeed,
         "data": "local",
+        "tracking.sample_prompts": 0,
         "trainer.per_device_train_batch_size": GLOBAL_BATCH // (processes * accumulation),
         "trainer.gradient_accumulation_steps": accumulation,
     }
