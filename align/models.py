@@ -254,13 +254,17 @@ def save_model(trainer: "Trainer", folder: Path) -> None:
     trainer are removed. An adapter is saved without the reference copy that TRL keeps beside it. The generation
     config ends a completion where the chat template ends a turn.
     """
+    from transformers.integrations import is_deepspeed_zero3_enabled
     from transformers.modeling_utils import unwrap_model
 
     model = unwrap_model(trainer.model)
     tokenizer = trainer.processing_class
     if hasattr(model, "peft_config") and "ref" in model.peft_config:
         model.delete_adapter("ref")
-    trainer.save_model(str(folder))
+    if is_deepspeed_zero3_enabled():
+        trainer.save_model(str(folder))
+    elif distributed.is_main():
+        model.save_pretrained(str(folder))  # the trainer's own way under ZeRO-1 and 2 writes tied weights twice
     if distributed.is_main():
         tokenizer.save_pretrained(str(folder))
         for leftover in (*PICKLES, "README.md"):
