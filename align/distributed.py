@@ -5,12 +5,14 @@ environment variables every launcher sets: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_
 """
 
 import contextlib
+import io
 import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from align import kernels
@@ -56,19 +58,39 @@ def is_free(port: int) -> bool:
 def end_with_launcher() -> None:
     """End this rank when its launcher is gone.
 
-    `deepspeed` killed leaves its ranks running (DeepSpeed 0.19.8), where they hold accelerators and may still publish.
-    A rank whose parent changes therefore ends itself.
+    `deepspeed` terminated or killed leaves its launch process and the ranks running (DeepSpeed 0.19.8), where they
+    hold accelerators and may still publish. A rank therefore ends itself when it is an orphan, or when the launch
+    process that started it is one; that one then ends the other ranks.
     """
     if not is_launched():
         return
     launcher = os.getppid()
+    deepspeed = _parent(launcher) if "deepspeed.launcher.launch" in _command(launcher) else 0
+    if "deepspeed" not in _command(deepspeed):
+        deepspeed = 0  # somebody started the launch process by itself
 
     def watch() -> None:
-        while os.getppid() == launcher:
+        while os.getppid() == launcher and (not deepspeed or _parent(launcher) == deepspeed):
             time.sleep(1.0)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="launcher-watch", daemon=True).start()
+
+
+def _parent(pid: int) -> int:
+    """The parent of a process, 0 where there is none or no /proc to ask."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def _command(pid: int) -> str:
+    """The command line of a process, empty where there is none or no /proc to ask."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
+    except OSError:
+        return ""
 
 
 def join(*, deepspeed: bool) -> None:
@@ -100,7 +122,8 @@ def join(*, deepspeed: bool) -> None:
         if deepspeed:
             import deepspeed as ds
 
-            ds.init_distributed(dist_backend=backend, verbose=False)
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints on every rank that its CPU kernel is built
+                ds.init_distributed(dist_backend=backend, verbose=False)
         elif not dist.is_initialized():
             dist.init_process_group(backend)
     except (dist.DistNetworkError, RuntimeError) as error:
