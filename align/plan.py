@@ -97,7 +97,7 @@ def resolve_inputs(cfg: Config, store: Store) -> dict[str, Any]:
         else:
             inputs[role] = resolve_input(store, text, repo_type=repo_type, maker=_maker(text))
     if "dataset" in inputs:
-        check_dataset_input(inputs["dataset"])
+        check_dataset_input(inputs["dataset"], cfg.data.refuse)
     if cfg.stage in ("dpo", "kto") and "policy" in inputs:
         inputs.setdefault("ref_model", inputs["policy"])
     if cfg.stage == "evaluate":

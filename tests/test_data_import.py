@@ -11,6 +11,7 @@ from align.artifacts.store import Store
 from align.cli import main
 from align.data.datasets import load_artifact
 from align.data.readers import read_rows
+from align.errors import UserError
 from align.plan import check_data, make_plan
 from align.records import prompt_key
 
@@ -115,6 +116,32 @@ def test_a_stage_takes_the_dataset(tmp_path, tiny_store, capsys):
     assert plan.to_manifest()["dataset"]["digest"] == version.digest
     loaded = load_artifact(version.path, "preference", "train")
     assert not loaded.refused and len(loaded.records) == version.manifest.metrics["train_records"]
+
+
+def test_the_config_says_which_findings_stop_a_run(tmp_path, tiny_store, capsys):
+    file = write(
+        tmp_path / "pairs.jsonl", pairs(40, _3={"chosen": "key AKIAABCDEFGHIJKLMNOP"}, _4={"chosen": "\ufffd"})
+    )
+
+    def plan(dataset, *overrides):
+        given = ["stage=dpo", f"inputs.dataset={dataset}", f"artifacts.root={tiny_store}", *overrides]
+        return make_plan(config.compose(given), Store(tiny_store), world_size=1)
+
+    status, _, err = run(capsys, tiny_store, "import", file, "--name", "hh")
+    assert status == 2 and "secrets: 1 of 40" in err and "--allow secrets" in err
+    run(capsys, tiny_store, "import", file, "--name", "hh", "--refuse", "never")
+    with pytest.raises(
+        UserError, match=r"inputs.dataset=hh:v1: its report has secrets \(1 of 40\).*data.refuse=never"
+    ):
+        plan("hh:v1")
+    never = plan("hh:v1", "data.refuse=never")
+    run(capsys, tiny_store, "import", file, "--name", "mended", "--drop", "secrets")
+    mended = plan("mended:v1")
+    assert mended.identity != never.identity
+    with pytest.raises(UserError, match="replacement_characters"):
+        plan("mended:v1", "data.refuse=warning")
+    run(capsys, tiny_store, "import", file, "--name", "allowed", "--allow", "secrets")
+    assert plan("allowed:v1").identity == plan("allowed:v1", "data.refuse=never").identity
 
 
 def test_eval_files_are_kept_apart_and_overlap_is_refused_or_left_out(tmp_path, root, capsys):

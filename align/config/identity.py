@@ -32,7 +32,7 @@ def identity_config(cfg: Config) -> dict[str, Any]:
     if cfg.stage != "pretrain" or cfg.inputs.policy is not None:
         del kept["model"]["new"]
     kept["model"]["chat_template"] = _content(cfg.model.chat_template)
-    kept["data"] = {key: value for key, value in kept["data"].items() if key not in FORMATS}
+    kept["data"] = {key: value for key, value in kept["data"].items() if key not in (*FORMATS, "refuse")}
     kept["data"] |= {name: _dataset_identity(getattr(cfg.data, name)) for name in formats_read(cfg)}
     # the best checkpoint is chosen among those that were saved
     cadence = () if cfg.trainer.get("load_best_model_at_end") else CADENCE

@@ -114,6 +114,7 @@ class DataConfig:
     prompt_only: DatasetConfig = field(default_factory=DatasetConfig)
     on_bad_rows: str = choice("refuse", "skip")  # skip: malformed rows are counted and listed, the rest is used
     overlong: str = choice("refuse", "drop", "truncate")  # records longer than trainer.max_length
+    refuse: str = choice("error", "warning", "info", "never")  # findings of a dataset's report that stop a run
 
 
 @dataclass

@@ -7,6 +7,7 @@ from align import distributed
 from align.artifacts.inputs import Input
 from align.config import PROJECT, DataConfig, DatasetConfig
 from align.data.datasets import DatasetSource, Loaded, load_artifact, load_records, to_dataset
+from align.data.findings import SEVERITIES
 from align.data.lengths import apply_policy
 from align.errors import UserError
 
@@ -104,15 +105,30 @@ def source_of(entry: DatasetConfig) -> DatasetSource:
     return DatasetSource(**asdict(entry))
 
 
-def check_dataset_input(dataset: Input) -> None:
-    """`inputs.dataset` is a dataset artifact.
+def check_dataset_input(dataset: Input, refuse: str = "never") -> None:
+    """`inputs.dataset` is a dataset artifact, and its report found nothing of the severity `refuse` or above.
+
+    What the import was told to allow is allowed here.
 
     Raises:
-        UserError: it is something else.
+        UserError: it is something else, or not sound enough.
     """
     if dataset.type != "dataset":
         what = f"a {dataset.type}" if dataset.type else "a path or hub id"
         raise UserError(
             f"inputs.dataset={dataset.text} is {what}; it takes a dataset artifact. Files and hub sets go in data: "
             "data=local data.preference.train=<file>"
+        )
+    severities = SEVERITIES[SEVERITIES.index(refuse) :] if refuse in SEVERITIES else ()
+    notes = dataset.manifest.notes if dataset.manifest is not None else {}
+    found = {
+        name: finding
+        for name, finding in notes.get("findings", {}).items()
+        if finding["severity"] in severities and name not in notes.get("allowed", [])
+    }
+    if found:
+        told = ", ".join(f"{name} ({one['count']} of {one['of']})" for name, one in found.items())
+        raise UserError(
+            f"inputs.dataset={dataset.text}: its report has {told}; see {dataset.path / 'report.html'}. Mend it with "
+            "align data import --fix and --drop, or go on with data.refuse=never"
         )
