@@ -77,7 +77,13 @@ def command(launcher: LauncherConfig, overrides: list[str]) -> list[str]:
 
 def environment(launcher: LauncherConfig) -> dict[str, str]:
     """The environment of a stage's process: this one's, and the launcher block's where this one is silent."""
-    return {**launcher.env, **os.environ}
+    env = {**launcher.env, **os.environ}
+    if launcher.kind == "deepspeed":
+        import torch
+
+        if not torch.accelerator.is_available():
+            env.setdefault("DS_ACCELERATOR", "cpu")  # else the launcher's processes warn that it is so
+    return env
 
 
 def launch(words: list[str], env: dict[str, str], log: Path | None = None) -> int:

@@ -111,6 +111,7 @@ def sweep(overrides: list[str]) -> int:
 def run(cfg: Config) -> int:
     """Run one stage on this process, which may be one rank of many."""
     hush()
+    distributed.divide_cores()
     if not distributed.is_launched():
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one process, one device
     distributed.end_with_launcher()
@@ -151,8 +152,10 @@ def hush() -> None:
         os.environ.setdefault(name, value)
     # bitsandbytes looks for an optional CPU kernel whenever PEFT imports it.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    # TRL 1.16 reads a property of transformers that has got another name.
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    # What libraries still call each other by: TRL 1.16 in transformers, DeepSpeed in torch.
+    internal = {"transformers.modeling_utils": "`(is_)?gradient_checkpointing", "torch.distributed": ""}
+    for module, message in internal.items():
+        warnings.filterwarnings("ignore", message, FutureWarning, module)
 
 
 def execute(plan: Plan, store: Store) -> Version | None:
