@@ -93,6 +93,17 @@ def _command(pid: int) -> str:
         return ""
 
 
+def divide_cores() -> None:
+    """Give each of this node's ranks its share of the CPU cores, unless OMP_NUM_THREADS says otherwise.
+
+    Must come before torch is imported. The deepspeed launcher leaves every rank all cores, on which they then wait for
+    each other.
+    """
+    ranks = os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE")  # deepspeed's word, or torchrun's
+    if is_launched() and ranks:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // int(ranks))))
+
+
 def join(*, deepspeed: bool) -> None:
     """Join the process group: gloo on CPU, nccl on GPU.
 
