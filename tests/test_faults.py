@@ -11,6 +11,7 @@ import shutil
 import pytest
 from faults import Crash, Disk
 
+from align.artifacts import publishing
 from align.artifacts.collection import collect, plan_collection
 from align.artifacts.remote import Remote
 from align.artifacts.store import Store
@@ -229,3 +230,16 @@ def test_the_disk_forgets_what_was_not_synced(tmp_path, monkeypatch):
     cut = disk.after_power_cut(tmp_path / "cut2")
     assert (cut / "new" / "file").read_bytes() == b"" and (cut / "old" / "moved").read_bytes() == b"old"
     disk.close()
+
+
+@pytest.mark.parametrize("forgotten", ["the files", "the folders", "the manifest"])
+def test_a_forgotten_fsync_is_noticed(template, tmp_path, monkeypatch, forgotten):
+    if forgotten == "the files":
+        real = publishing.hash_files
+        monkeypatch.setattr(publishing, "hash_files", lambda files, seal: real(files))
+    elif forgotten == "the folders":
+        monkeypatch.setattr(publishing, "sync_folder", lambda folder: None)
+    else:
+        monkeypatch.setattr(publishing, "write_durably", lambda path, content, mode: path.write_bytes(content))
+    with pytest.raises((AssertionError, UserError)):
+        inject(template, tmp_path / "world", "publish", 0, "crash")

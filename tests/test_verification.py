@@ -285,13 +285,13 @@ def test_an_index_is_made_used_and_made_again(store, capsys, monkeypatch):
     for _ in range(40):
         publish(store, metrics={"eval_loss": 0.5}, identity="0123456789abcdef")
     plain = run(capsys, store, "ls")[1]
-    assert (store.root / ".index.json").is_file()
+    assert (store.root / ".index").is_file()
     with monkeypatch.context() as patched:
         patched.setattr(index.Manifest, "from_json", lambda *_: 1 / 0)
         assert run(capsys, store, "ls")[1] == plain
     assert len(store.find("0123456789abcdef")) == 40
-    for damage in (b"", b"[]", b'{"format": 1, "rows": {"sft": {}}, "digest": "x"}', b"\xff\x00"):
-        (store.root / ".index.json").write_bytes(damage)
+    for damage in (b"", b"[]", b'align index 1 x\n{"sft": {}}', b"\xff\x00"):
+        (store.root / ".index").write_bytes(damage)
         assert run(capsys, store, "ls")[1] == plain
     text = store.root / "sft" / "v0001" / "manifest.json"
     text.chmod(0o644)

@@ -6,17 +6,18 @@ verifies or deletes reads those.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from align.artifacts.disk import unique_name
-from align.artifacts.manifest import MANIFEST_FILE, Manifest, json_digest
+from align.artifacts.manifest import MANIFEST_FILE, Manifest
 from align.artifacts.summary import Summary
 from align.errors import UserError
 
-INDEX_FILE = ".index.json"
+INDEX_FILE = ".index"
 _FORMAT = 1
 _WORTH_SAVING = 32  # rows read anew: a smaller store is read as fast as an index
 
@@ -44,7 +45,7 @@ class Index:
             seen = [status.st_ino, status.st_mtime_ns, status.st_size]
             row = rows.get(folder)
             if row and row[0] == seen:
-                yield Summary(*row[1][:-1], tuple(row[1][-1]))
+                yield Summary(*row[1])
                 continue
             try:
                 manifest = Manifest.from_json(Path(file).read_bytes(), file)
@@ -54,7 +55,7 @@ class Index:
                 yield error
                 continue
             summary = Summary.of(manifest)
-            rows[folder] = [seen, list(vars(summary).values())]
+            rows[folder] = [seen, [getattr(summary, name) for name in Summary.__slots__]]
             self._new += 1
             yield summary
 
@@ -62,17 +63,21 @@ class Index:
         """Keep what was read for the next look, where that is worth it and the store may be written."""
         if self._new < _WORTH_SAVING:
             return
-        body = {"format": _FORMAT, "digest": json_digest(self._rows), "rows": self._rows}
+        body = json.dumps(self._rows, separators=(",", ":")).encode()
         temporary = self._file.with_name(unique_name(".writing-"))
         with contextlib.suppress(OSError):
-            temporary.write_text(json.dumps(body, separators=(",", ":")), "utf-8")
+            temporary.write_bytes(_head(body) + body)
             os.replace(temporary, self._file)
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
     def _load(self) -> dict[str, dict[str, list]]:
         try:
-            body = json.loads(self._file.read_bytes())
-            return body["rows"] if body["format"] == _FORMAT and json_digest(body["rows"]) == body["digest"] else {}
-        except (OSError, ValueError, TypeError, KeyError):
+            head, _, body = self._file.read_bytes().partition(b"\n")
+        except OSError:
             return {}
+        return json.loads(body) if head + b"\n" == _head(body) else {}
+
+
+def _head(body: bytes) -> bytes:
+    return f"align index {_FORMAT} {hashlib.sha256(body).hexdigest()}\n".encode()

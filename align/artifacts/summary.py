@@ -10,7 +10,7 @@ _TELLING = ("gold", "win_rate", "accurac", "eval_loss", "loss", "reward", "perpl
 _CLOCKWORK = ("runtime", "per_second", "epoch", "step", "flos", "num_tokens", "time")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Summary:
     """One version in a list."""
 
@@ -20,11 +20,11 @@ class Summary:
     ended: str | None  # ISO 8601, UTC
     identity: str | None
     metrics: str  # the few most telling, as `name=value`
-    parents: tuple[str, ...]  # refs, each once
+    parents: list[str]  # refs, each once
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Summary":
-        parents = tuple(dict.fromkeys(record["ref"] for _, record in manifest.each_input()))
+        parents = list(dict.fromkeys(record["ref"] for _, record in manifest.each_input()))
         return cls(
             manifest.version,
             kind(manifest),
