@@ -17,7 +17,7 @@ _FORMATS = ("language_modeling", "prompt_completion", "preference", "unpaired_pr
 
 
 def data_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """`align data check | import | show | rules`."""
+    """`align data check | import | make | show | rules`."""
     group = groups.add_parser("data", help="check data, make versioned sets of it, and see it as a model will")
     commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -49,6 +49,27 @@ def data_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     take.add_argument("--allow", action="append", default=[], metavar="FINDING", help="but not at this one")
     take.set_defaults(command=import_data)
     add_root(take)
+
+    make = commands.add_parser("make", help="a set out of sets: split, mix, filter", description=make_data.__doc__)
+    make.add_argument("parts", nargs="+", metavar="REF", help="hh:v1, hh:v1*0.3 (weight), hh:v1=5000 (at most)")
+    make.add_argument("--name", required=True, help="of the new dataset")
+    make.add_argument("--as", dest="format", choices=_FORMATS, help="convert, such as preference to unpaired")
+    make.add_argument("--rows", type=int, metavar="N", help="train records in all")
+    make.add_argument(
+        "--eval-fraction", type=float, metavar="X", help="split anew by prompt (default: keep the splits)"
+    )
+    make.add_argument("--min-chars", type=int, metavar="N", help="of the shortest answer")
+    make.add_argument("--max-chars", type=int, metavar="N", help="of prompt and longest answer")
+    make.add_argument("--languages", default="", metavar="A,B", help="keep these only (guessed): English,German")
+    make.add_argument("--drop", action="append", default=[], metavar="RULES", help="leave out: see align data rules")
+    make.add_argument("--against", action="append", default=[], metavar="FILE", help="benchmarks, for --drop overlap")
+    make.add_argument("--ngram", type=int, default=13, metavar="N", help="words in a row that count as overlap")
+    make.add_argument("--system", metavar="TEXT", help="a system message for conversations that have none")
+    make.add_argument("--seed", type=int, default=0, help="decides who stays where not all can")
+    make.add_argument("--refuse", choices=_SEVERITIES, default="error", help="stop at findings of this severity")
+    make.add_argument("--allow", action="append", default=[], metavar="FINDING", help="but not at this one")
+    make.set_defaults(command=make_data)
+    add_root(make)
 
     show = commands.add_parser("show", help="see data as the model will", description=show_data.__doc__)
     show.add_argument("sources", nargs=1, metavar="REF_OR_FILE", help="hh:v1, or a file")
@@ -214,6 +235,56 @@ def load_benchmarks(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict
         grams[source.name] = benchmark_grams((text for row in rows for text in strings_in(row)), arguments.ngram)
         digests[source.name] = source.to_manifest()["digest"]
     return grams, digests
+
+
+def make_data(arguments: argparse.Namespace) -> int:
+    """Make a dataset out of datasets: mixed by weight, split by prompt, filtered; every record is accounted for."""
+    from align.artifacts.inputs import resolve_input
+    from align.artifacts.store import Store
+    from align.data.findings import to_text
+    from align.data.importing import Options
+    from align.data.making import Part, Recipe, make_dataset
+    from align.data.repairs import DROPS, check_names
+
+    if arguments.eval_fraction is not None and not 0 <= arguments.eval_fraction < 1:
+        raise UserError(f"--eval-fraction {arguments.eval_fraction}: write a share from 0 to below 1")
+    if arguments.rows is not None and arguments.rows < 1:
+        raise UserError(f"--rows {arguments.rows}: write a positive number")
+    store = Store.open(arguments.artifacts)
+    parts = [Part.parse(text) for text in arguments.parts]
+    given = [(part, resolve_input(store, part.ref, repo_type="dataset")) for part in parts]
+    against, benchmarks = load_benchmarks(arguments)
+    version, report = make_dataset(
+        store,
+        arguments.name,
+        given,
+        Recipe(
+            format=arguments.format,
+            rows=arguments.rows,
+            eval_fraction=arguments.eval_fraction,
+            min_chars=arguments.min_chars,
+            max_chars=arguments.max_chars,
+            languages=tuple(one.strip() for one in arguments.languages.split(",") if one.strip()),
+            drop=check_names(
+                arguments.drop, {name: DROPS[name] for name in DROPS if name != "contradictions"}, "--drop"
+            ),
+            system=arguments.system,
+            ngram=arguments.ngram,
+            seed=arguments.seed,
+        ),
+        against=against,
+        benchmarks=benchmarks,
+        options=Options(refuse=arguments.refuse, allow=tuple(n for one in arguments.allow for n in one.split(","))),
+    )
+    if report is None:
+        print(f"nothing to do: {version.ref} was made of just this  ({version.path})")
+        return 0
+    print(to_text(report))
+    for part in version.manifest.notes["parts"]:
+        left_out = "".join(f", {count} left out: {why}" for why, count in part["left_out"].items())
+        print(f"{part['ref']}: {part['records_in']} records, {part['train']} train, {part['eval']} eval{left_out}")
+    print(f"published {version.ref}  ({version.path})")
+    return 0
 
 
 def show_data(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from align.config.paths import PROJECT
 from align.data.datasets import fraction, json_line
 from align.data.findings import Report, dump
 from align.data.formats import LAYOUTS
-from align.data.inspection import Inspection, strings_in
+from align.data.inspection import Inspection, flat, sides_of
 from align.data.intake import Outcome, Reading, Source, read_outcomes, recognise_source
 from align.data.judged import JUDGED
 from align.data.nearness import ngram_hashes, word_hashes
@@ -282,7 +282,7 @@ def _take(
             why = "duplicates"
         if why is None and split == "train":
             why = next((name for name, hashes in blocked.items() if _blocks(name, mended, hashes)), None)
-        if why is None and "overlap" in options.drop and against and _overlaps(mended, against, options.ngram):
+        if why is None and "overlap" in options.drop and against and overlaps(mended, against, options.ngram):
             why = "overlap"
         for change in changes:
             done[f"fix {change['fix']}"] += 1
@@ -344,8 +344,9 @@ def pair_hash(record: Record) -> int:
     return hash((prompt_key(record), *answers))
 
 
-def _overlaps(record: Record, against: dict[str, np.ndarray], ngram: int) -> bool:
-    words = word_hashes("\n".join(strings_in([record.to_row()])))
+def overlaps(record: Record, against: dict[str, np.ndarray], ngram: int) -> bool:
+    """Whether `record` shares `ngram` words in a row with a benchmark."""
+    words = word_hashes("\n".join(flat(content) for content in sides_of(record).values()))
     grams = ngram_hashes(words, ngram)
     return any(np.isin(grams, known, kind="sort").any() for known in against.values())
 

@@ -221,7 +221,7 @@ def _splits(seen: Inspection, findings: list[Finding]) -> None:
                     "error",
                     len(seen.row),
                     f"records that share {seen.ngram} words in a row with {name}: a score on it would be too high",
-                    "align data import --against FILE --drop overlap leaves them out",
+                    "align data import (or make) --against FILE --drop overlap leaves them out",
                 )
             )
 
