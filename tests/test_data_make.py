@@ -93,13 +93,13 @@ def test_filters_caps_conversion_and_a_system_message(sets, root, capsys):
 
 
 def test_decontamination(sets, root, tmp_path, capsys):
-    (tmp_path / "bench.jsonl").write_text(json.dumps({"q": "a says the good 3 and more and more and more"}) + "\n")
+    (tmp_path / "bench.jsonl").write_text(json.dumps({"q": "the good 3 and more"}) + "\n")
     bench = ["--against", tmp_path / "bench.jsonl", "--ngram", "4"]
     status, _, err = run(capsys, root, "make", "a:v1", "--name", "clean", *bench)
     assert status == 2 and "overlap_bench.jsonl" in err
     status, _, _ = run(capsys, root, "make", "a:v1", "--name", "clean", *bench, "--drop", "overlap")
     (part,) = sets.resolve("clean").manifest.notes["parts"]
-    assert status == 0 and part["left_out"]["overlap"] > 0
+    assert status == 0 and part["left_out"]["overlap"] == 1
 
 
 @pytest.mark.parametrize(
