@@ -243,6 +243,8 @@ def test_a_taken_number_is_passed_over(store, monkeypatch):
         ("tool", b"#!/bin/sh\n", "a script"),
         ("model/model.safetensors", pickle.dumps([1, 2, 3]), "not a safetensors file"),
         ("model/a\nb.json", b"{}", "cannot be printed"),
+        ("model\\b.json", b"{}", r"U\+005C\), which looks like a folder's end"),
+        ("model\u2215b.json", b"{}", r"U\+2215\), which looks like a folder's end"),
     ],
 )
 def test_publish_refuses_pickles_and_code(store, inside, content, says):

@@ -80,6 +80,8 @@ def list_artifacts(arguments: argparse.Namespace) -> int:
     else:
         text, problems = list_table(store)
         print(text or f"no artifacts in {store.root} yet; make some: python launch/pipeline.py pipeline=demo")
+        for removal in store.quarantined():
+            print(f"in quarantine: {removal.ref}, {removal.evidence[0] if removal.evidence else '?'}")
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     return 2 if problems else 0

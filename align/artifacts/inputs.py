@@ -35,7 +35,7 @@ class Input:
     ref: str  # what names exactly this again: sft:v2, hf:org/model@<commit>, or the path as given
     path: Path  # what to load from
     type: str | None  # an artifact's type; not known of the others
-    digest: str  # sha256 (hex) that stands for the content
+    digest: str  # 64 hex digits that stand for the content
     revision: str | None  # the commit of a hub repository
     manifest: Manifest | None  # an artifact's
 

@@ -147,7 +147,12 @@ def _problem(body: dict) -> str | None:
     for path, entry in body["files"].items():
         if not isinstance(entry, dict) or type(entry.get("size")) is not int or not _has_hash(entry):
             return f"files[{path!r}] is {entry!r}"
-        if path.startswith("/") or "\\" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        if (
+            path.startswith("/")
+            or not path.isprintable()
+            or "\\" in path
+            or any(part in ("", ".", "..") for part in path.split("/"))
+        ):
             return f"files[{path!r}] is not a path inside the version"
     for role, record in body["inputs"].items():
         for one in record if isinstance(record, list) else [record]:

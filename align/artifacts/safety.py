@@ -8,6 +8,8 @@ from align.errors import UserError
 
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
 _CODE = {".py", ".pyc", ".pyo", ".pyd", ".so", ".dll", ".dylib", ".exe", ".sh", ".bat", ".ps1", ".js", ".ipynb"}
+# Characters that look like the separators "/" and "\\" and are not, and the one that is on some systems.
+_SEPARATORS = set("\\\u2044\u2215\u2216\u29f5\u29f8\u29f9\ufe68\uff0f\uff3c")
 # First bytes: a file under a harmless name can still be a program, or a pickle that some loader would open.
 _MAGIC = {
     b"\x7fELF": "a program",
@@ -27,6 +29,10 @@ def check_file(inside: str, path: Path) -> None:
     """
     if not inside.isprintable():
         raise UserError(f"file name {inside!r} has characters that cannot be printed: rename it before publishing")
+    if odd := sorted(_SEPARATORS & set(inside)):
+        raise UserError(
+            f"file name {inside!r} has {odd[0]!r} (U+{ord(odd[0]):04X}), which looks like a folder's end: rename it"
+        )
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode):
         raise UserError(

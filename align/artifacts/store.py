@@ -15,7 +15,7 @@ from align.artifacts.index import Index
 from align.artifacts.manifest import MANIFEST_FILE, Manifest, json_numbers
 from align.artifacts.publishing import rename_onto, seal
 from align.artifacts.refs import LATEST, Ref, check_alias, check_name
-from align.artifacts.removals import read_removal, removed_numbers
+from align.artifacts.removals import CORRUPT, Removal, read_removal, removed_numbers
 from align.artifacts.summary import Summary
 from align.artifacts.version import Parent, Version
 from align.errors import UserError
@@ -49,6 +49,13 @@ class Store:
         """(name, version numbers ascending) of every name that has a version, sorted."""
         found = [(name, self.numbers(name)) for name in _list(self.root) if name[0] != "."]
         return [(name, numbers) for name, numbers in found if numbers]
+
+    def quarantined(self) -> list[Removal]:
+        """The versions that were found corrupt and have not been restored, by name and number."""
+        names = [name for name in _list(self.root) if name[0] != "."]
+        gone = [(name, number) for name in names for number in removed_numbers(self.home(name))]
+        notes = [read_removal(self.home(name), number) for name, number in gone if number not in self.numbers(name)]
+        return [note for note in notes if note and note.why == CORRUPT]
 
     def home(self, name: str) -> Path:
         """The folder of a name: its versions, aliases, pins and the notes about what was removed."""
