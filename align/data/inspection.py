@@ -86,7 +86,7 @@ class Inspection:
         self.whole = array("Q")
         self.pair = array("Q")  # the same for a pair and for the same pair turned round
         self.side_lengths: dict[str, array] = {}
-        self.signatures: list[np.ndarray] = []
+        self.signatures = bytearray()  # SIZE x 4 bytes a record
         self.sample: list[Record] = []  # evenly drawn, for what is too slow to do with all
         self._draw = random.Random(0)
         self._scanned = ("", "")
@@ -210,7 +210,7 @@ class Inspection:
 
     def _words(self, text: str, place: str) -> None:
         words = word_hashes(text if self.against else text[:SIGNED])
-        self.signatures.append(signature(words[:4096]))
+        self.signatures += signature(words[:4096]).tobytes()
         if self.against:
             grams = ngram_hashes(words, self.ngram)
             for name, known in self.against.items():

@@ -11,7 +11,7 @@ from align.data.agreement import auc, krippendorff_alpha, pairwise_agreement, wi
 from align.data.findings import Finding, Report
 from align.data.inspection import LANGUAGE_SAMPLE, Inspection, Tally
 from align.data.intake import Reading, Source
-from align.data.nearness import near_groups
+from align.data.nearness import SIZE, near_groups
 from align.data.rendering import render, render_prompt
 from align.records import Preference, Prompt, Text, converts
 
@@ -149,7 +149,7 @@ def _duplicates(seen: Inspection, findings: list[Finding], statistics: dict[str,
         )
     _contradictions(seen, whole, pair, findings)
     unique = np.sort(np.unique(pair, return_index=True)[1])
-    signatures = np.stack([seen.signatures[i] for i in unique])
+    signatures = np.frombuffer(seen.signatures, np.uint32).reshape(-1, SIZE)[unique]
     groups = near_groups(signatures)
     if groups:
         members = [int(unique[i]) for group in groups for i in group[1:]]
