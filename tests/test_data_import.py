@@ -243,6 +243,41 @@ def test_labels_and_columns_of_ones_own(tmp_path, root, capsys):
     assert found["own.jsonl:0"] == "y" and found["own.jsonl:1"] == "x"
 
 
+def test_tool_calls_and_definitions_are_kept(tmp_path, root, capsys):
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+    turns = [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "weather"}}]},
+        {"role": "tool", "tool_call_id": "1", "content": "dry"},
+        {"role": "assistant", "content": "No."},
+    ]
+    file = write(tmp_path / "chats.jsonl", [{"messages": turns, "tools": tools}])
+    status, out, _ = run(capsys, root, "import", file, "--name", "chats", "--eval-fraction", "0")
+    (row,) = lines(Store(root).resolve("chats").path / "records" / "train.jsonl")
+    assert status == 0 and "WARNING: tools: 1 of 1" in out
+    assert row["prompt"] + row["completion"] == turns and row["tools"] == tools
+
+
+def test_a_hub_set_is_pinned_to_its_commit(root, capsys, monkeypatch):
+    import datasets
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    monkeypatch.setattr("align.data.intake.hub_commit", lambda name: commit)
+    asked = []
+
+    def load_dataset(*args, **options):
+        asked.append((args, options))
+        return datasets.Dataset.from_list(pairs(30))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    hub = ["hf:org/pairs@main", "--config", "en", "--split", "test"]
+    status, out, _ = run(capsys, root, "import", *hub, "--name", "hub")
+    assert status == 0 and "30 in = 30 used" in out
+    assert asked[0] == (("org/pairs", "en"), {"split": "test", "revision": commit})
+    (source,) = Store(root).resolve("hub").manifest.inputs["sources"]
+    assert source["ref"] == f"hf:org/pairs@{commit}" and source["revision"] == commit and source["split"] == "test"
+
+
 def test_a_small_set_holds_out_one_prompt(tmp_path, root, capsys):
     file = write(tmp_path / "few.jsonl", pairs(3))
     run(capsys, root, "import", file, "--name", "few", "--eval-fraction", "0.000001")

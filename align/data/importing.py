@@ -17,7 +17,7 @@ from align.config.paths import PROJECT
 from align.data.datasets import fraction, json_line
 from align.data.findings import Report, dump
 from align.data.formats import LAYOUTS
-from align.data.inspection import Inspection, flat, sides_of
+from align.data.inspection import TOOLS, Inspection, flat, sides_of
 from align.data.intake import Outcome, Reading, Source, read_outcomes, recognise_source
 from align.data.judged import JUDGED
 from align.data.nearness import ngram_hashes, word_hashes
@@ -292,7 +292,7 @@ def _take(
             log.write(json_line({"id": place, "left_out": why, "record": record.to_row()}))
             continue
         repeated.add(key)
-        taken.append(Taken(mended, place, _agreement(outcome, reading)))
+        taken.append(Taken(mended, place, _extra(outcome, reading)))
     return outcome, taken
 
 
@@ -300,8 +300,12 @@ def _line(taken: Taken) -> dict[str, Any]:
     return {**taken.record.to_row(), "id": taken.id, **taken.extra}
 
 
-def _agreement(outcome: Outcome, reading: Reading) -> dict[str, Any]:
-    """The annotators' verdicts behind a pair: the share of them that the pair follows."""
+def _extra(outcome: Outcome, reading: Reading) -> dict[str, Any]:
+    """What is kept beside a record: definitions of tools, and the share of annotators whose verdict a pair follows."""
+    if isinstance(outcome.raw, dict) and (
+        tools := {name: outcome.raw[name] for name in TOOLS if outcome.raw.get(name)}
+    ):
+        return tools
     if reading.layout != "annotators" or isinstance(outcome.raw, Unreadable):
         return {}
     verdict = JUDGED["annotators"](outcome.raw).verdicts[0]

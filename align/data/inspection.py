@@ -18,6 +18,7 @@ from align.data.nearness import ngram_hashes, signature, word_hashes
 from align.data.readers import Unreadable
 from align.records import Content, Preference, Record, RecordError, Text, UnpairedPreference, prompt_key
 
+TOOLS = ("tools", "functions")  # fields in which a row says what may be called
 EXAMPLES = 5
 ROWS = 50  # places named a finding
 TOKEN_SAMPLE = 2000  # records that are tokenized
@@ -107,6 +108,8 @@ class Inspection:
             tally.count += outcome.rows - 1
         else:
             self.rows_used += outcome.rows
+        if outcome.rows and isinstance(outcome.raw, dict) and any(outcome.raw.get(name) for name in TOOLS):
+            self.found["tools"].add(place)
         if outcome.rows and self.layout in JUDGED and not isinstance(outcome.raw, Unreadable):
             self._judgements(outcome)
         for record in outcome.records:
