@@ -61,6 +61,7 @@ def files(place: Path, gb: float, python: str | None) -> dict:
     """GB/s (10^9 bytes) of hashing, publishing and verifying 21 files that are on disk already; the best of three."""
     source = place / "source"
     size = make_files(source, gb)
+    os.sync()
     paths = sorted(source.iterdir())
 
     def hash_mapped() -> None:  # the machine's rate: every file on all cores, mapped, no copy

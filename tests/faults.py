@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-CALLS = ("open", "write", "fsync", "rename", "replace", "link", "mkdir", "unlink", "rmdir", "fchmod", "sendfile")
+CALLS = ("open", "write", "fsync", "rename", "replace", "link", "mkdir", "unlink", "rmdir", "chmod", "sendfile")
 ERRORS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC}
 
 

@@ -5,7 +5,6 @@ A manifest names the algorithm beside each hash: {"blake3": hex, "size": bytes}.
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,8 +42,8 @@ def walk_files(folder: Path) -> Iterator[tuple[str, Path]]:
             yield path.relative_to(folder).as_posix(), path
 
 
-def hash_file(path: Path, algorithm: str = ALGORITHM, *, threads: int = 1, seal: bool = False) -> dict:
-    """{algorithm: hex, "size": bytes} of a file; `seal` also takes its write and execute bits and makes it durable.
+def hash_file(path: Path, algorithm: str = ALGORITHM, *, threads: int = 1) -> dict:
+    """{algorithm: hex, "size": bytes} of a file.
 
     The file is read and not mapped: a bad sector is then an OSError and not the end of the process.
     """
@@ -55,9 +54,6 @@ def hash_file(path: Path, algorithm: str = ALGORITHM, *, threads: int = 1, seal:
         while count := file.readinto(buffer):
             hasher.update(buffer[:count])
             size += count
-        if seal:
-            os.fchmod(file.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o444)
-            os.fsync(file.fileno())
     return {algorithm: hasher.hexdigest(), "size": size}
 
 
@@ -76,10 +72,10 @@ def each_file(work: Callable[[Path, int], Any], paths: Iterable[Path]) -> list[A
         return [futures[at].result() for at in range(len(paths))]
 
 
-def hash_files(files: Iterable[tuple[str, Path]], *, seal: bool = False) -> dict[str, dict]:
+def hash_files(files: Iterable[tuple[str, Path]]) -> dict[str, dict]:
     """{path inside: hash_file} for (path inside, path) pairs, on all cores."""
     pairs = list(files)
-    entries = each_file(lambda path, threads: hash_file(path, threads=threads, seal=seal), [path for _, path in pairs])
+    entries = each_file(lambda path, threads: hash_file(path, threads=threads), [path for _, path in pairs])
     return {inside: entry for (inside, _), entry in zip(pairs, entries, strict=True)}
 
 

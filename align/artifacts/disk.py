@@ -60,6 +60,15 @@ def unique_name(prefix: str) -> str:
     return f"{prefix}{uuid.uuid4().hex}"
 
 
+def sync_file(path: Path) -> None:
+    """Make a file's bytes and mode durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -6,14 +6,17 @@ is not empty cannot be renamed onto, on any file system.
 
 import errno
 import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from align.artifacts.digests import hash_files, walk_files
-from align.artifacts.disk import sync_folder, write_durably
+from align.artifacts.disk import sync_file, sync_folder, write_durably
 from align.artifacts.manifest import MANIFEST_FILE, Manifest
 from align.artifacts.safety import check_file
 
+_SYNCS = 16  # fsyncs under way at once: they wait for the disk, not for a core
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
@@ -25,7 +28,11 @@ def seal(folder: Path) -> dict[str, dict]:
         raise ValueError(f"{folder} holds no files to publish")
     for inside, path in files:
         check_file(inside, path)
-    entries = hash_files(files, seal=True)
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o444)
+    entries = hash_files(files)
+    # All modes were set before the first fsync, and all are asked for at once: journals then commit them together.
+    with ThreadPoolExecutor(max_workers=_SYNCS) as pool:
+        list(pool.map(sync_file, [path for _, path in files]))
     for here, _, _ in os.walk(folder):
         sync_folder(Path(here))
     return entries

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from align.artifacts.digests import algorithm_of, new_hash
-from align.artifacts.disk import sync_folder, unique_name
+from align.artifacts.disk import create_exclusively, make_folder, sync_file, sync_folder, unique_name
 from align.artifacts.manifest import MANIFEST_FILE, Manifest
 from align.artifacts.refs import LATEST, Ref, check_alias
 from align.errors import UserError
@@ -225,8 +225,6 @@ class Remote:
         if self.fs.exists(path):
             return False
         if self._local:
-            from align.artifacts.disk import create_exclusively, make_folder
-
             make_folder(Path(path).parent)
             return create_exclusively(Path(path), content)
         try:
@@ -240,18 +238,12 @@ class Remote:
 
     def _put_local(self, path: str, write: Any) -> None:
         """A file on a mounted disk: under another name first, durable, then renamed."""
-        from align.artifacts.disk import make_folder
-
         folder = Path(path).parent
         make_folder(folder)
         temporary = folder / unique_name(".writing-")
         try:
             write(str(temporary))
-            descriptor = os.open(temporary, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_file(temporary)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
