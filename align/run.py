@@ -67,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         if asked.cfg:
             print(config.to_yaml(cfg), end="")
             return 0
+        if not distributed.is_launched():
+            os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one process, one device
         return run(cfg)
     except UserError as error:
         if not distributed.is_main():
@@ -112,8 +114,6 @@ def run(cfg: Config) -> int:
     """Run one stage on this process, which may be one rank of many."""
     hush()
     distributed.divide_cores()
-    if not distributed.is_launched():
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one process, one device
     distributed.end_with_launcher()
     store = Store.open(cfg.artifacts.root)
     plan = None
@@ -153,9 +153,10 @@ def hush() -> None:
     # bitsandbytes looks for an optional CPU kernel whenever PEFT imports it.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # What libraries still call each other by: TRL 1.16 in transformers, DeepSpeed in torch.
-    internal = {"transformers.modeling_utils": "`(is_)?gradient_checkpointing", "torch.distributed": ""}
-    for module, message in internal.items():
-        warnings.filterwarnings("ignore", message, FutureWarning, module)
+    warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing", FutureWarning, "transformers.modeling_utils")
+    warnings.filterwarnings("ignore", "", FutureWarning, "torch.distributed")
+    # PEFT on a GPT-2 tells that it has set an option by itself.
+    warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
 
 
 def execute(plan: Plan, store: Store) -> Version | None:
