@@ -6,7 +6,7 @@ from align.artifacts.display import minute
 from align.artifacts.lineage import Node
 from align.artifacts.summary import key_metrics, printable
 
-_WIDTH, _HEIGHT, _ACROSS, _DOWN, _EDGE = 250, 62, 90, 22, 20  # pixels: a box, the gaps between boxes, the margin
+_WIDTH, _HEIGHT, _ACROSS, _DOWN, _EDGE = 250, 62, 160, 26, 20  # pixels: a box, the gaps between boxes, the margin
 _SHORT = 34  # characters that fit a box
 _FILLS = {"model": "#e8f0fe", "reward_model": "#fdeee3", "value_model": "#f3e8fd", "dataset": "#e6f4ea"}
 _STYLE = (
@@ -34,15 +34,32 @@ def to_svg(root: Node) -> str:
         f'role="img"><title>What {_text(root.ref)} was made from</title><style>{_STYLE}</style>'
         f'<rect width="{width}" height="{height}" fill="#ffffff" style="stroke:none"/>'
     ]
+    labels: dict[tuple, list[str]] = {}
     for (child, parent), roles in edges.items():
-        (x1, y1), (x2, y2) = places[parent], places[child]
-        start, end, middle = x1 + _WIDTH, x2, (x1 + _WIDTH + x2) / 2
-        level, onto = y1 + _HEIGHT / 2, y2 + _HEIGHT / 2
-        lines.append(f'<path d="M{start} {level} C{middle} {level} {middle} {onto} {end} {onto}"/>')
-        lines.append(f'<text class="small" x="{start + 6}" y="{level - 5:g}">{_text(", ".join(roles))}</text>')
+        lines.append(f'<path d="{_edge(places[parent], places[child])}"/>')
+        labels.setdefault(parent, []).extend(roles)
+    for parent, roles in labels.items():
+        x, y = places[parent]
+        text = _cut(", ".join(dict.fromkeys(roles)), 28)
+        lines.append(f'<text class="small" x="{x + _WIDTH + 6}" y="{y + _HEIGHT // 2 - 5}">{_text(text)}</text>')
     for key, (x, y) in places.items():
         lines.append(_box(nodes[key], x, y))
     return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _edge(parent: tuple[int, int], child: tuple[int, int]) -> str:
+    """From the right of one box to the left of the other; over more than one column, in the lane below the row."""
+    start, level = parent[0] + _WIDTH, parent[1] + _HEIGHT // 2
+    end, onto = child[0], child[1] + _HEIGHT // 2
+    if end - start <= _ACROSS:
+        middle = (start + end) // 2
+        return f"M{start} {level} C{middle} {level} {middle} {onto} {end} {onto}"
+    lane, half = level + (_HEIGHT + _DOWN) // 2, _ACROSS // 2
+    first, last = start + half, end - half
+    return (
+        f"M{start} {level} C{first} {level} {first} {lane} {start + _ACROSS} {lane} L{end - _ACROSS} {lane} "
+        f"C{last} {lane} {last} {onto} {end} {onto}"
+    )
 
 
 def _graph(root: Node) -> tuple[dict[tuple[str, str], Node], dict[tuple[tuple, tuple], list[str]]]:
