@@ -50,8 +50,11 @@ def build_lora(adapter: dict[str, Any], *, task_type: str) -> "LoraConfig | None
     return LoraConfig(task_type=task_type, **fields)
 
 
-def build_quantization(adapter: dict[str, Any]) -> "BitsAndBytesConfig | None":
+def build_quantization(adapter: dict[str, Any], *, dtype: str) -> "BitsAndBytesConfig | None":
     """The 4-bit config of a frozen base for `kind: qlora`, None otherwise.
+
+    Args:
+        dtype: torch's name of the type that weights are unpacked to and multiplied in.
 
     Raises:
         UserError: bitsandbytes is not installed.
@@ -60,14 +63,13 @@ def build_quantization(adapter: dict[str, Any]) -> "BitsAndBytesConfig | None":
         return None
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError("adapter=qlora needs bitsandbytes: pip install -c constraints.txt '.[qlora]'")
-    import torch
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+        bnb_4bit_compute_dtype=dtype,
     )
 
 
@@ -114,6 +116,22 @@ def merge(model: "PreTrainedModel", path: Path) -> "PreTrainedModel":
 
     merged = PeftModel.from_pretrained(model, str(path)).merge_and_unload()
     return merged.requires_grad_(True)  # PEFT froze what it wrapped
+
+
+def settle_quantized(model: "PreTrainedModel", *, bf16: bool) -> None:
+    """Put right what TRL 1.16 does to the adapter of a quantized model when it builds a trainer.
+
+    It casts what is trained to bf16, whatever the precision, so that without autocast a reward head could not be
+    multiplied; and it does so after copying the adapter for its reference, so that the two begin apart by a rounding.
+    """
+    if not getattr(model, "is_loaded_in_4bit", False):
+        return
+    for weight in model.parameters():
+        if weight.requires_grad and not bf16:
+            weight.data = weight.data.float()
+    for name, weight in model.named_parameters():
+        if ".ref." in name:
+            weight.data = model.get_parameter(name.replace(".ref.", ".default.")).data.clone()
 
 
 def _autocasts(model: "PreTrainedModel") -> bool:

@@ -6,6 +6,7 @@ align: weights, config, generation config, tokenizer and chat template are in on
 
 import contextlib
 import copy
+import difflib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,7 +47,8 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    with _explained(path, "AutoTokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"the tokenizer of {path} has no EOS token, so no completion could ever end; use another model"
@@ -98,12 +100,26 @@ def build_model(architecture: dict[str, Any], tokenizer: "PreTrainedTokenizerBas
         architecture: `model_type` and any field of that model's transformers config.
         tokenizer: gives the vocabulary size and the special ids.
         seed: of the initial weights.
+
+    Raises:
+        UserError: an unknown model type or field, or values that do not go together.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
     fields = dict(architecture)
+    kind = fields.pop("model_type", None)
+    try:
+        known = AutoConfig.for_model(kind)
+    except ValueError:
+        raise UserError(f"model.new.architecture.model_type={kind} is not one of transformers', as gpt2 is") from None
+    names = {*known.to_dict(), *known.attribute_map}
+    for name in fields:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"model.new.architecture.{name} is no field of {type(known).__name__}{hint}")
     config = AutoConfig.for_model(
-        fields.pop("model_type"),
+        kind,
         vocab_size=len(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -111,7 +127,8 @@ def build_model(architecture: dict[str, Any], tokenizer: "PreTrainedTokenizerBas
         **fields,
     )
     set_seed(seed)
-    return AutoModelForCausalLM.from_config(config)
+    with _explained(f"model.new.architecture ({kind})", "AutoModelForCausalLM"):
+        return AutoModelForCausalLM.from_config(config)
 
 
 def load_policy(path: Path, *, lora: "LoraConfig | None" = None, **options: Any) -> "PreTrainedModel":
@@ -193,14 +210,15 @@ def load_whole(
         dtype: torch's name of the weights' type.
 
     Raises:
-        UserError: weights are missing; only a `score` head may be, and is then drawn.
+        UserError: weights are missing (a `score` head may be, and is then drawn), or transformers cannot load them.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    kind = auto_class or AutoModelForCausalLM
     optional = {"attn_implementation": attn_implementation, "quantization_config": quantization_config}
-    with _quiet_new_head():
-        model, report = (auto_class or AutoModelForCausalLM).from_pretrained(
+    with _explained(path, kind.__name__), _quiet_new_head():
+        model, report = kind.from_pretrained(
             str(path),
             output_loading_info=True,
             dtype=getattr(torch, dtype),
@@ -233,6 +251,21 @@ def unpartitioned() -> Iterator[None]:
         yield
     finally:
         integration._hf_deepspeed_config_weak_ref = config
+
+
+@contextlib.contextmanager
+def _explained(path: Path | str, kind: str) -> Iterator[None]:
+    """What transformers will not load, in a sentence: an unknown architecture, a package or option it lacks."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{path} comes with Python code of its own, which runs only with model.trust_remote_code=true: "
+                "read it first"
+            ) from error
+        why = " ".join(str(error).split()).split(". ")[0]
+        raise UserError(f"transformers cannot load {path} as {kind}: {why}") from error
 
 
 def _quiet_new_head():
@@ -315,3 +348,10 @@ def context_length(path: Path) -> int | None:
 def device_of(model: "PreTrainedModel") -> "torch.device":
     """Where inputs for `model` belong."""
     return next(model.parameters()).device
+
+
+def own_device() -> "torch.device":
+    """The accelerator of this rank, or the CPU."""
+    import torch
+
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from align import distributed
+from align.adapters import settle_quantized
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,9 +76,11 @@ def build_trainer(trainer_class: "type[Trained]", **arguments: Any) -> "Trained"
         UserError: TRL refuses, for instance settings that exclude each other.
     """
     try:
-        return trainer_class(**arguments)
+        trainer = trainer_class(**arguments)
     except (ValueError, ImportError) as error:
         raise UserError(f"{trainer_class.__name__} refuses this run: {' '.join(str(error).split())}") from error
+    settle_quantized(trainer.model, bf16=trainer.args.bf16)
+    return trainer
 
 
 def resolve_precision(precision: str) -> str:

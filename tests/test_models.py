@@ -193,6 +193,40 @@ def test_missing_weights_are_not_made_up(tiny_store, tmp_path):
         load_policy(damaged)
 
 
+@pytest.mark.parametrize(
+    "changes, options, sentence",
+    [
+        (
+            {"model_type": "nonesuch"},
+            {},
+            "The checkpoint you are trying to load has model type",
+        ),
+        ({"model_type": "t5"}, {}, "as AutoModelForCausalLM: Unrecognized configuration class"),
+        (
+            {},
+            {"attn_implementation": "flash_attention_2"},
+            "FlashAttention2 has been toggled on, but it",
+        ),
+        ({}, {"attn_implementation": "nonesuch"}, "attn_implementation=.nonesuch"),
+        (
+            {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}},
+            {},
+            "comes with Python code of its own, which runs only with model.trust_remote_code=true: read it first",
+        ),
+    ],
+)
+def test_what_transformers_cannot_load_is_told_in_a_sentence(tiny_models, tmp_path, changes, options, sentence):
+    folder = tmp_path / "model"
+    shutil.copytree(folder_of(tiny_models, "sft"), folder)
+    settings = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "own.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(UserError, match=sentence) as told:
+        load_policy(folder, **options)
+    assert "\n" not in str(told.value)
+
+
 def test_a_reward_head_is_demanded_or_drawn_by_seed(tiny_models):
     sft, reward = folder_of(tiny_models, "sft"), folder_of(tiny_models, "reward")
     assert has_score_head(reward) and not has_score_head(sft)
@@ -242,11 +276,37 @@ def test_new_weights_depend_on_the_seed_alone():
     assert (made.eos_token_id, made.pad_token_id) == (2, 0)
 
 
+@pytest.mark.parametrize(
+    "fields, sentence",
+    [
+        ({"model_type": "gtp2"}, "model_type=gtp2 is not one of transformers', as gpt2 is"),
+        ({"model_type": "gpt2", "n_layers": 2}, "n_layers is no field of GPT2Config; did you mean n_layer?"),
+        ({"model_type": "gpt2", "n_embd": 10, "n_head": 3}, r"cannot load model.new.architecture \(gpt2\) as Auto"),
+        ({"model_type": "t5"}, r"cannot load model.new.architecture \(t5\) as AutoModelForCausalLM: Unrecognized"),
+    ],
+)
+def test_an_architecture_that_is_none_is_refused(fields, sentence):
+    tokenizer = train_tokenizer(CORPUS, vocab_size=300, special_tokens=SPECIAL)
+    with pytest.raises(UserError, match=sentence):
+        build_model(fields, tokenizer, seed=0)
+
+
 def test_pretraining_from_nothing_gives_the_same_model_twice(tiny_models, tmp_path):
     """As conftest made the shared one."""
     again = run_stage(tmp_path, "stage=pretrain", *NEW, "data.language_modeling.max_rows=512", "trainer.max_steps=20")
     assert again.digest == Store(tiny_models).resolve("pretrain").digest
     assert load_tokenizer(again.model_dir).vocab_size == 512
+
+
+def test_pretraining_from_nothing_on_conversations(tmp_path):
+    data = tmp_path / "chats.jsonl"
+    data.write_text("".join(json.dumps({"messages": CHAT}) + "\n" for _ in range(64)))
+    version = run_stage(
+        *(tmp_path / "store", "stage=pretrain", *NEW, "data=local", f"data.language_modeling.train={data}"),
+        *("data.language_modeling.eval_fraction=0", "trainer.max_steps=1", "model.new.tokenizer.vocab_size=300"),
+    )
+    tokenizer = load_tokenizer(version.model_dir)
+    assert " two" in [tokenizer.decode([token]) for token in tokenizer("what is two plus")["input_ids"]]
 
 
 def test_pretraining_goes_on_from_a_given_model(tiny_store):

@@ -35,22 +35,19 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
     # models
     policy_path = inputs["policy"].path
     lora = build_lora(asdict(cfg.adapter), task_type="CAUSAL_LM")
+    dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None)
     tokenizer = load_tokenizer(policy_path, **cfg.model.tokenizer_options())
     policy = load_policy(
         policy_path,
         lora=lora,
-        dtype=resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None),
-        quantization_config=build_quantization(asdict(cfg.adapter)),
+        dtype=dtype,
+        quantization_config=build_quantization(asdict(cfg.adapter), dtype=dtype),
         **cfg.model.load_options(),
     )
     ref_model = None
     if lora is None or inputs["ref_model"].digest != inputs["policy"].digest:
         # An adapter needs no second model: its reference is the base, or TRL's frozen copy of the adapter it began as.
-        ref_model = load_frozen(
-            inputs["ref_model"].path,
-            dtype=resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None),
-            **cfg.model.load_options(),
-        )
+        ref_model = load_frozen(inputs["ref_model"].path, dtype=dtype, **cfg.model.load_options())
 
     # data
     examples = load_examples(

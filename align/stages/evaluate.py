@@ -28,7 +28,7 @@ from align.evaluation import (
 )
 from align.generation import generate
 from align.judges import load_judge
-from align.models import context_length, load_frozen, load_reward_model, load_tokenizer
+from align.models import context_length, load_frozen, load_reward_model, load_tokenizer, own_device
 from align.report import table, write_report
 from align.scoring import perplexity
 from align.statistics import shuffled
@@ -54,7 +54,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
         systems = [baseline, *(system for system in systems if system.digest != baseline.digest)]
     judged_by: Input | None = inputs.get("reward_model")
     if judged_by is not None:
-        reward_model = load_reward_model(judged_by.path, **load).eval()
+        reward_model = load_reward_model(judged_by.path, **load).eval().to(own_device())
         reward_tokenizer = load_tokenizer(judged_by.path, **cfg.model.tokenizer_options())
 
     # data
@@ -86,10 +86,10 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
             left = (time.monotonic() - began) / max(done, 1) * (len(systems) - done)
             eta = f"  {clock(left)} left" if done else ""
             print(f"evaluate  model {number}/{len(systems)}  {system.ref}{eta}", flush=True)
-        policy = load_frozen(system.path, **load)
+        policy = load_frozen(system.path, **load).to(own_device())
         tokenizer = load_tokenizer(system.path, **cfg.model.tokenizer_options())
         reference: Input | None = inputs["references"].get(system.ref)
-        ref_model = load_frozen(reference.path, **load) if reference is not None else None
+        ref_model = load_frozen(reference.path, **load).to(own_device()) if reference is not None else None
         row: dict[str, Any] = {"model": system.ref}
         if prompts:
             completions = generate(

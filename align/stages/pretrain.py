@@ -16,6 +16,7 @@ from align.artifacts.bases import is_adapter
 from align.artifacts.inputs import Input
 from align.config import Config
 from align.data.examples import load_examples
+from align.data.rendering import text_of
 from align.errors import UserError
 from align.models import build_model, load_policy, load_tokenizer, save_merged, save_model, train_tokenizer
 from align.progress import TrackingCallback
@@ -39,12 +40,13 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
     lora = None
     if policy_path is not None:
         lora = build_lora(asdict(cfg.adapter), task_type="CAUSAL_LM")
+        dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None)
         tokenizer = load_tokenizer(policy_path, **cfg.model.tokenizer_options())
         policy = load_policy(
             policy_path,
             lora=lora,
-            dtype=resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None),
-            quantization_config=build_quantization(asdict(cfg.adapter)),
+            dtype=dtype,
+            quantization_config=build_quantization(asdict(cfg.adapter), dtype=dtype),
             **cfg.model.load_options(),
         )
     else:
@@ -57,7 +59,8 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
         tokenizer_dir = output_dir.parent / "tokenizer"
         with distributed.main_first():
             if distributed.is_main():
-                learned = train_tokenizer(corpus.train["text"], **asdict(cfg.model.new.tokenizer))
+                texts = [text_of(row["text"] if "text" in row else row["messages"]) for row in corpus.train]
+                learned = train_tokenizer(texts, **asdict(cfg.model.new.tokenizer))
                 learned.save_pretrained(str(tokenizer_dir))
         tokenizer = load_tokenizer(tokenizer_dir, **cfg.model.tokenizer_options())
         policy = build_model(cfg.model.new.architecture, tokenizer, seed=args.seed)

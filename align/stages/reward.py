@@ -37,14 +37,15 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
     # models
     policy_path = inputs["policy"].path
     lora = build_lora(asdict(cfg.adapter), task_type="SEQ_CLS")
+    dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None)
     tokenizer = load_tokenizer(policy_path, **cfg.model.tokenizer_options())
     reward_model = load_reward_model(
         policy_path,
         lora=lora,
         head="keep" if inputs["policy"].type == "reward_model" else "new",
         seed=args.seed,
-        dtype=resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None),
-        quantization_config=build_quantization(asdict(cfg.adapter)),
+        dtype=dtype,
+        quantization_config=build_quantization(asdict(cfg.adapter), dtype=dtype),
         **cfg.model.load_options(),
     )
 

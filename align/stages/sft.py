@@ -35,12 +35,13 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
     # models
     policy_path = inputs["policy"].path
     lora = build_lora(asdict(cfg.adapter), task_type="CAUSAL_LM")
+    dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None)
     tokenizer = load_tokenizer(policy_path, **cfg.model.tokenizer_options())
     policy = load_policy(
         policy_path,
         lora=lora,
-        dtype=resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None),
-        quantization_config=build_quantization(asdict(cfg.adapter)),
+        dtype=dtype,
+        quantization_config=build_quantization(asdict(cfg.adapter), dtype=dtype),
         **cfg.model.load_options(),
     )
 
