@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 import string
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from align.artifacts.store import Store
 from align.cli import main
 from align.data import patterns
 from align.data.agreement import auc, krippendorff_alpha, pairwise_agreement, wilson
@@ -21,6 +23,7 @@ from align.data.nearness import near_groups, signature, word_hashes
 from align.data.page import to_html
 from align.data.readers import SUFFIXES, read_rows
 from align.data.recognise import recognise
+from align.data.repairs import DROPS, FIXES
 from align.data.verdict import kto_weights
 from align.errors import UserError
 from align.records import RecordError
@@ -368,6 +371,45 @@ def test_no_file_gives_a_traceback(tmp_path, capsys, suffix, data, packed):
     status = main(["data", "check", str(file)])
     err = capsys.readouterr().err
     assert status == 0 or (status == 2 and err.startswith("error: ")), err
+
+
+WORDS_OF_SIDES = {side: st.text(max_size=20) for side in ("prompt", "chosen", "rejected")}
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": st.none() | st.text(max_size=20)}
+)
+NODE = st.fixed_dictionaries(
+    {
+        "message_id": st.text(max_size=2),
+        "parent_id": st.none() | st.text(max_size=2),
+        "role": st.sampled_from(["prompter", "assistant", "nobody"]),
+        "text": st.text(max_size=9),
+        "rank": st.none() | st.integers(0, 3),
+    }
+)
+NEARLY = (
+    st.fixed_dictionaries(WORDS_OF_SIDES)
+    | st.fixed_dictionaries({side: st.lists(MESSAGE, max_size=3) for side in WORDS_OF_SIDES})
+    | st.fixed_dictionaries({"prompt": st.text(), "completion": st.text(), "label": st.booleans() | JSONS})
+    | NODE
+    | ROWS
+)
+EVERY_RULE = ["--fix", ",".join(FIXES), "--drop", ",".join(DROPS)]
+
+
+@given(rows=st.lists(NEARLY, min_size=1, max_size=6), more=st.sampled_from([[], EVERY_RULE, ["--as", "prompt_only"]]))
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_import_accounts_for_every_row_or_says_a_sentence(tmp_path, capsys, rows, more):
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+        file, root = Path(folder, "rows.json"), Path(folder, "store")
+        file.write_text(json.dumps(rows))
+        command = ["data", "import", str(file), "--name", "x", "--refuse", "never", "--artifacts", str(root)]
+        status = main([*command, *more])
+        err = capsys.readouterr().err
+        if status:
+            assert status == 2 and err.startswith("error: ") and err.count("\n") == 1 and not Store(root).names()
+            return
+        notes = Store(root).resolve("x").manifest.notes
+        assert notes["rows_in"] == len(rows) == notes["rows_used"] + sum(notes["rows_refused"].values())
 
 
 def test_deeply_nested_values_are_refused(tmp_path, capsys):

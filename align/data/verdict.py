@@ -271,7 +271,12 @@ _TEXT_FINDINGS: tuple[tuple[str, str, str, str], ...] = (
         "rows that say which tools there are: an import keeps that, but no stage hands it to the chat template",
         "write the tools into a system message where the model must know them",
     ),
-    ("role_order", "warning", "conversations whose roles do not take turns: many templates refuse them", ""),
+    (
+        "role_order",
+        "warning",
+        "conversations whose roles do not take turns: many templates refuse them",
+        "align data import --drop role_order",
+    ),
     ("prompt_in_answer", "warning", "answers that repeat the prompt word for word", ""),
     ("answer_in_prompt", "warning", "answers of 40 characters and more that stand in the prompt", ""),
     (
