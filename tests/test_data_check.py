@@ -16,6 +16,7 @@ from align.artifacts.store import Store
 from align.cli import main
 from align.data import patterns
 from align.data.agreement import auc, krippendorff_alpha, pairwise_agreement, wilson
+from align.data.balance import kto_weights
 from align.data.findings import Report
 from align.data.formats import LAYOUTS
 from align.data.inspection import role_problem
@@ -24,7 +25,6 @@ from align.data.page import to_html
 from align.data.readers import SUFFIXES, read_rows
 from align.data.recognise import recognise
 from align.data.repairs import DROPS, FIXES
-from align.data.verdict import kto_weights
 from align.errors import UserError
 from align.records import RecordError
 

@@ -1,4 +1,4 @@
-"""From what was seen to a report: every finding's severity is decided here, and nowhere else."""
+"""From what was seen to a report: the severities of findings are decided here and in `balance`, nowhere else."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.config.schema import STAGES
-from align.data.agreement import auc, krippendorff_alpha, pairwise_agreement, wilson
+from align.data.balance import judgement_findings, length_findings, token_findings
 from align.data.findings import Finding, Report
 from align.data.inspection import LANGUAGE_SAMPLE, Inspection, Tally
 from align.data.intake import Reading, Source
 from align.data.nearness import SIZE, near_groups
-from align.data.rendering import render, render_prompt
-from align.records import Preference, Prompt, Text, converts
+from align.records import converts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,10 +36,10 @@ def judge(
     _duplicates(seen, findings, statistics)
     _splits(seen, findings)
     _texts(seen, findings)
-    _judgements(seen, findings, statistics)
-    _lengths(seen, findings, statistics, histograms)
+    judgement_findings(seen, findings, statistics)
+    length_findings(seen, findings, statistics, histograms)
     if tokenizer is not None:
-        _tokens(seen, findings, statistics, histograms, tokenizer, max_length)
+        token_findings(seen, findings, statistics, histograms, tokenizer, max_length)
     if seen.languages:
         if mixed_languages(seen.languages):
             main, count = seen.languages.most_common(1)[0]
@@ -302,161 +301,6 @@ def _texts(seen: Inspection, findings: list[Finding]) -> None:
             severity = "warning" if count > 0.2 * seen.answers else "info"
             message = f"answers that begin with the same words, {opening!r}"
             findings.append(Finding("boilerplate", severity, count, seen.answers, message))
-
-
-def _judgements(seen: Inspection, findings: list[Finding], statistics: dict[str, Any]) -> None:
-    shown = seen.positions[1] + seen.positions[2]
-    if shown:
-        low, high = wilson(seen.positions[1], shown)
-        share = seen.positions[1] / shown
-        statistics["first answer is better"] = f"{share:.1%} of {shown} verdicts [{low:.1%}, {high:.1%}]"
-        if shown >= 30 and not low <= 0.5 <= high and abs(share - 0.5) > 0.05:
-            findings.append(
-                Finding(
-                    "position_bias",
-                    "warning",
-                    max(seen.positions[1], seen.positions[2]),
-                    shown,
-                    f"verdicts go to the {'first' if share > 0.5 else 'second'} answer: were they shown in random "
-                    "order?",
-                    "ask the annotators in both orders; pairs themselves carry no order",
-                )
-            )
-    if seen.votes:
-        alpha, agreed = krippendorff_alpha(seen.votes), pairwise_agreement(seen.votes)
-        unanimous = sum(len(set(unit)) == 1 for unit in seen.votes) / len(seen.votes)
-        statistics["annotators"] = {
-            "rows": len(seen.votes),
-            "two agree": f"{agreed:.1%}",
-            "all agree": f"{unanimous:.1%}",
-            "Krippendorff's alpha": "undefined" if alpha is None else alpha,
-        }
-        if alpha is not None and alpha < 0.4:
-            count = sum(len(set(unit)) > 1 for unit in seen.votes)
-            message = f"rows on which annotators differ; alpha is {alpha:.2f}, and below 0.4 labels are mostly taste"
-            findings.append(Finding("agreement", "warning", count, len(seen.votes), message))
-    if seen.labels:
-        good, bad = seen.labels[True], seen.labels[False]
-        statistics["labels"] = {"good": good, "bad": bad, **kto_weights(good, bad)}
-        total = good + bad
-        if min(good, bad) * 4 < max(good, bad):
-            weights = kto_weights(good, bad)
-            remedy = " ".join(f"trainer.{name}={value:.3g}" for name, value in weights.items())
-            message = "of one label: outnumbered so, the other is hardly learnt"
-            findings.append(Finding("label_balance", "warning", max(good, bad), total, message, f"stage=kto {remedy}"))
-    if seen.margins:
-        statistics["margins"] = f"{seen.margins} of {len(seen.row)} pairs: stage reward asks for that much difference"
-
-
-def kto_weights(good: int, bad: int) -> dict[str, float]:
-    """Weights that bring good x weight : bad x weight to 1:1 (KTO wants it from 1:1 to 4:3), the larger label's 1."""
-    if not good or not bad:
-        return {}
-    return {"desirable_weight": max(1.0, bad / good), "undesirable_weight": max(1.0, good / bad)}
-
-
-def _lengths(
-    seen: Inspection, findings: list[Finding], statistics: dict[str, Any], histograms: dict[str, dict[str, Any]]
-) -> None:
-    sides = {side: seen.lengths(side) for side in seen.side_lengths}
-    for side, lengths in sides.items():
-        low, middle, high = (float(np.percentile(lengths, part)) for part in (5, 50, 95))
-        told = {"median": round(middle), "5% below": round(low), "95% below": round(high), "longest": lengths.max()}
-        statistics[f"{side} characters"] = {name: int(value) for name, value in told.items()}
-    if sides:
-        histograms["Characters a side"] = _histogram(sides)
-    chosen, rejected = sides.get("chosen"), sides.get("rejected")
-    if chosen is None or rejected is None:
-        return
-    longer, equal, pairs = int((chosen > rejected).sum()), int((chosen == rejected).sum()), len(chosen)
-    accuracy = (longer + equal / 2) / pairs
-    low, high = wilson(longer + equal / 2, pairs)
-    difference = chosen.astype(np.int64) - rejected.astype(np.int64)
-    statistics["chosen is longer"] = f"{longer / pairs:.1%} of {pairs} pairs, equal {equal}"
-    told, interval = (accuracy, (low, high)) if accuracy >= 0.5 else (1 - accuracy, (1 - high, 1 - low))
-    statistics["length alone tells"] = (
-        f"{told:.1%} of pairs [{interval[0]:.1%}, {interval[1]:.1%}], AUC {auc(chosen, rejected):.3f}"
-    )
-    edge = max(10, int(np.percentile(np.abs(difference), 98)))
-    clipped = np.clip(difference, -edge, edge)
-    counts, edges = np.histogram(clipped, bins=np.linspace(-edge, edge, 41))
-    histograms["Chosen minus rejected, characters"] = {
-        "edges": [round(float(one)) for one in edges],
-        "series": {"pairs": counts.tolist()},
-    }
-    if pairs >= 50 and abs(accuracy - 0.5) >= 0.1 and not low <= 0.5 <= high:
-        side = "longer" if accuracy > 0.5 else "shorter"
-        findings.append(
-            Finding(
-                "length_bias",
-                "warning",
-                round(max(accuracy, 1 - accuracy) * pairs),
-                pairs,
-                f"pairs in which the {side} answer is chosen: a reward model can learn length instead of quality",
-                "compare a reward model's accuracy with this share; balance lengths, or use a length penalty",
-            )
-        )
-
-
-def _tokens(
-    seen: Inspection,
-    findings: list[Finding],
-    statistics: dict[str, Any],
-    histograms: dict[str, dict[str, Any]],
-    tokenizer: "PreTrainedTokenizerBase",
-    max_length: int | None,
-) -> None:
-    """Tokens a side on the sample, and what `max_length` would cut."""
-    sides: dict[str, list[int]] = {}
-    over = no_room = 0
-    for record in seen.sample:
-        lengths = side_tokens(record, tokenizer)
-        for side, tokens in lengths.items():
-            sides.setdefault(side, []).append(tokens)
-        answers = [tokens for side, tokens in lengths.items() if side != "prompt"]
-        prompt = lengths.get("prompt", 0)
-        if max_length is not None:
-            over += prompt + max(answers, default=0) > max_length
-            no_room += bool(answers) and prompt >= max_length and not isinstance(record, Text)
-    arrays = {side: np.array(tokens) for side, tokens in sides.items()}
-    for side, tokens in arrays.items():
-        statistics[f"{side} tokens (of {len(tokens)})"] = {
-            "median": int(np.median(tokens)),
-            "95% below": int(np.percentile(tokens, 95)),
-            "longest": int(tokens.max()),
-        }
-    if arrays:
-        histograms["Tokens a side"] = _histogram(arrays)
-    if max_length is not None and over:
-        message = f"sampled records are longer than max_length {max_length}; {no_room} leave no room for an answer"
-        remedy = "raise trainer.max_length, or data.overlong=drop leaves them out (refuse and truncate are the others)"
-        findings.append(Finding("truncation", "warning", over, len(seen.sample), message, remedy))
-
-
-def side_tokens(record: Any, tokenizer: "PreTrainedTokenizerBase") -> dict[str, int]:
-    """Tokens of the prompt and of each answer as a trainer sees them, or of the text."""
-    if isinstance(record, Text):
-        if isinstance(record.content, str):
-            return {"text": len(tokenizer(record.content)["input_ids"]) + 1}
-        return {"text": len(tokenizer.apply_chat_template(record.content, return_dict=True)["input_ids"])}
-    if isinstance(record, Prompt):
-        return {"prompt": len(render_prompt(tokenizer, record.prompt))}
-    answers = (
-        {"chosen": record.chosen, "rejected": record.rejected}
-        if isinstance(record, Preference)
-        else {"completion": record.completion}
-    )
-    rendered = {side: render(tokenizer, record.prompt, answer) for side, answer in answers.items()}
-    prompt = max(len(ids) for ids, _ in rendered.values())
-    return {"prompt": prompt, **{side: len(ids) for side, (_, ids) in rendered.items()}}
-
-
-def _histogram(sides: dict[str, np.ndarray], bins: int = 40) -> dict[str, Any]:
-    """Counts over edges that the sides share; what is beyond the 99th percentile is in the last bin."""
-    top = max(10.0, max(float(np.percentile(lengths, 99)) for lengths in sides.values()))
-    edges = np.linspace(0, top, bins + 1)
-    series = {side: np.histogram(np.minimum(lengths, top), bins=edges)[0].tolist() for side, lengths in sides.items()}
-    return {"edges": [round(float(one)) for one in edges], "series": series}
 
 
 def mixed_languages(languages: Counter[str]) -> bool:
