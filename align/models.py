@@ -139,7 +139,7 @@ def load_policy(path: Path, *, lora: "LoraConfig | None" = None, **options: Any)
     """
     if not is_adapter(path):
         return load_whole(path, **options)
-    base = resolve_base(path).path
+    base = resolve_base(path, code=options.get("trust_remote_code", False)).path
     if lora is None:
         with unpartitioned():
             return adapters.merge(load_whole(base, **options), path)
@@ -181,7 +181,8 @@ def load_reward_model(
     if not is_adapter(path):
         return load_whole(path, auto_class=Classifier, num_labels=1, **options)
     with unpartitioned():
-        base = load_whole(resolve_base(path).path, auto_class=Classifier, num_labels=1, **options)
+        base_path = resolve_base(path, code=options.get("trust_remote_code", False)).path
+        base = load_whole(base_path, auto_class=Classifier, num_labels=1, **options)
     if lora is None:
         model = adapters.merge(base, path)
     elif has_head:

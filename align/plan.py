@@ -8,6 +8,7 @@ nothing to do. Same identity and half done: resume.
 from dataclasses import dataclass, field
 from typing import Any
 
+from align.artifacts.code import check_code
 from align.artifacts.inputs import Input, resolve_input
 from align.artifacts.manifest import json_digest
 from align.artifacts.refs import check_name
@@ -91,11 +92,11 @@ def resolve_inputs(cfg: Config, store: Store) -> dict[str, Any]:
     named = {role: text for role, text in vars(cfg.inputs).items() if text is not None}
     inputs: dict[str, Any] = {}
     for role, text in named.items():
-        repo_type = "dataset" if role == "dataset" else "model"
+        options = {"repo_type": "dataset"} if role == "dataset" else {"code": cfg.model.trust_remote_code}
         if isinstance(text, list):
-            inputs[role] = [resolve_input(store, one, repo_type=repo_type, maker=_maker(one)) for one in text]
+            inputs[role] = [resolve_input(store, one, maker=_maker(one), **options) for one in text]
         else:
-            inputs[role] = resolve_input(store, text, repo_type=repo_type, maker=_maker(text))
+            inputs[role] = resolve_input(store, text, maker=_maker(text), **options)
     if "dataset" in inputs:
         check_dataset_input(inputs["dataset"], cfg.data.refuse)
     if cfg.stage in ("dpo", "kto") and "policy" in inputs:
@@ -158,6 +159,8 @@ def check_data(plan: Plan) -> None:
         load_split(cfg.data, dataset, format, "eval", stage=cfg.stage)
     if "policy" in plan.inputs:
         policy: Input = plan.inputs["policy"]
+        if cfg.model.trust_remote_code:
+            check_code(policy)
         check_tokenizer(
             policy,
             conversational=kind(train.records[0]) == "conversational",
@@ -195,7 +198,17 @@ def _reference(system: Input, given: Input | None, store: Store) -> Input | None
     if given is not None:
         return given
     record = system.manifest.inputs.get("ref_model") if system.manifest else None
-    return resolve_input(store, record["ref"]) if record else None
+    if record is None:
+        return None
+    try:
+        found = resolve_input(store, record["ref"])
+        why = f"{record['ref']} has changed since"
+    except UserError as error:
+        found, why = None, str(error)
+    if found is None or found.digest != record["digest"]:
+        print(f"{system.ref} is measured without its reference: {why}", flush=True)
+        return None
+    return found
 
 
 def _data_ref(told: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 from align import config, distributed, launching
 from align.artifacts.bases import is_adapter, resolve_base
+from align.artifacts.code import leave_code
 from align.artifacts.disk import is_full
 from align.artifacts.inputs import Input
 from align.artifacts.manifest import json_digest
@@ -214,6 +215,8 @@ def publish(
         base = base_of(plan)
         name_base(model_dir, base)
         adapter = {"kind": cfg.adapter.kind, "base": base.to_manifest()}
+    elif cfg.model.trust_remote_code and "policy" in plan.inputs and model_dir.is_dir():
+        leave_code(model_dir, plan.inputs["policy"])
     folder = store.stage(cfg.name)
     for item in output_dir.iterdir():
         item.rename(folder / item.name)

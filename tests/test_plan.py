@@ -32,3 +32,12 @@ def test_the_identity_is_what_can_change_a_number(tiny_store):
     for override in [*other, "inputs.policy=pretrain:v1", "adapter=lora"]:
         assert plan(tiny_store, "stage=dpo", override).identity != base, override
     assert plan(tiny_store, "stage=dpo", world_size=2).identity != base
+
+
+def test_a_model_is_evaluated_without_a_reference_that_is_gone(tiny_store, run_stage, capsys):
+    run_stage(tiny_store, "stage=dpo", "trainer.max_steps=1")
+    evaluate = ("stage=evaluate", "inputs.policy=dpo", "inputs.baseline=null")
+    assert plan(tiny_store, *evaluate).inputs["references"]["dpo:v1"].ref == "sft:v1"
+    (tiny_store / "sft").rename(tiny_store / ".moved")
+    assert plan(tiny_store, *evaluate).inputs["references"] == {}
+    assert "dpo:v1 is measured without its reference: artifact 'sft:v1' is not in" in capsys.readouterr().out

@@ -16,8 +16,8 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file()
 
 
-def resolve_base(folder: Path) -> Input:
-    """The base of the adapter in `folder`.
+def resolve_base(folder: Path, *, code: bool = False) -> Input:
+    """The base of the adapter in `folder`; with `code`, the Python files of a base from the Hub too.
 
     Inside an artifact the manifest says it, as a version of the same store, so a store may move; elsewhere PEFT's own
     record does.
@@ -38,7 +38,7 @@ def resolve_base(folder: Path) -> Input:
     else:
         text = HUB_PREFIX + name + (f"@{recorded['revision']}" if recorded.get("revision") else "")
     try:
-        base = resolve_input(Store(folder.parents[2]), text)
+        base = resolve_input(Store(folder.parents[2]), text, code=code)
     except UserError as error:
         raise UserError(f"{folder} is an adapter, and its base cannot be had: {error}") from None
     if record is not None and base.digest != record["digest"]:

@@ -13,7 +13,7 @@ from align.artifacts.refs import HUB_PREFIX, is_ref
 from align.artifacts.store import Store
 from align.errors import UserError
 
-# Weights and text only: a pickle or a program in a repository is never even downloaded.
+# Weights and text only: a pickle is never even downloaded, a program only where the config trusts it.
 _ALLOW = {
     "model": ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"],
     "dataset": ["*.parquet", "*.jsonl", "*.json", "*.csv", "*.tsv", "*.txt"],
@@ -52,14 +52,20 @@ class Input:
 
 
 def resolve_input(
-    store: Store, text: str, *, repo_type: Literal["model", "dataset"] = "model", maker: str | None = None
+    store: Store,
+    text: str,
+    *,
+    repo_type: Literal["model", "dataset"] = "model",
+    maker: str | None = None,
+    code: bool = False,
 ) -> Input:
     """The input that `text` names, downloaded if need be; UserError if it cannot be had.
 
-    `repo_type` says what a hub repository holds; `maker` is the command line that would make a missing artifact.
+    `repo_type` says what a hub repository holds; `maker` is the command line that would make a missing artifact;
+    `code` also downloads the Python files of a hub model.
     """
     if text.startswith(HUB_PREFIX):
-        return _from_hub(text, repo_type)
+        return _from_hub(text, repo_type, code)
     if not is_ref(text):
         return _from_path(text)
     try:
@@ -90,7 +96,7 @@ def _from_path(text: str) -> Input:
     return Input(text, "path", text, path.absolute(), None, path_digest(path), None, None)
 
 
-def _from_hub(text: str, repo_type: str) -> Input:
+def _from_hub(text: str, repo_type: str, code: bool) -> Input:
     repository, revision = parse_hub(text)
     # Imported here: it costs half a second, and most commands never need it.
     from huggingface_hub import errors, snapshot_download
@@ -101,7 +107,7 @@ def _from_hub(text: str, repo_type: str) -> Input:
                 repository,
                 repo_type=repo_type,
                 revision=revision,
-                allow_patterns=_ALLOW[repo_type],
+                allow_patterns=[*_ALLOW[repo_type], *(["*.py"] if code else [])],
                 ignore_patterns=_IGNORE[repo_type],
             )
     except errors.GatedRepoError:
