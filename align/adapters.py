@@ -31,6 +31,8 @@ def name_base(path: Path, base: Input) -> None:
         config["base_model_name_or_path"], config["revision"] = parse_hub(base.ref)
     else:
         config["base_model_name_or_path"] = str(base.path.resolve())
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()  # PEFT writes a set, whose order is another in each process
     (path / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
