@@ -1,4 +1,4 @@
-"""Reads every outcome once and keeps what the report needs: counts, a few examples, and some 350 bytes a record."""
+"""Reads every outcome once and keeps what the report needs: counts, examples, 350 bytes a record (700 at its end)."""
 
 import hashlib
 import json
