@@ -156,12 +156,17 @@ def test_a_moved_store_still_loads_and_goes_on(lora_store, tmp_path):
     lora_store.rename(moved)
     folder = model_of(moved, "sft_lora")
     torch.testing.assert_close(logits(load_frozen(folder), folder), before)
-    # merging in a run reads the adapter it has just saved, outside any artifact
-    version = run_stage(moved, "stage=sft", "inputs.policy=sft_lora", *LORA, "name=next", "adapter.merge=true")
-    assert not is_adapter(version.model_dir)
     version = run_stage(moved, "stage=sft", "inputs.policy=sft_lora", *LORA, "name=next")
     recorded = json.loads((version.model_dir / "adapter_config.json").read_text())
     assert recorded["base_model_name_or_path"] == str(model_of(moved, "pretrain").resolve())
+
+
+@pytest.mark.slow
+def test_an_adapter_is_merged_after_its_store_has_moved(lora_store, tmp_path):
+    """Merging in a run reads the adapter it has just saved, outside any artifact."""
+    moved = lora_store.rename(tmp_path / "elsewhere")
+    version = run_stage(moved, "stage=sft", "inputs.policy=sft_lora", *LORA, "name=next", "adapter.merge=true")
+    assert not is_adapter(version.model_dir)
 
 
 def test_a_base_from_the_hub_is_named_by_repository_and_commit(lora_store, tmp_path, monkeypatch):
@@ -192,6 +197,7 @@ def test_an_adapter_whose_base_is_gone_is_refused(lora_store):
         run_stage(lora_store, "stage=dpo", "inputs.policy=sft_lora", *LORA)
 
 
+@pytest.mark.slow
 def test_an_adapter_whose_base_has_changed_is_refused(lora_store, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(model_of(lora_store, "sft:v1"), base)
@@ -249,7 +255,7 @@ def test_a_new_adapter_on_whole_weights_has_them_as_reference(lora_store):
 
 @pytest.mark.parametrize(
     "stage, policy, adapter",
-    [("dpo", "sft_lora", LORA), slow("dpo", "sft", ()), ("kto", "sft_lora", ()), slow("kto", "sft", LORA)],
+    [("dpo", "sft_lora", LORA), slow("dpo", "sft", ()), slow("kto", "sft_lora", ()), slow("kto", "sft", LORA)],
 )
 def test_a_reference_that_is_named_is_the_one_used(lora_store, stage, policy, adapter):
     run = (
@@ -360,11 +366,16 @@ def test_a_reward_adapter_on_whole_weights_trains_and_keeps_its_head(lora_store)
     assert version.manifest.adapter["base"]["ref"] == "sft:v1"
     assert "base_model.model.score.weight" in load_file(version.model_dir / "adapter_model.safetensors")
     check_rating(version, lora_store)
+
+
+@pytest.mark.slow
+def test_a_merged_reward_model_keeps_its_head_and_its_centre(lora_store):
+    adapter = run_stage(lora_store, "stage=reward", "name=rm", *LORA)
     merged = run_stage(
         lora_store, "stage=reward", "name=rm", *LORA, "adapter.merge=true", "reward.center=demonstrations"
     )
     assert not is_adapter(merged.model_dir) and not (merged.model_dir / "score_center.json").exists()
-    assert rating(lora_store, merged.model_dir) == pytest.approx(rating(lora_store, version.model_dir), abs=1e-6)
+    assert rating(lora_store, merged.model_dir) == pytest.approx(rating(lora_store, adapter.model_dir), abs=1e-6)
     assert demonstrations_mean(lora_store, merged.model_dir) == pytest.approx(0.0, abs=1e-6)
 
 
