@@ -111,6 +111,9 @@ def launch(words: list[str], env: dict[str, str], log: Path | None = None) -> in
             return child.wait()
         finally:
             end_session(child)
+            os.set_blocking(child.stdout.fileno(), False)
+            with contextlib.suppress(TypeError):  # nothing left, and somebody beyond the session keeps it open
+                kept.write(child.stdout.read())
 
 
 def end_session(child: subprocess.Popen) -> None:
@@ -128,12 +131,22 @@ def end_session(child: subprocess.Popen) -> None:
 
 
 def session_alive(group: int) -> bool:
-    """True while a process of the group is there."""
+    """True while a process of the group runs; one that has ended and that nobody has asked about is not alive."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
         return False
-    return True
+    processes = list(Path("/proc").glob("[0-9]*/stat"))
+    return not processes or any(_runs_in(group, stat) for stat in processes)
+
+
+def _runs_in(group: int, stat: Path) -> bool:
+    """True if the process of a /proc/<pid>/stat file is in the group and no zombie."""
+    try:
+        state, _, its_group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
+    except OSError:
+        return False
+    return int(its_group) == group and state != "Z"
 
 
 @contextlib.contextmanager

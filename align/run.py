@@ -43,7 +43,6 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TRL_EXPERIMENTAL_SILENCE": "1",
 }
 
@@ -162,9 +161,11 @@ def hush() -> None:
 
 def execute(plan: Plan, store: Store) -> Version | None:
     """Run the stage and publish what it made; the version on the main process, None on the others."""
+    from datasets import disable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    disable_progress_bars()
     cfg = plan.cfg
     run_dir = store.run_dir(plan.identity)
     output_dir = run_dir / "output"

@@ -1,0 +1,93 @@
+"""Starting stages: the command line, the environment, and the end of every process of a stage."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from align import launching
+from align.config.schema import LauncherConfig
+from align.errors import UserError
+from align.launching import check_launcher, command, environment, launch, session_alive, terminable, world_size
+
+TWO = LauncherConfig(kind="deepspeed", num_accelerators=2)
+
+
+def test_the_command_line_of_a_stage():
+    local = command(LauncherConfig(), ["stage=dpo"])
+    assert local[0] == sys.executable and local[1].endswith("launch/run.py") and local[2:] == ["stage=dpo"]
+    given = LauncherConfig("deepspeed", num_accelerators=8, num_nodes=2, hostfile="hosts", master_port=29501)
+    words = command(given, ["stage=dpo"])
+    assert words[:3] == [sys.executable, "-m", "deepspeed.launcher.runner"] and words[-1] == "stage=dpo"
+    flags = dict(zip(words[3:-2:2], words[4:-2:2], strict=True))
+    assert flags.pop("--log_level") == "error"
+    assert flags == {"--num_accelerators": "8", "--num_nodes": "2", "--hostfile": "hosts", "--master_port": "29501"}
+    words = command(TWO, [])
+    assert int(words[words.index("--master_port") + 1]) > 0 and "--hostfile" not in words
+
+
+def test_the_world_is_nodes_times_accelerators(tmp_path):
+    assert world_size(LauncherConfig()) == 1 and world_size(TWO) == 2
+    assert world_size(LauncherConfig("deepspeed", num_accelerators=8, num_nodes=2)) == 16
+    hosts = tmp_path / "hosts"
+    hosts.write_text("one slots=8\n")
+    with pytest.raises(UserError, match="needs launcher.num_nodes"):
+        check_launcher(LauncherConfig("deepspeed", num_accelerators=8, hostfile=str(hosts)))
+    with pytest.raises(UserError, match="is not a file"):
+        check_launcher(LauncherConfig("deepspeed", num_accelerators=8, num_nodes=1, hostfile="gone"))
+    check_launcher(LauncherConfig("deepspeed", num_accelerators=8, num_nodes=1, hostfile=str(hosts)))
+
+
+def test_the_environment_given_is_not_overruled(monkeypatch):
+    monkeypatch.setenv("MINE", "stands")
+    env = environment(LauncherConfig(env={"MINE": "no", "MALLOC_TOP_PAD_": "268435456"}))
+    assert env["MINE"] == "stands" and env["MALLOC_TOP_PAD_"] == "268435456"
+
+
+def test_output_is_shown_and_kept_and_the_exit_code_told(tmp_path, capsys):
+    code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
+    assert launch([sys.executable, "-u", "-c", code], dict(os.environ), tmp_path / "log.txt") == 3
+    assert capsys.readouterr().out == "out\nerr\n"
+    log = (tmp_path / "log.txt").read_text()
+    assert log.startswith(f"$ {sys.executable} -u -c ") and log.endswith("\nout\nerr\n")
+    assert launch([sys.executable, "-c", "pass"], dict(os.environ)) == 0
+
+
+STUBBORN = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open(sys.argv[1], "w").write(str(os.getpid()))
+os.kill(os.getppid(), int(sys.argv[2]))
+time.sleep(0.2)
+print("last words", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_ends_every_process_even_a_stubborn_one(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(launching, "GRACE", 0.5)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), terminable():
+        words = [sys.executable, "-c", STUBBORN, str(tmp_path / "pid"), str(int(name))]
+        launch(words, dict(os.environ), tmp_path / "log.txt")
+    assert not session_alive(int((tmp_path / "pid").read_text())) and time.monotonic() - began < 30
+    assert (tmp_path / "log.txt").read_text().endswith("last words\n")
+
+
+def test_signals_are_as_before_after_the_block(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # under nohup
+        with terminable():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGHUP)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
