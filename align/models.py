@@ -94,7 +94,7 @@ def train_tokenizer(texts: list[str], *, vocab_size: int, special_tokens: dict[s
 
 
 def build_model(architecture: dict[str, Any], tokenizer: "PreTrainedTokenizerBase", *, seed: int) -> "PreTrainedModel":
-    """A causal language model with random weights.
+    """A causal language model with random weights, the same under ZeRO-3 as without: every rank draws it whole.
 
     Args:
         architecture: `model_type` and any field of that model's transformers config.
@@ -127,7 +127,7 @@ def build_model(architecture: dict[str, Any], tokenizer: "PreTrainedTokenizerBas
         **fields,
     )
     set_seed(seed)
-    with _explained(f"model.new.architecture ({kind})", "AutoModelForCausalLM"):
+    with _explained(f"model.new.architecture ({kind})", "AutoModelForCausalLM"), unpartitioned():
         return AutoModelForCausalLM.from_config(config)
 
 
