@@ -8,49 +8,26 @@ version it published, never an alias. The pipeline keeps no state: whether a ste
 
 import argparse
 import json
+import os
+import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
-
-import yaml
 
 from align import config, distributed
 from align.artifacts import display
 from align.artifacts.manifest import json_digest
 from align.artifacts.store import Store, Version
 from align.clock import clock
-from align.config import PROJECT, Config
-from align.config.kinds import nearest
 from align.errors import UserError
-from align.launching import check_launcher, command, environment, launch, terminable, world_size
-from align.plan import Plan, make_plan, resolve_data, resolve_inputs
+from align.launching import command, environment, launch, terminable, world_size
+from align.plan import Plan, make_plan
 from align.report import gain
-from align.tracking import check_wandb
-
-# What an override may begin with: the config's own keys and the groups of conf/.
-KEYS = {*vars(Config(stage="", name="")), *(path.name for path in (PROJECT / "conf").iterdir() if path.is_dir())}
-
-
-@dataclass(frozen=True)
-class Step:
-    """One stage of a pipeline.
-
-    Attributes:
-        name: also the prefix of overrides meant for this step alone.
-        stage: what it runs.
-        overrides: Hydra overrides, the pipeline file's first, the command line's over them.
-        inputs: role -> name of an earlier step or a ref, or a list of those.
-        minutes: what it took where the pipeline's file says it was measured; only the shares count.
-    """
-
-    name: str
-    stage: str
-    overrides: dict[str, str]
-    inputs: dict[str, Any] = field(default_factory=dict)
-    minutes: float | None = None
+from align.steps import Step, as_list, check_steps, flatten, load_steps, split_name
 
 
 class StepFailed(Exception):
@@ -83,136 +60,21 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def split_name(overrides: list[str]) -> tuple[str, list[str]]:
-    """The pipeline's name and the other overrides.
-
-    Raises:
-        UserError: no pipeline is named, or `stage=` is.
-    """
-    known = sorted(path.stem for path in (PROJECT / "conf" / "pipeline").glob("*.yaml"))
-    names = [text.partition("=")[2] for text in overrides if text.startswith("pipeline=")]
-    if len(names) != 1:
-        raise UserError(f"name one pipeline: pipeline=<one of {', '.join(known)}>")
-    if names[0] not in known:
-        raise UserError(f"no pipeline {names[0]!r}{nearest(names[0], known) or ';'} pipelines: {', '.join(known)}")
-    return names[0], [text for text in overrides if not text.startswith("pipeline=")]
-
-
-def load_steps(name: str, overrides: list[str]) -> list[Step]:
-    """The steps of conf/pipeline/<name>.yaml with the command line's overrides.
-
-    Raises:
-        UserError: the file is malformed, a step uses a later one, or an override is for no step.
-    """
-    file = PROJECT / "conf" / "pipeline" / f"{name}.yaml"
-    try:
-        body = yaml.safe_load(file.read_text("utf-8"))
-        described = {
-            step: (list(told["overrides"]), dict(told.get("inputs", {})), told.get("minutes"))
-            for step, told in body["steps"].items()
-        }
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is malformed ({error!r}): it maps steps to overrides and inputs") from error
-    common, own = split_overrides(overrides, list(described))
-    steps: list[Step] = []
-    for step, (written, inputs, minutes) in described.items():
-        later = [one for one in _flatten(inputs.values()) if one in described and one not in {s.name for s in steps}]
-        if later:
-            raise UserError(f"{file}: step {step} uses {later[0]}, which does not come before it")
-        stage = config.compose(written).stage
-        steps.append(Step(step, stage, _as_dict(written) | common | own[step], inputs, minutes))
-    return steps
-
-
-def split_overrides(overrides: list[str], steps: list[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """The command line's overrides as key -> value: those for all steps, and step -> those for it alone.
-
-    A step may be called as a block of the config is (reward, evaluate): `evaluate.max_prompts=9` and
-    `evaluate.evaluate.max_prompts=9` say the same, and `evaluate.data=local` is for that step too.
-
-    Raises:
-        UserError: an override for no step, given twice, or one that only a single step can take.
-    """
-    common: dict[str, str] = {}
-    own: dict[str, dict[str, str]] = {step: {} for step in steps}
-    for text in overrides:
-        key, equals, value = text.lstrip("+").partition("=")
-        if not equals:
-            raise UserError(
-                f"{text!r} is not an override; write key=value, for instance {steps[0]}.trainer.max_steps=10"
-            )
-        head, _, rest = key.partition(".")
-        to = common
-        if head in own:
-            to = own[head]
-            if head not in KEYS or rest.split(".")[0] in KEYS:
-                key = rest
-        elif head not in KEYS:
-            near = nearest(head, [*steps, *sorted(KEYS)]) or ";"
-            raise UserError(f"{text}: there is no step and no key {head!r}{near} the steps are {', '.join(steps)}")
-        if key in to:
-            raise UserError(f"{key} is given twice, as {to[key]} and as {value}; keep one")
-        if key == "stage":
-            raise UserError(f"{text}: a pipeline's stages are its steps, {', '.join(steps)}; run one by launch/run.py")
-        if to is common and key == "name":
-            raise UserError(f"{text} would give every step's artifact one name; name one: {steps[0]}.name={value}")
-        to[key] = value
-    return common, own
-
-
-def check_steps(steps: list[Step]) -> None:
-    """What any step's config, data or launcher lacks is told before the first step has run for hours.
-
-    Raises:
-        UserError: names the step.
-    """
-    names = [step.name for step in steps]
-    for step in steps:
-        try:
-            if "experiment" in step.overrides:
-                check_experiment(step.overrides["experiment"], step.stage)
-            cfg = config.compose(_as_list(step.overrides))
-            check_launcher(cfg.launcher)
-            world_size(cfg.launcher)
-            check_wandb(cfg.tracking.wandb)
-            for role, given in step.inputs.items():
-                if f"inputs.{role}" not in step.overrides and set(_flatten([given])) & set(names):
-                    setattr(cfg.inputs, role, None)  # is still to be made
-            inputs = resolve_inputs(cfg, Store.open(cfg.artifacts.root))
-            resolve_data(cfg, inputs.get("dataset"))
-        except UserError as error:
-            raise UserError(f"step {step.name}: {error}") from error
-
-
-def check_experiment(name: str, stage: str) -> None:
-    """An experiment is for the stage that it is given to.
-
-    Raises:
-        UserError: it is for another.
-    """
-    try:
-        own = config.compose([f"experiment={name}"]).stage
-    except UserError:
-        return  # it names no stage, or there is none such: composing the step tells
-    if own != stage:
-        raise UserError(f"experiment={name} is for stage {own}; name one for stage {stage}: <step>.experiment=<name>")
-
-
 def run(name: str, steps: list[Step]) -> int:
     """Run what is not done; print what came of it. 0 if every step has published."""
+    eta = Eta()
     check_steps(steps)
     done: dict[str, Version] = {}
     failed: dict[str, str] = {}
-    eta = Eta()
     group = f"{name}-{json_digest([[step.name, step.overrides] for step in steps])[:8]}"
     for number, step in enumerate(steps, start=1):
         head = f"[{number}/{len(steps)}] {step.name}"
-        missing = [one for one in _flatten(step.inputs.values()) if one in failed]
+        missing = [one for one in flatten(step.inputs.values()) if one in failed]
         if missing:
             failed[step.name] = f"not run, it needs {missing[0]}"
             print(f"{head}: {failed[step.name]}", flush=True)
             continue
-        overrides = _as_list({"tracking.group": group} | _with_inputs(step, done))
+        overrides = as_list({"tracking.group": group} | _with_inputs(step, done))
         try:
             cfg = config.compose(overrides)
             store = Store.open(cfg.artifacts.root)
@@ -326,17 +188,19 @@ def where_next(done: dict[str, Version]) -> str:
             lines.append(f"report, with sample completions:  {version.path / 'report.md'}")
     last = next((version for version in reversed(done.values()) if version.manifest.type == "model"), None)
     if last is not None:
-        lines.append(f"where a model came from:          align artifacts lineage {last.ref}")
+        root = last.path.parents[1]
+        words = [_align(), *(["--artifacts", str(root)] if root != Store.open().root else [])]
+        lines.append(f"where a model came from:          {shlex.join([*words, 'artifacts', 'lineage', last.ref])}")
         lines.append(f"a model for any tool:             AutoModelForCausalLM.from_pretrained('{last.model_dir}')")
     return "\n".join(lines)
 
 
-def _as_list(overrides: dict[str, str]) -> list[str]:
-    return [f"{key}={value}" for key, value in overrides.items()]
-
-
-def _as_dict(overrides: list[str]) -> dict[str, str]:
-    return dict(text.split("=", 1) for text in overrides)
+def _align() -> str:
+    """The `align` command as it can be typed here: a virtual environment need not be active."""
+    beside = Path(sys.executable).with_name("align")
+    if shutil.which("align") or not beside.is_file():
+        return "align"
+    return os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
 def _with_inputs(step: Step, done: dict[str, Version]) -> dict[str, str]:
@@ -346,10 +210,6 @@ def _with_inputs(step: Step, done: dict[str, Version]) -> dict[str, str]:
         refs = [done[one].ref if one in done else one for one in (given if isinstance(given, list) else [given])]
         chosen.setdefault(f"inputs.{role}", f"[{','.join(refs)}]" if isinstance(given, list) else refs[0])
     return chosen
-
-
-def _flatten(values: Any) -> list[str]:
-    return [one for value in values for one in (value if isinstance(value, list) else [value])]
 
 
 def _number(value: Any, spec: str) -> str:

@@ -8,12 +8,10 @@ python    launch/run.py --multirun stage=dpo trainer.beta=0.05,0.1,0.3
 import argparse
 import importlib
 import json
-import logging
 import os
 import shutil
 import sys
 import time
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,22 +27,12 @@ from align.config import PROJECT, Config
 from align.errors import UserError
 from align.plan import Plan, check_data, make_plan, output_type
 from align.provenance import git_commit, packages, process
+from align.quiet import hush
 from align.tracking import Tracker, check_wandb
 
 TRAINER_SEED = 42  # transformers' default for `trainer.seed`
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 RANKS_WAIT = 5.0  # seconds; the deepspeed launcher looks after its processes every second
-
-# Telemetry of libraries is off unless the user has said otherwise, and a trainer's own progress bars with it.
-QUIET = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-    "WANDB_ERROR_REPORTING": "false",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "DATASETS_VERBOSITY": "error",
-    "TRL_EXPERIMENTAL_SILENCE": "1",
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -144,19 +132,6 @@ def run(cfg: Config) -> int:
     if version is not None:
         print(f"published {version.ref}  ({version.path})", flush=True)
     return 0
-
-
-def hush() -> None:
-    """Silence what libraries tell everybody and nobody can act upon; what the user has set stands."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    # bitsandbytes looks for an optional CPU kernel whenever PEFT imports it.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    # What libraries still call each other by: TRL 1.16 in transformers, DeepSpeed in torch.
-    warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing", FutureWarning, "transformers.modeling_utils")
-    warnings.filterwarnings("ignore", "", FutureWarning, "torch.distributed")
-    # PEFT on a GPT-2 tells that it has set an option by itself.
-    warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
 
 
 def execute(plan: Plan, store: Store) -> Version | None:

@@ -12,7 +12,7 @@ FLOORS = (
     ("run", "pipeline", "cli"),
     ("stages",),
     ("evaluation", "samples", "models", "adapters", "scoring", "generation", "training"),
-    ("progress", "tracking", "launching", "distributed", "kernels"),
+    ("steps", "progress", "tracking", "launching", "quiet", "distributed", "kernels"),
     ("plan", "contract", "config", "data", "judges", "report", "provenance"),
     ("records", "artifacts", "statistics", "clock", "errors"),
 )

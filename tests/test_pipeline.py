@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 from align import config, pipeline, run
+from align import steps as steps_module
 from align.artifacts.store import Store
 from align.config import PROJECT
 from align.errors import UserError
-from align.pipeline import Eta, Step, load_steps, split_overrides
+from align.pipeline import Eta
+from align.steps import Step, load_steps, split_overrides
 from tests.conftest import FEW_STEPS
 
 STEPS = ["sft", "reward", "dpo", "evaluate"]
@@ -57,7 +59,7 @@ def own(tmp_path, monkeypatch):
         folder = tmp_path / "project" / "conf" / "pipeline"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "own.yaml").write_text(yaml.safe_dump({"steps": steps}, sort_keys=False))
-        monkeypatch.setattr(pipeline, "PROJECT", tmp_path / "project")
+        monkeypatch.setattr(steps_module, "PROJECT", tmp_path / "project")
         return "pipeline=own"
 
     return write
@@ -193,7 +195,10 @@ def test_steps_in_order_exact_versions_and_a_second_time_nothing(tiny_store, lau
     assert [line.split()[:2] for line in table[1:]] == [["sft:v2", "pretrain:v1"], ["dpo:v1", "sft:v2"]]
     assert all(word in table[2] for word in [f"{version.manifest.metrics['eval_loss']:.3f}", "+0.0"])
     assert str(tiny_store / "evaluate" / "v0001" / "report.md") in out
-    assert "align artifacts lineage dpo:v1" in out and f"from_pretrained('{version.model_dir}')" in out
+    assert (
+        f"align --artifacts {tiny_store} artifacts lineage dpo:v1\n" in out
+        and f"from_pretrained('{version.model_dir}')" in out
+    )
 
     launched.clear()
     code = (
