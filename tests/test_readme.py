@@ -43,5 +43,5 @@ def test_files_and_modules_named_exist():
     for path in re.findall(r"`((?:conf|align|tests|launch|data)/[\w/.]+)`", README):
         assert (PROJECT / path).exists(), path
     tree = README.split("## The tree")[1].split("**Reading order**")[0]
-    named = {word for word in re.findall(r"\b(\w+)\.py\b", tree)} - {"run", "pipeline"}
+    named = set(re.findall(r"\b(\w+)\.py\b", tree)) - {"run", "pipeline"}
     assert named <= {file.stem for file in (PROJECT / "align").glob("*.py")}
