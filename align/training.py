@@ -5,6 +5,8 @@ write, precision, DeepSpeed, device and reporting.
 """
 
 import copy
+import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +16,8 @@ from align.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import Trainer
+
+TRAINER_STATE = "trainer_state.json"
 
 Arguments = TypeVar("Arguments")
 Trained = TypeVar("Trained", bound="Trainer")
@@ -121,13 +125,11 @@ def fit(trainer: "Trainer") -> dict[str, float]:
         The mean training loss and the metrics of the held-out set, where there is one, under TRL's names.
     """
     from transformers import PrinterCallback, TrainerState
-    from transformers.trainer_utils import get_last_checkpoint
 
     trainer.remove_callback(PrinterCallback)  # the tracker says it all
-    folder = Path(trainer.args.output_dir)
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    checkpoint = last_checkpoint(Path(trainer.args.output_dir))
     if checkpoint is not None:
-        reached = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        reached = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE))
         if reached.global_step >= reached.max_steps:
             # transformers 5.23 asks after a step whether it was the last; what stopped between its last checkpoint and
             # publishing would take one too many
@@ -139,3 +141,22 @@ def fit(trainer: "Trainer") -> dict[str, float]:
     if trainer.eval_dataset is not None:
         metrics |= trainer.evaluate()
     return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The last whole checkpoint, the same on every rank; those that an interrupt or a full disk cut off are removed.
+
+    A checkpoint is whole when its trainer state, which is written last, can be read.
+    """
+    last = None
+    if distributed.is_main():
+        checkpoints = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
+        for _, path in sorted(checkpoints.items(), reverse=True):
+            try:
+                json.loads((path / TRAINER_STATE).read_text("utf-8"))
+            except (OSError, ValueError):
+                shutil.rmtree(path)
+                continue
+            last = str(path)
+            break
+    return distributed.share(last)

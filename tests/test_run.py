@@ -305,6 +305,11 @@ def test_a_disk_that_fills_up_while_publishing_loses_nothing(tiny_store, monkeyp
     assert run.main(given) == 2
     assert "no space left" in capsys.readouterr().err and Store.open(str(tiny_store)).numbers("full") == []
     monkeypatch.undo()
+    # and what was cut off while it was written is no checkpoint
+    (checkpoints,) = tiny_store.glob(".runs/*/checkpoints")
+    shutil.copytree(checkpoints / "checkpoint-4", checkpoints / "checkpoint-5")
+    (checkpoints / "checkpoint-5" / "trainer_state.json").write_text('{"global_step": 5, "lo')
+    (checkpoints / "checkpoint-10").mkdir()
     version = run_command(given)
     assert version.ref == "full:v1"
     steps = [json.loads(line)["step"] for line in (version.path / "metrics.jsonl").read_text().splitlines()]
