@@ -69,7 +69,7 @@ def run(name: str, steps: list[Step]) -> int:
     group = f"{name}-{json_digest([[step.name, step.overrides] for step in steps])[:8]}"
     for number, step in enumerate(steps, start=1):
         head = f"[{number}/{len(steps)}] {step.name}"
-        missing = [one for one in flatten(step.inputs.values()) if one in failed]
+        missing = [one for one in flatten(step.given().values()) if one in failed]
         if missing:
             failed[step.name] = f"not run, it needs {missing[0]}"
             print(f"{head}: {failed[step.name]}", flush=True)
@@ -206,9 +206,9 @@ def _align() -> str:
 def _with_inputs(step: Step, done: dict[str, Version]) -> dict[str, str]:
     """The step's overrides with its inputs as exact versions; what the command line says stands."""
     chosen = dict(step.overrides)
-    for role, given in step.inputs.items():
+    for role, given in step.given().items():
         refs = [done[one].ref if one in done else one for one in (given if isinstance(given, list) else [given])]
-        chosen.setdefault(f"inputs.{role}", f"[{','.join(refs)}]" if isinstance(given, list) else refs[0])
+        chosen[f"inputs.{role}"] = f"[{','.join(refs)}]" if isinstance(given, list) else refs[0]
     return chosen
 
 

@@ -39,6 +39,10 @@ class Step:
     inputs: dict[str, Any] = field(default_factory=dict)
     minutes: float | None = None
 
+    def given(self) -> dict[str, Any]:
+        """The inputs that the pipeline gives; what the command line says of one stands."""
+        return {role: given for role, given in self.inputs.items() if f"inputs.{role}" not in self.overrides}
+
 
 def split_name(overrides: list[str]) -> tuple[str, list[str]]:
     """The pipeline's name and the other overrides.
@@ -132,8 +136,8 @@ def check_steps(steps: list[Step]) -> None:
             check_launcher(cfg.launcher)
             world_size(cfg.launcher)
             check_wandb(cfg.tracking.wandb)
-            for role, given in step.inputs.items():
-                if f"inputs.{role}" not in step.overrides and set(flatten([given])) & set(names):
+            for role, given in step.given().items():
+                if set(flatten([given])) & set(names):
                     setattr(cfg.inputs, role, None)  # is still to be made
             inputs = resolve_inputs(cfg, Store.open(cfg.artifacts.root))
             resolve_data(cfg, inputs.get("dataset"))

@@ -225,13 +225,18 @@ def test_what_trl_refuses_is_one_sentence(refused, tiny_store, overrides, words)
 
 
 def test_weights_that_leave_good_and_bad_out_of_balance_are_told_in_a_line(tiny_store, capsys):
+    from align.stages.kto import advise
+
     run_stage(tiny_store, "stage=kto", "trainer.max_steps=1", "trainer.desirable_weight=9", "name=lopsided")
     out, err = capsys.readouterr()
     (line,) = [line for line in out.splitlines() if "trainer.desirable_weight" in line]
     assert line.startswith("kto: ") and "advised is 1 to 1.33" in line and "EITHER" not in err
-    low, high = map(float, line.split("desirable_weight to ")[1].split()[0].split("-"))
-    run_stage(tiny_store, "stage=kto", "trainer.max_steps=1", f"trainer.desirable_weight={(low + high) / 2}")
-    assert "advised" not in capsys.readouterr().out
+    advise([True] * 10 + [False] * 30, 1.0, 1.0)
+    out = capsys.readouterr().out
+    assert "10 good and 30 bad" in out and "to 3.00-4.00 or" in out and out.endswith("to 0.25-0.33\n")
+    advise([True] * 10 + [False] * 30, 3.5, 1.0)
+    advise([True] * 10 + [False] * 30, 1.0, 0.3)
+    assert capsys.readouterr().out == ""
 
 
 def judged(root: Path, judge: str) -> list[str]:

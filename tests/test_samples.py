@@ -29,7 +29,7 @@ def losses(version) -> list[float]:
     [
         ["stage=sft", "adapter=lora", "adapter.lora_dropout=0.2", "trainer.activation_checkpointing=true"],
         ["stage=dpo"],
-        ["stage=kto", "adapter=lora"],
+        pytest.param(["stage=kto", "adapter=lora"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )

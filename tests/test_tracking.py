@@ -177,7 +177,7 @@ def test_wandb_out_of_reach_is_said_and_the_run_kept_offline(tiny_store, monkeyp
         port = probe.getsockname()[1]
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
     version = run_stage(tiny_store, "stage=sft", "name=alone", "trainer.max_steps=1", "tracking=wandb")
     out, err = capsys.readouterr()
     assert "W&B cannot be reached" in err and "wandb sync" in err and err.count("\n") == 1
