@@ -122,7 +122,7 @@ def test_evaluate_takes_a_list_of_policies():
 
 
 def test_rows_fit_the_context_of_a_new_model():
-    assert compose(["stage=pretrain", "model=tiny_gpt2"]).trainer["max_length"] == 256
+    assert compose(["stage=pretrain", "model=tiny_gpt2"]).trainer["max_length"] == 128
     assert compose(["stage=pretrain", "model=tiny_gpt2", "trainer.max_length=64"]).trainer["max_length"] == 64
     assert compose(["stage=pretrain", "model=gpt2"]).trainer["max_length"] == 1024
 
@@ -442,10 +442,10 @@ def test_fields_read_from_source_are_those_of_trl(facts):
 
 
 def test_the_chat_template_keeps_the_prompt_as_prefix_and_marks_the_answer(facts):
-    assert facts["whole"] == "<|user|>two plus two?$<|assistant|>four$"
+    assert facts["whole"] == "<|user|> two plus two?$<|assistant|> four$"
     assert facts["whole"].startswith(facts["prompt"]) and facts["prompt"].endswith("<|assistant|>")
     ((start, end),) = facts["spans"]
-    assert facts["whole"][start:end] == "four$"
+    assert facts["whole"][start:end] == " four$"
 
 
 def test_no_config_answer_imports_torch():
