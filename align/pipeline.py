@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="pipeline.py", description="Run a pipeline of stages.")
     parser.add_argument(
-        "overrides", nargs="+", help="pipeline=<name>, and overrides for all steps or <step>.<key>=value"
+        "overrides", nargs="*", help="pipeline=<name>, and overrides for all steps or <step>.<key>=value"
     )
     asked = parser.parse_args(argv)
     try:

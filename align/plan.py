@@ -190,6 +190,10 @@ def output_type(stage: str) -> str:
 def _maker(text: str) -> str | None:
     """The command that would make a missing artifact, where its name is a stage's."""
     name = text.split(":")[0]
+    if name == "pretrain":
+        return (
+            "deepspeed launch/run.py stage=pretrain model=tiny_gpt2, or begin from a model there is: model=qwen3_0_6b"
+        )
     return f"deepspeed launch/run.py stage={name}" if name in STAGES else None
 
 

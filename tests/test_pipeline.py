@@ -138,7 +138,7 @@ def test_every_pipeline_composes_with_the_demo_data(name):
 def test_a_mistake_is_told_first(tiny_models, launched, capsys, monkeypatch, tmp_path, overrides, words):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert pipeline.main([*overrides, f"artifacts.root={tiny_models}"]) == 2
+    assert pipeline.main([*overrides, f"artifacts.root={tiny_models}"] if overrides else []) == 2
     out, err = capsys.readouterr()
     assert err.startswith("error: ") and err.count("\n") == 1 and not out, out + err
     assert all(word in err for word in words), err

@@ -58,6 +58,7 @@ def pairs(count: int = 8) -> list[dict]:
 def test_a_missing_artifact_says_what_makes_it(refused, tmp_path):
     err = refused(tmp_path, "stage=reward", f"artifacts.root={tmp_path}")
     assert "sft:latest" in err and "is empty" in err and "stage=sft" in err
+    assert "model=tiny_gpt2, or begin from" in refused(tmp_path, "stage=sft", f"artifacts.root={tmp_path}")
 
 
 @pytest.mark.parametrize(
