@@ -1,7 +1,9 @@
 """What many tests share: a store with very small models, made once, and `run_stage`, a stage run in this process."""
 
+import gc
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,8 @@ from align.plan import make_plan
 # One thread a process: tiny matrices gain nothing from more, and sums are then the same on any number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("ALIGN_ARTIFACTS", None)
+# A session in the background ignores Ctrl-C, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A GPT-2 of 50 thousand parameters.
 TINY_MODEL = {
@@ -72,6 +76,8 @@ def run_command(overrides: list[str]) -> Version:
     """What the command line of launch/run.py published, run in this process."""
     cfg = config.compose(overrides)
     assert run.run(cfg) == 0
+    if not gc.get_freeze_count():
+        gc.freeze()  # a trainer collects garbage more than once, and looks through all that was imported each time
     return make_plan(cfg, Store.open(cfg.artifacts.root), world_size=1).published[-1]
 
 

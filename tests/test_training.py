@@ -21,7 +21,13 @@ def weights(version) -> dict:
     return load_file(version.model_dir / "model.safetensors")
 
 
-@pytest.mark.parametrize("last", [True, False], ids=["after the last step", "before it"])
+@pytest.mark.parametrize(
+    "last",
+    [
+        pytest.param(True, id="after its last step"),
+        pytest.param(False, id="before it", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_died_takes_the_steps_that_are_left(tiny_store, run_stage, monkeypatch, capsys, last):
     straight = run_stage(tiny_store, "stage=sft", "name=straight", *SAVES)
     # died with a checkpoint of the last step, in the middle of an epoch, or at step 3 with one of step 2

@@ -174,7 +174,12 @@ def test_every_loss_type_of_dpo_is_here():
     assert set(DPO) == set(re.findall(r"`'(\w+)'`", named))
 
 
-@pytest.mark.parametrize("loss_type", DPO)
+def quick(first: object, *others: object) -> list:
+    """One value for `make check`; the others are left to `make test`."""
+    return [first, *(pytest.param(other, marks=pytest.mark.slow) for other in others)]
+
+
+@pytest.mark.parametrize("loss_type", quick(*DPO))
 def test_dpo(root, policy, ref_model, loss_type):
     smooths = loss_type in ("exo_pair", "robust", "aot", "aot_unpaired")
     logged, _ = first_loss(
@@ -194,7 +199,7 @@ def test_dpo_against_itself_begins_at_log_2(root):
     assert first_loss(root, "dpo", "dpo-itself")[0] == pytest.approx(log(2), abs=1e-6)
 
 
-@pytest.mark.parametrize("loss_type", ["kto", "apo_zero_unpaired"])
+@pytest.mark.parametrize("loss_type", quick("kto", "apo_zero_unpaired"))
 def test_kto(root, policy, ref_model, loss_type):
     """Ethayarajh et al. 2024 (arXiv:2402.01306), eq. 8; without its reference point, the unpaired APO-zero."""
     good, bad, seed = 1.3, 0.7, 5
@@ -226,7 +231,7 @@ def test_kto(root, policy, ref_model, loss_type):
     assert logged == pytest.approx(np.mean(values), rel=1e-5)
 
 
-@pytest.mark.parametrize("coefficient", ["null", 0.05])
+@pytest.mark.parametrize("coefficient", quick(0.05, "null"))
 def test_reward(root, coefficient):
     """Bradley-Terry with a margin, Touvron et al. 2023 (arXiv:2307.09288), eq. 2; the centring term is
     Eisenstein et al. 2023 (arXiv:2312.09244), eq. 2."""

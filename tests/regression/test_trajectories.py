@@ -116,6 +116,7 @@ def test_plain_is_the_committed_trajectory(plain, run):
     assert ours == pytest.approx(world.reference(run), abs=ACROSS_MACHINES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", world.STAGES)
 def test_one_row_eight_times_is_eight_rows_once(root, plain, run):
     accumulated = run_command(world.overrides(root, run, name=f"{run}-1x8", accumulation=world.GLOBAL_BATCH))
