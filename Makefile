@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
+# DeepSpeed's kernels are compiled for this environment, and no other's interrupted compile can hold them up.
+export TORCH_EXTENSIONS_DIR := $(CURDIR)/.venv/torch_extensions
 
 .PHONY: demo test check lint install clean
 
