@@ -3,6 +3,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 # DeepSpeed's kernels are compiled for this environment, and no other's interrupted compile can hold them up.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/.venv/torch_extensions
 
 .PHONY: demo test check lint install clean
@@ -40,7 +41,7 @@ libaio:
 # Compiled here and not in a test, whose time limit would cut a compile off.
 .PHONY: kernels
 kernels: install libaio
-	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m align.kernels
+	$(PY) -m align.kernels
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -116,6 +116,7 @@ def join(*, deepspeed: bool) -> None:
     import torch.distributed as dist
 
     if deepspeed:
+        kernels.reach_ninja()
         kernels.check_locks()
 
     if not torch.accelerator.is_available():

@@ -6,6 +6,8 @@ DeepSpeed compiles a kernel at its first use and torch guards the build with a l
 leaves the lock, and every later run waits for it forever without a word (torch 2.13).
 """
 
+import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -14,6 +16,12 @@ from align.errors import UserError
 
 NEEDED = ("ShareMemCommBuilder", "CPUAdamBuilder", "AsyncIOBuilder")  # ranks on one CPU; offload to memory; to disk
 STALE = 1800.0  # seconds: no kernel takes this long to compile
+
+
+def reach_ninja() -> None:
+    """Let torch find the ninja that is installed beside this Python, also where the environment was not activated."""
+    if shutil.which("ninja") is None:
+        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
 
 def check_locks() -> None:
@@ -35,6 +43,7 @@ def check_locks() -> None:
 
 def main() -> int:
     """Build every kernel that is not there; the exit code."""
+    reach_ninja()
     try:
         check_locks()
     except UserError as error:

@@ -1,12 +1,22 @@
 """A lock that a killed compile left is named, not waited for."""
 
 import os
+import shutil
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from align.errors import UserError
-from align.kernels import check_locks
+from align.kernels import check_locks, reach_ninja
+
+
+def test_ninja_is_found_beside_python_in_an_environment_that_was_not_activated(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    reach_ninja()
+    assert os.environ["PATH"] == f"{Path(sys.executable).parent}{os.pathsep}{tmp_path}"
+    assert shutil.which("ninja") is not None
 
 
 def test_a_stale_lock_is_named_and_a_fresh_one_is_left_alone(tmp_path, monkeypatch):
