@@ -83,10 +83,14 @@ def launched(root: Path) -> Callable[[str], dict[str, Version]]:
 
 def deepspeed(script: Path, *arguments: str) -> str:
     """`deepspeed --num_accelerators 2 script arguments`; what it printed. It must end well."""
-    launcher = [sys.executable, "-m", "deepspeed.launcher.runner"]
     ranks = ["--num_accelerators", str(PROCESSES), "--master_port", str(free_port())]
+    return python("-m", "deepspeed.launcher.runner", *ranks, str(script), *arguments)
+
+
+def python(*words: str) -> str:
+    """What `python words` printed. It must end well."""
     ended = subprocess.run(
-        [*launcher, *ranks, str(script), *arguments],
+        [sys.executable, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -152,3 +156,12 @@ def test_the_line_a_user_types(root, plain, run, kind):
     ours = Store(root).resolve(f"{run}-typed")
     assert world.losses(ours) == pytest.approx(world.losses(plain(run)), abs=WITHIN_A_SESSION)
     assert_same_weights(ours, plain(run))
+
+
+@pytest.mark.slow
+def test_one_process_under_zero_needs_no_launcher(root, plain):
+    overrides = world.overrides(root, "reward", name="reward-alone", deepspeed="zero2_offload")
+    assert "published reward-alone:v1" in python(str(PROJECT / "launch" / "run.py"), *overrides)
+    ours = Store(root).resolve("reward-alone")
+    assert world.losses(ours) == pytest.approx(world.losses(plain("reward")), abs=WITHIN_A_SESSION)
+    assert_same_weights(ours, plain("reward"))
