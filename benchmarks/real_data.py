@@ -22,14 +22,14 @@ from align.artifacts.store import Store
 from align.provenance import packages
 
 PROJECT = Path(__file__).resolve().parents[1]
-MODEL = ["model=tiny_gpt2", "model.new.architecture.n_positions=512", "model.new.tokenizer.vocab_size=4096"]
+MODEL = ["model=tiny_gpt2", "model.new.architecture.n_positions=256", "model.new.tokenizer.vocab_size=2048"]
 TINY = [
     "data=local",
     "data.on_bad_rows=skip",
     "data.overlong=drop",
-    "trainer.max_length=512",
+    "trainer.max_length=256",
     "trainer.activation_checkpointing=false",
-    "trainer.per_device_train_batch_size=16",
+    "trainer.per_device_train_batch_size=8",
     "trainer.gradient_accumulation_steps=1",
     "trainer.eval_strategy=no",
     "trainer.save_strategy=no",
@@ -56,7 +56,7 @@ def steps(data: Path) -> dict[str, list[str]]:
             f"data.language_modeling.train={hh}",
             "data.language_modeling.columns={text: chosen}",
             "trainer.learning_rate=2e-3",
-            "trainer.num_train_epochs=4",
+            "trainer.max_steps=200",
         ],
         "hh-sft": [
             "stage=sft",
@@ -65,7 +65,7 @@ def steps(data: Path) -> dict[str, list[str]]:
             template,
             "inputs.policy=hh-pretrain:latest",
             "trainer.learning_rate=1e-3",
-            "trainer.num_train_epochs=2",
+            "trainer.max_steps=60",
         ],
         "hh-reward": [
             "stage=reward",
@@ -73,7 +73,7 @@ def steps(data: Path) -> dict[str, list[str]]:
             *pairs,
             "inputs.policy=hh-sft:latest",
             "trainer.learning_rate=3e-4",
-            "trainer.num_train_epochs=1",
+            "trainer.max_steps=60",
         ],
         "hh-dpo": [
             "stage=dpo",
@@ -81,7 +81,7 @@ def steps(data: Path) -> dict[str, list[str]]:
             *pairs,
             "inputs.policy=hh-sft:latest",
             "trainer.learning_rate=2e-4",
-            "trainer.num_train_epochs=1",
+            "trainer.max_steps=60",
         ],
         "hh-evaluate": [
             "stage=evaluate",
@@ -104,7 +104,7 @@ def steps(data: Path) -> dict[str, list[str]]:
             f"data.language_modeling.train={gsm}",
             "data.language_modeling.columns={text: answer}",
             "trainer.learning_rate=2e-3",
-            "trainer.num_train_epochs=4",
+            "trainer.max_steps=200",
         ],
         "gsm-sft": [
             "stage=sft",
@@ -112,7 +112,7 @@ def steps(data: Path) -> dict[str, list[str]]:
             *worked,
             "inputs.policy=gsm-pretrain:latest",
             "trainer.learning_rate=1e-3",
-            "trainer.num_train_epochs=1",
+            "trainer.max_steps=60",
         ],
         "gsm-kto": [
             "stage=kto",
@@ -120,7 +120,7 @@ def steps(data: Path) -> dict[str, list[str]]:
             *marked,
             "inputs.policy=gsm-sft:latest",
             "trainer.learning_rate=2e-4",
-            "trainer.num_train_epochs=1",
+            "trainer.max_steps=60",
         ],
     }
 
