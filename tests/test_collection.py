@@ -177,6 +177,19 @@ def test_two_collections_at_once(store):
     assert len(collect(store, plans[0])) == 2 and collect(store, plans[1]) == []
 
 
+def test_a_version_that_another_collection_takes_while_this_one_plans(store, monkeypatch):
+    first = publish(store)
+    publish(store)
+    pins = store.pins
+
+    def pins_while_another_collects(name):
+        shutil.rmtree(first.path, ignore_errors=True)
+        return pins(name)
+
+    monkeypatch.setattr(store, "pins", pins_while_another_collects)
+    assert collect(store, plan_collection(store, grace_days=0)) == []
+
+
 def test_leftovers_of_what_died(store):
     publish(store)
     old, new = store.stage("sft"), store.stage("sft")

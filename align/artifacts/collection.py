@@ -6,6 +6,7 @@ younger than the grace period, and whatever those were made from. Nothing is del
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterable
@@ -215,7 +216,11 @@ def _exact(text: str) -> str | None:
 
 
 def _age_days(version: Version) -> float:
-    newest = version.path.stat().st_ctime  # when it was renamed to where it is: a pulled version is young
+    """Days since it came to where it is (a pulled version is young); -inf if another collection took it meanwhile."""
+    try:
+        newest = version.path.stat().st_ctime
+    except FileNotFoundError:
+        return -math.inf
     with contextlib.suppress(ValueError):
         newest = max(newest, datetime.fromisoformat(version.manifest.ended or "").timestamp())
     return (time.time() - newest) / (24 * _HOURS)
@@ -247,7 +252,9 @@ def _leftovers(store: Store, grace_days: float) -> list[Path]:
     for folder in [*([store.root] if store.root.is_dir() else []), *_folders(store)]:
         for path in folder.iterdir():
             if path.name.startswith(_LEFTOVERS):
-                newest = max((one.lstat().st_mtime for one in [path, *path.rglob("*")]), default=0)
-                if time.time() - newest >= grace_days * 24 * _HOURS:
-                    found.append(path)
+                # Gone while it is looked at: its owner was done with it, or another collection took it.
+                with contextlib.suppress(FileNotFoundError):
+                    newest = max(one.lstat().st_mtime for one in [path, *path.rglob("*")])
+                    if time.time() - newest >= grace_days * 24 * _HOURS:
+                        found.append(path)
     return sorted(found)
