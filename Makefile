@@ -21,11 +21,11 @@ install: .venv/installed
 demo: install
 	$(PY) launch/pipeline.py pipeline=demo
 
-test: install lint libaio kernels
-	$(PY) -m pytest --durations=15
+test: check libaio kernels
+	$(PY) -m pytest -m slow --durations=15
 
 check: install lint
-	$(PY) -m pytest -m 'not slow'
+	$(PY) -m pytest -m 'not slow' --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: install
 	$(PY) -m ruff check .

@@ -29,9 +29,7 @@ CHAT = "model.chat_template=conf/model/chat.jinja"
 BETA = 0.1
 SIDES = ("chosen", "rejected")
 
-
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
+pytestmark = pytest.mark.slow  # thirty short trainings
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +159,6 @@ def test_a_moved_store_still_loads_and_goes_on(lora_store, tmp_path):
     assert recorded["base_model_name_or_path"] == str(model_of(moved, "pretrain").resolve())
 
 
-@pytest.mark.slow
 def test_an_adapter_is_merged_after_its_store_has_moved(lora_store, tmp_path):
     """Merging in a run reads the adapter it has just saved, outside any artifact."""
     moved = lora_store.rename(tmp_path / "elsewhere")
@@ -197,7 +194,6 @@ def test_an_adapter_whose_base_is_gone_is_refused(lora_store):
         run_stage(lora_store, "stage=dpo", "inputs.policy=sft_lora", *LORA)
 
 
-@pytest.mark.slow
 def test_an_adapter_whose_base_has_changed_is_refused(lora_store, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(model_of(lora_store, "sft:v1"), base)
@@ -238,7 +234,7 @@ def test_an_adapter_goes_on_against_itself_as_it_came_in(lora_store, stage):
     check_reference(version, eval_rows(lora_store, *run), before)
 
 
-@pytest.mark.parametrize("stage", ["dpo", slow("kto")])
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
 def test_without_an_adapter_block_the_adapter_is_merged_and_trained_in_full(lora_store, stage):
     run = (f"stage={stage}", "inputs.policy=sft_lora", ONE_BATCH, "trainer.warmup_steps=0")
     version = run_stage(lora_store, *run)
@@ -255,7 +251,7 @@ def test_a_new_adapter_on_whole_weights_has_them_as_reference(lora_store):
 
 @pytest.mark.parametrize(
     "stage, policy, adapter",
-    [("dpo", "sft_lora", LORA), slow("dpo", "sft", ()), slow("kto", "sft_lora", ()), slow("kto", "sft", LORA)],
+    [("dpo", "sft_lora", LORA), ("dpo", "sft", ()), ("kto", "sft_lora", ()), ("kto", "sft", LORA)],
 )
 def test_a_reference_that_is_named_is_the_one_used(lora_store, stage, policy, adapter):
     run = (
@@ -278,7 +274,6 @@ def test_an_adapter_goes_on_in_its_own_shape_and_says_so(lora_store, capsys):
     assert "goes on as it is (r=4, lora_alpha=8)" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_of_an_adapter_goes_on_as_if_it_had_not_been(lora_store, monkeypatch):
     from align.progress import TrackingCallback
 
@@ -368,7 +363,6 @@ def test_a_reward_adapter_on_whole_weights_trains_and_keeps_its_head(lora_store)
     check_rating(version, lora_store)
 
 
-@pytest.mark.slow
 def test_a_merged_reward_model_keeps_its_head_and_its_centre(lora_store):
     adapter = run_stage(lora_store, "stage=reward", "name=rm", *LORA)
     merged = run_stage(
@@ -380,7 +374,7 @@ def test_a_merged_reward_model_keeps_its_head_and_its_centre(lora_store):
 
 
 @pytest.mark.parametrize(
-    "policy, adapter", [("reward", LORA), slow("reward", ()), slow("reward_lora", ()), ("reward_lora", LORA)]
+    "policy, adapter", [("reward", LORA), ("reward", ()), ("reward_lora", ()), ("reward_lora", LORA)]
 )
 def test_a_reward_model_goes_on_from_a_reward_model_with_its_head(lora_store, policy, adapter):
     run = ("stage=reward", "name=next", f"inputs.policy={policy}", *adapter, "trainer.max_steps=1")
@@ -408,7 +402,6 @@ def wide_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.slow
 def test_qlora_trains_publishes_reloads_and_goes_on(wide_models):
     qlora = ("adapter=qlora", *LORA[1:])
     sft = run_stage(wide_models, "stage=sft", "name=sft_q", *qlora, CHAT)

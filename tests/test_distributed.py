@@ -38,6 +38,7 @@ def test_one_process_needs_no_group():
     assert batches == [[1, 2], [3]]
 
 
+@pytest.mark.slow
 def test_two_processes_share_work_and_word(tmp_path):
     """Results come in order on both; both call equally often; the main one goes first."""
     script = tmp_path / "rank.py"

@@ -156,6 +156,7 @@ def test_wandb_offline_keeps_the_run_under_one_id(tiny_store, monkeypatch):
     assert "stats" not in records
 
 
+@pytest.mark.slow
 def test_wandb_ends_as_failed_with_a_stage_that_fails_and_goes_on_under_the_same_id(tiny_store, monkeypatch):
     from align.stages import sft
 
@@ -171,6 +172,7 @@ def test_wandb_ends_as_failed_with_a_stage_that_fails_and_goes_on_under_the_same
     assert len(offline_runs(tiny_store)) == 2 and len(ids) == 1
 
 
+@pytest.mark.slow
 def test_wandb_out_of_reach_is_said_and_the_run_kept_offline(tiny_store, monkeypatch, capsys):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

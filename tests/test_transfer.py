@@ -63,7 +63,7 @@ def s3_server():
     server.wait()
 
 
-@pytest.fixture(params=["file", "memory", "s3"])
+@pytest.fixture(params=["file", "memory", pytest.param("s3", marks=pytest.mark.slow)])
 def url(request, tmp_path, monkeypatch):
     if request.param == "file":
         return f"file://{tmp_path}/remote"
