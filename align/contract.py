@@ -3,6 +3,7 @@
 Each demand that fails is one sentence with its remedy, before an accelerator is taken.
 """
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from align.artifacts.bases import is_adapter, resolve_base
 from align.artifacts.headers import tensor_shapes
 from align.artifacts.inputs import Input
+from align.config.paths import local_path
+from align.data.loss import GENERATION, unmarked
 from align.errors import UserError
 
 # Role -> artifact types it may have, a stage at a time. An input from a path or the hub has no type of its own.
@@ -149,14 +152,49 @@ def check_tokenizer(given: Input, *, conversational: bool, chat_template: str | 
     if pad is None and pad_token is None and kind in (*GENERIC_TOKENIZERS, *WITHOUT_PAD):
         example = (eos["content"] if isinstance(eos, dict) else eos) or "<|endoftext|>"
         raise UserError(no_pad_token(given.ref, example))
-    has_template = "chat_template" in config or any(
-        (given.path / name).is_file() for name in ("chat_template.jinja", "chat_template.json")
-    )
-    if conversational and not has_template and chat_template is None:
+    if conversational and own_template(given.path) is None and chat_template is None:
         raise UserError(
             f"the data is conversational and the tokenizer of {given.ref} has no chat template; give one: "
             "model.chat_template=conf/model/chat.jinja, or data of plain strings"
         )
+
+
+def check_assistant_turns(given: Input, *, conversational: bool, chat_template: str | None) -> None:
+    """`trainer.assistant_only_loss` can be kept to: rows are conversations, and the template marks who says what.
+
+    Args:
+        conversational, chat_template: as in `check_tokenizer`.
+    """
+    if not conversational:
+        raise UserError(
+            "trainer.assistant_only_loss=true and the data is plain strings, in which nobody speaks; set it to false, "
+            "or give conversations"
+        )
+    template = own_template(given.path)
+    if template is None and chat_template is not None:
+        template = local_path(chat_template).read_text("utf-8")
+    if template is not None and not GENERATION.search(template) and template not in _templates_trl_marks():
+        raise UserError(unmarked(given.ref))
+
+
+def own_template(folder: Path) -> str | None:
+    """The chat template in a model's folder; of named ones the default."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text("utf-8")
+    given = _read_json(folder / "tokenizer_config.json").get("chat_template")
+    given = given or _read_json(folder / "chat_template.json").get("chat_template")
+    if isinstance(given, list):
+        return next((one["template"] for one in given if one.get("name") == "default"), None)
+    return given
+
+
+def _templates_trl_marks() -> set[str]:
+    """The chat templates for which TRL has another that marks what the assistant says, read without importing TRL."""
+    spec = importlib.util.find_spec("trl")
+    folder = Path(spec.submodule_search_locations[0]) / "chat_templates"
+    marked = (file for file in folder.glob("*.jinja") if file.with_stem(f"{file.stem}_training").is_file())
+    return {file.read_text("utf-8") for file in marked}
 
 
 def no_pad_token(name: str, example: str) -> str:

@@ -16,7 +16,14 @@ from align.artifacts.store import Store, Version
 from align.artifacts.verification import verify_input
 from align.config import PROJECT, Config, identity_config
 from align.config.schema import STAGES
-from align.contract import PRODUCES, check_inputs, check_max_length, check_tokenizer, context_length
+from align.contract import (
+    PRODUCES,
+    check_assistant_turns,
+    check_inputs,
+    check_max_length,
+    check_tokenizer,
+    context_length,
+)
 from align.data.datasets import digest, pinned
 from align.data.examples import check_dataset_input, has_eval, held_out, load_split, offers, source_of
 from align.errors import UserError
@@ -161,12 +168,15 @@ def check_data(plan: Plan) -> None:
         policy: Input = plan.inputs["policy"]
         if cfg.model.trust_remote_code:
             check_code(policy)
+        conversational = kind(train.records[0]) == "conversational"
         check_tokenizer(
             policy,
-            conversational=kind(train.records[0]) == "conversational",
+            conversational=conversational,
             chat_template=cfg.model.chat_template,
             pad_token=cfg.model.pad_token,
         )
+        if cfg.trainer.get("assistant_only_loss"):
+            check_assistant_turns(policy, conversational=conversational, chat_template=cfg.model.chat_template)
         check_max_length(policy, cfg.trainer.get("max_length"))
 
 

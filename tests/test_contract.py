@@ -12,7 +12,14 @@ from conftest import run_stage, stage_overrides
 from align import config
 from align.artifacts.inputs import Input, resolve_input
 from align.artifacts.store import Store
-from align.contract import check_inputs, check_max_length, check_model_folder, check_tokenizer, context_length
+from align.contract import (
+    check_assistant_turns,
+    check_inputs,
+    check_max_length,
+    check_model_folder,
+    check_tokenizer,
+    context_length,
+)
 from align.errors import UserError
 from align.plan import check_data, make_plan
 
@@ -219,6 +226,25 @@ def test_a_damaged_adapter_config_is_named(tmp_path):
 def tokenizer_check(tmp_path: Path, tokenizer: dict, *, conversational=False, chat_template=None, pad_token=None):
     folder = model_folder(tmp_path / "m", tokenizer=tokenizer)
     check_tokenizer(given(folder), conversational=conversational, chat_template=chat_template, pad_token=pad_token)
+
+
+def test_loss_on_the_assistants_turns_needs_a_template_that_marks_them(tmp_path):
+    def check(template, conversational=True, extra=None):
+        folder = model_folder(
+            tmp_path / "m", tokenizer={**GENERIC, **({"chat_template": template} if template else {})}
+        )
+        check_assistant_turns(given(folder), conversational=conversational, chat_template=extra)
+
+    refused(lambda: check("{{ messages }}", conversational=False), "the data is plain strings, in which nobody speaks")
+    refused(lambda: check("{{ messages }}"), "does not mark what the assistant says")
+    refused(
+        lambda: check([{"name": "default", "template": "{{ messages }}"}]), "does not mark what the assistant says"
+    )
+    check("{%- generation -%}{{ messages }}{% endgeneration %}")
+    check(None, extra="conf/model/chat.jinja")
+    import trl.chat_template_utils
+
+    check(trl.chat_template_utils.qwen3_chat_template)  # TRL trains this family under a marked template of its own
 
 
 def without(*keys: str, **more) -> dict:

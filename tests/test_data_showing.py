@@ -7,7 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.cli import main
+from align.data.lengths import token_lengths
+from align.data.loss import Loss
 from align.data.showing import show_record, to_terminal
+from align.errors import UserError
 from align.records import Demonstration, Preference, Prompt, Text, UnpairedPreference
 
 END = "<|end|>"
@@ -31,6 +34,30 @@ TEMPLATES = {
         "{% if add_generation_prompt %}[A]{% endif %}",
         lambda role, said: f"[A] {said.strip()}{END}" if role == "assistant" else f"[{role.upper()}] {said.strip()} ",
         "[A]",
+    ),
+}
+
+
+# the same templates with what the assistant says marked, and where by hand that begins in a turn
+MARKED = {
+    "plain": (
+        "{% for m in messages %}<|{{ m['role'] }}|>{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}"
+        "<|end|>{% endgeneration %}{% else %}{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        lambda said: ("<|assistant|>", f"{said}{END}", ""),
+    ),
+    "chatml": (
+        "{% for m in messages %}<|start|>{{ m['role'] + '\n' }}{% if m['role'] == 'assistant' %}{% generation %}"
+        "{{ m['content'] }}<|end|>{% endgeneration %}{% else %}{{ m['content'] }}<|end|>{% endif %}{{ '\n' }}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}",
+        lambda said: ("<|start|>assistant\n", f"{said}{END}", "\n"),
+    ),
+    "stripped": (
+        "{% for m in messages %}{% if m['role'] == 'assistant' %}[A]{% generation %} {{ m['content'] | trim }}<|end|>"
+        "{% endgeneration %}{% else %}[{{ m['role'] | upper }}] {{ m['content'] | trim }} {% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}[A]{% endif %}",
+        lambda said: ("[A]", f" {said.strip()}{END}", ""),
     ),
 }
 
@@ -89,6 +116,68 @@ def test_the_mask_is_the_completion_and_nothing_else(tokenizer, name, prompt, on
         assert sequence.loss == expected
 
 
+@pytest.mark.parametrize("name", MARKED)
+@given(prompt=conversations(), answer=SAID, completion_only=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_every_assistant_turn_carries_the_loss_and_nothing_else(tokenizer, name, prompt, answer, completion_only):
+    tokenizer.chat_template, parts = MARKED[name]
+    turn = TEMPLATES[name][1]
+    completion = [{"role": "assistant", "content": answer}]
+    whole, spans = "", []
+    for message in prompt + completion:
+        if message["role"] == "assistant":
+            before, said, after = parts(message["content"])
+            spans.append((len(whole + before), len(whole + before + said)))
+            whole += before + said + after
+        else:
+            whole += turn(message["role"], message["content"])
+    spans = spans[-1:] if completion_only else spans
+    coded = tokenizer(whole, return_offsets_mapping=True)
+    loss = Loss(completion_only=completion_only, assistant_only=True)
+    (shown,) = show_record(Demonstration(prompt, completion), tokenizer, "sft", loss=loss)
+    assert shown.ids == coded["input_ids"]
+    expected = [any(a < end and start < b for start, end in spans) for a, b in coded["offset_mapping"]]
+    assert shown.loss == expected
+    assert token_lengths([Demonstration(prompt, completion)], tokenizer, loss) == [
+        (expected.index(True), len(expected))
+    ]
+    (text,) = show_record(Text(prompt + completion), tokenizer, "pretrain", loss=Loss(assistant_only=True))
+    assert text.ids == shown.ids and (completion_only or text.loss == expected)
+
+
+CHAT = [
+    {"role": role, "content": said}
+    for role, said in (("system", "two"), ("user", "what is two?"), ("assistant", "it is"), ("user", "plus two?"))
+]
+
+
+@pytest.mark.parametrize("completion_only", [True, False])
+@pytest.mark.parametrize("assistant_only", [True, False])
+def test_the_mask_is_the_labels_that_trl_trains_on(tokenizer, tmp_path, completion_only, assistant_only):
+    from transformers import GPT2Config, GPT2LMHeadModel
+    from trl import SFTConfig, SFTTrainer
+
+    from align.data.datasets import to_dataset
+
+    tokenizer.chat_template, tokenizer.pad_token = MARKED["chatml"][0], END
+    records = [Demonstration(CHAT, [{"role": "assistant", "content": said}]) for said in ("four", "it is four too")]
+    words = {"completion_only_loss": completion_only, "assistant_only_loss": assistant_only}
+    arguments = SFTConfig(tmp_path, max_length=256, report_to=[], use_cpu=True, bf16=False, **words)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, n_positions=256))
+    trainer = SFTTrainer(model, arguments, train_dataset=to_dataset(records), processing_class=tokenizer)
+    for record, row in zip(records, trainer.train_dataset, strict=True):
+        (shown,) = show_record(record, tokenizer, "sft", loss=Loss.of(words))
+        assert row["input_ids"] == shown.ids
+        assert [label != -100 for label in row["labels"]] == shown.loss
+
+
+def test_a_template_that_marks_nobody_is_refused(tokenizer):
+    tokenizer.chat_template = TEMPLATES["chatml"][0]
+    record = Demonstration(CHAT, [{"role": "assistant", "content": "four"}])
+    with pytest.raises(UserError, match="does not mark what the assistant says"):
+        show_record(record, tokenizer, "sft", loss=Loss(assistant_only=True))
+
+
 @given(prompt=SAID, completion=SAID)
 @settings(max_examples=60, deadline=None)
 def test_strings_end_with_eos_and_every_token_is_on_one_side(tokenizer, prompt, completion):
@@ -132,6 +221,16 @@ def test_show(tmp_path, tokenizer, capsys):
     assert sum(told["sequences"][0]["loss"]) == 4 and told["sequences"][0]["side"] == "completion"
     assert main([*command, "--tokens", "--rows", "1"]) == 0
     assert "[[☃(3)|<|end|>]]" in capsys.readouterr().out
+    chat = [{"role": role, "content": role[0]} for role in ("user", "assistant", "user", "assistant")]
+    file.write_text(json.dumps({"messages": chat}) + "\n")
+    tokenizer.chat_template = MARKED["plain"][0]
+    tokenizer.save_pretrained(folder)
+    assert main([*command, "--set", "experiment=every_turn", "--color", "never"]) == 0
+    assert (
+        "<|user|>u<|end|><|assistant|>[[a<|end|>]]<|user|>u<|end|><|assistant|>[[a<|end|>]]" in capsys.readouterr().out
+    )
+    assert main([*command, "--color", "always"]) == 0
+    assert capsys.readouterr().out.count("\x1b[30;42m") == 1
 
 
 @pytest.mark.parametrize(

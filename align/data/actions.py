@@ -203,13 +203,15 @@ def show_data(arguments: argparse.Namespace) -> int:
     from align.config import compose
     from align.config.schema import STAGES
     from align.data.intake import find_sources, parse_mapping, read_outcomes, recognise_source
+    from align.data.loss import Loss
     from align.data.showing import show_record, to_json, to_terminal
 
     if arguments.rows < 1 or arguments.skip < 0:
         raise UserError(f"--rows {arguments.rows} --skip {arguments.skip}: write a positive number, and 0 or more")
     store = Store.open(arguments.artifacts)
     tokenizer = _tokenizer(store, arguments.model or "sft:latest", arguments.chat_template)
-    length = arguments.max_length or compose([f"stage={arguments.stage}"]).trainer.get("max_length")
+    trainer = compose([f"stage={arguments.stage}", *arguments.set]).trainer
+    length = arguments.max_length or trainer.get("max_length")
     source, _ = _sources(store, arguments, find_sources)[0]
     reading = recognise_source(
         source,
@@ -227,7 +229,7 @@ def show_data(arguments: argparse.Namespace) -> int:
                 f"{source.name} is conversational and the tokenizer has no chat template; give one: "
                 "--chat-template conf/model/chat.jinja"
             )
-        shown = show_record(record, tokenizer, arguments.stage, length)
+        shown = show_record(record, tokenizer, arguments.stage, length, Loss.of(trainer))
         if arguments.json:
             sequences = [to_json(one, tokenizer) for one in shown]
             told.append({"file": outcome.file, "row": outcome.row, "sequences": sequences})

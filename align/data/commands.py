@@ -68,6 +68,9 @@ def data_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     show = commands.add_parser("show", help="see data as the model will", description=show_data.__doc__)
     show.add_argument("sources", nargs=1, metavar="REF_OR_FILE", help="hh:v1, or a file")
     show.add_argument("--stage", default="sft", choices=_STAGES, help="whose loss to show (default: sft)")
+    show.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="of that stage's config, as run.py takes it"
+    )
     show.add_argument("--model", metavar="REF_OR_DIR", help="whose tokenizer and template (default: sft:latest)")
     show.add_argument("--chat-template", metavar="FILE", help="a Jinja template for a tokenizer that has none")
     show.add_argument("--rows", type=int, default=5, metavar="N", help="how many records (default: 5)")

@@ -9,6 +9,7 @@ from align.config import PROJECT, DataConfig, DatasetConfig
 from align.data.datasets import DatasetSource, Loaded, load_artifact, load_records, to_dataset
 from align.data.findings import SEVERITIES
 from align.data.lengths import apply_policy
+from align.data.loss import ON_COMPLETION, Loss
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def load_examples(
     tokenizer: "PreTrainedTokenizerBase | None",
     max_length: int | None = None,
     splits_long: bool = False,
+    loss: Loss = ON_COMPLETION,
 ) -> Examples:
     """Both splits of `format`, every record within `max_length` tokens as `data.overlong` says.
 
@@ -43,6 +45,7 @@ def load_examples(
         dataset: the dataset artifact that stands in for `data.<format>`, if one was given.
         tokenizer: measures length; None skips the check.
         splits_long: the trainer cuts long texts into pieces and loses nothing, so length is no matter.
+        loss: which tokens of a demonstration are learnt.
 
     Raises:
         UserError: missing or malformed data, or overlong records under `overlong: refuse`.
@@ -56,7 +59,9 @@ def load_examples(
         loaded = load_split(data, dataset, format, split)
         records = loaded.records
         if tokenizer is not None and not splits_long:
-            records, report = apply_policy(records, tokenizer, max_length, data.overlong, what=f"{loaded.file}")
+            records, report = apply_policy(
+                records, tokenizer, max_length, data.overlong, what=f"{loaded.file}", loss=loss
+            )
             if report is not None and (report.over or report.no_room) and distributed.is_main():
                 print(f"{loaded.file}: {report.summary()} (data.overlong={data.overlong})", flush=True)
             metrics[f"{split}_overlong"] = len(report.over) if report is not None else 0

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from align.data.loss import ON_COMPLETION, Loss, learnt
 from align.data.rendering import render, render_prompt
 from align.errors import UserError
-from align.records import Preference, Prompt, Record, Text
+from align.records import Demonstration, Preference, Prompt, Record, Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,7 +26,7 @@ class LengthReport:
     longest: int
     max_length: int
     over: tuple[int, ...]  # longer than max_length, prompt and longest completion together
-    no_room: tuple[int, ...]  # the prompt alone fills max_length: nothing of a completion is left to learn from
+    no_room: tuple[int, ...]  # what comes before the first token to learn fills max_length: nothing is left
 
     def summary(self) -> str:
         if not self.over and not self.no_room:
@@ -37,9 +38,15 @@ class LengthReport:
         )
 
 
-def token_lengths(records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase") -> list[tuple[int, int]]:
-    """Per record the tokens of its prompt and of the longest whole: prompt + completion, the prompt, or the text."""
-    return [_lengths(record, tokenizer) for record in records]
+def token_lengths(
+    records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase", loss: Loss = ON_COMPLETION
+) -> list[tuple[int, int]]:
+    """Per record the tokens before the first that carries the loss, and of the longest whole.
+
+    The first is the length of the prompt, unless `loss` says otherwise of demonstrations; the second that of prompt
+    and completion, of the prompt alone, or of the text.
+    """
+    return [_lengths(record, tokenizer, loss) for record in records]
 
 
 def length_report(records: Sequence[Record], lengths: Sequence[tuple[int, int]], max_length: int) -> LengthReport:
@@ -71,17 +78,19 @@ def apply_policy(
     max_length: int | None,
     policy: str,
     what: str = "data",
+    loss: Loss = ON_COMPLETION,
 ) -> tuple[list[Record], LengthReport | None]:
     """The records to train on under `data.overlong`, and the report to show; (all, None) without a max_length.
 
     `refuse`: a UserError where one is over; `drop`: leave out those over; `truncate`: leave out only those whose
-    prompt alone fills `max_length` (cut, both sides of a pair would be equal) and let the trainer cut the rest.
+    prompt alone fills `max_length` (cut, both sides of a pair would be equal; nothing of a demonstration would be
+    learnt) and let the trainer cut the rest.
     """
     if policy not in POLICIES:
         raise UserError(f"data.overlong is {policy!r}: write one of {', '.join(POLICIES)}")
     if max_length is None:
         return list(records), None
-    lengths = token_lengths(records, tokenizer)
+    lengths = token_lengths(records, tokenizer, loss)
     report = length_report(records, lengths, max_length)
     out = {*report.no_room} if policy == "truncate" else {*report.over, *report.no_room}
     if policy == "refuse" and out:
@@ -104,9 +113,12 @@ def _some(indices: Sequence[int]) -> str:
     return ", ".join(map(str, indices[:5])) + (", ..." if len(indices) > 5 else "")
 
 
-def _lengths(record: Record, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
+def _lengths(record: Record, tokenizer: "PreTrainedTokenizerBase", loss: Loss) -> tuple[int, int]:
     if isinstance(record, Text):
         return 0, _text_length(record, tokenizer)
+    if isinstance(record, Demonstration) and loss != ON_COMPLETION:
+        ids, carries = learnt(tokenizer, record.prompt, record.completion, loss)
+        return carries.index(True) if True in carries else len(ids), len(ids)
     if isinstance(record, Prompt):
         prompt = len(render_prompt(tokenizer, record.prompt))
         return prompt, prompt

@@ -12,26 +12,32 @@ if TYPE_CHECKING:
 Text = str | list[dict[str, Any]]
 
 
-def render_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Text) -> list[int]:
-    """Token ids of a prompt, up to where the completion begins."""
+def render_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Text, chat_template: str | None = None) -> list[int]:
+    """Token ids of a prompt, up to where the completion begins; `chat_template` in place of the tokenizer's own."""
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
-    return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
+    rendered = tokenizer.apply_chat_template(
+        prompt, chat_template=chat_template, add_generation_prompt=True, return_dict=True
+    )
+    return list(rendered["input_ids"])
 
 
-def render(tokenizer: "PreTrainedTokenizerBase", prompt: Text, completion: Text) -> tuple[list[int], list[int]]:
+def render(
+    tokenizer: "PreTrainedTokenizerBase", prompt: Text, completion: Text, chat_template: str | None = None
+) -> tuple[list[int], list[int]]:
     """Token ids of a prompt and of its completion, the end of the completion included.
 
     The completion begins where the tokens of the prompt alone and of both together part: not always after the prompt,
     because a merge may reach across the border.
     """
-    prompt_ids = render_prompt(tokenizer, prompt)
+    prompt_ids = render_prompt(tokenizer, prompt, chat_template)
     if isinstance(prompt, str):
         eos = tokenizer.eos_token or ""
         text = completion if completion.endswith(eos) else completion + eos
         both = list(tokenizer(prompt + text)["input_ids"])
     else:
-        both = list(tokenizer.apply_chat_template(prompt + completion, return_dict=True)["input_ids"])
+        whole = prompt + completion
+        both = list(tokenizer.apply_chat_template(whole, chat_template=chat_template, return_dict=True)["input_ids"])
     start = 0
     for ours, theirs in zip(prompt_ids, both, strict=False):
         if ours != theirs:

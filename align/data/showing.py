@@ -1,13 +1,15 @@
 """A record as a stage's model sees it: every token of the rendered template, and which of them carry the loss.
 
-`sft`, `dpo` and `kto` learn the completion with its end, `pretrain` every token; `reward` scores each whole answer at
-its last token. Tokens beyond `max_length` are cut from the end, as TRL's trainers do (`truncation_mode: keep_start`).
+`dpo` and `kto` learn the completion with its end, and so does `sft` unless its `trainer:` block says otherwise;
+`pretrain` learns every token; `reward` scores each whole answer at its last token. Tokens beyond `max_length` are cut
+from the end, as TRL's trainers do (`truncation_mode: keep_start`).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from align.data.loss import ON_COMPLETION, Loss, learnt, said_by_assistant
 from align.data.rendering import render, render_prompt
 from align.records import Content, Prompt, Record, Text
 
@@ -39,16 +41,23 @@ class Shown:
 
 
 def show_record(
-    record: Record, tokenizer: "PreTrainedTokenizerBase", stage: str, max_length: int | None = None
+    record: Record,
+    tokenizer: "PreTrainedTokenizerBase",
+    stage: str,
+    max_length: int | None = None,
+    loss: Loss = ON_COMPLETION,
 ) -> list[Shown]:
-    """The sequences that `stage` makes of a record, each with its loss mask."""
-    return [_cut(side, ids, loss, max_length) for side, ids, loss in _sequences(record, tokenizer, stage)]
+    """The sequences that `stage` makes of a record, each with its loss mask; `loss` is read for sft and pretrain."""
+    return [_cut(side, ids, mask, max_length) for side, ids, mask in _sequences(record, tokenizer, stage, loss)]
 
 
 def _sequences(
-    record: Record, tokenizer: "PreTrainedTokenizerBase", stage: str
+    record: Record, tokenizer: "PreTrainedTokenizerBase", stage: str, loss: Loss
 ) -> Iterator[tuple[str, list[int], list[bool]]]:
     if isinstance(record, Text):
+        if loss.assistant_only and isinstance(record.content, list):
+            yield "text", *said_by_assistant(tokenizer, record.content)
+            return
         ids = text_ids(record.content, tokenizer)
         yield "text", ids, [True] * len(ids)
         return
@@ -58,6 +67,9 @@ def _sequences(
         return
     for side in ("completion", "chosen", "rejected"):
         if hasattr(record, side):
+            if stage == "sft":
+                yield side, *learnt(tokenizer, record.prompt, getattr(record, side), loss)
+                continue
             prompt, completion = render(tokenizer, record.prompt, getattr(record, side))
             ids = prompt + completion
             if stage == "reward":

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: imitate demonstrations, loss on the completion.
+"""Supervised fine-tuning: imitate demonstrations, loss on the completion or on every assistant turn.
 
 Ouyang et al. 2022 (arXiv:2203.02155), step 1.
 """
@@ -14,6 +14,7 @@ from align.artifacts.bases import is_adapter
 from align.artifacts.inputs import Input
 from align.config import Config
 from align.data.examples import load_examples
+from align.data.loss import Loss
 from align.models import load_policy, load_tokenizer, save_merged, save_model
 from align.progress import TrackingCallback
 from align.samples import add_samples
@@ -52,6 +53,7 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
         "prompt_completion",
         tokenizer=tokenizer,
         max_length=args.max_length,
+        loss=Loss.of(cfg.trainer),
     )
 
     # train
