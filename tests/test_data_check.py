@@ -19,12 +19,12 @@ from align.data.agreement import auc, krippendorff_alpha, pairwise_agreement, wi
 from align.data.balance import kto_weights
 from align.data.findings import Report
 from align.data.formats import LAYOUTS
-from align.data.inspection import role_problem
 from align.data.nearness import near_groups, signature, word_hashes
 from align.data.page import to_html
 from align.data.readers import SUFFIXES, read_rows
 from align.data.recognise import recognise
 from align.data.repairs import DROPS, FIXES
+from align.data.sides import role_problem
 from align.errors import UserError
 from align.records import RecordError
 

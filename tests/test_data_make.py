@@ -125,3 +125,126 @@ def test_sets_of_different_formats_are_named(sets, root, tmp_path, capsys):
     run(capsys, root, "import", tmp_path / "t.jsonl", "--name", "t")
     status, _, err = run(capsys, root, "make", "a:v1", "t:v1", "--name", "x")
     assert status == 2 and "a:v1 is preference, t:v1 is language_modeling" in err
+
+
+# -- scores, pairs and the best of many -----------------------------------------------------------------------------
+
+
+def write_set(store, name, format, rows, held=()):
+    """A dataset artifact as an import or stage=score leaves it."""
+    folder = store.stage(name)
+    (folder / "records").mkdir()
+    for split, given in (("train", rows), ("eval", held)):
+        if given:
+            (folder / "records" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
+    return store.publish(folder, name=name, type="dataset", format=format)
+
+
+def said(text):
+    return [{"role": "assistant", "content": text}]
+
+
+@pytest.fixture
+def thumbs(root):
+    """Seven answers to three prompts, judged by a thumb and scored; the last prompt has only bad ones."""
+    answers = [
+        ("one", "a", True, 0.5),
+        ("one", "b", False, 0.7),
+        ("two", "c", True, 0.1),
+        ("one", "d", True, 2.0),
+        ("two", "e", False, -1.0),
+        ("one", "f", False, -3.0),
+        ("three", "g", False, 0.0),
+    ]
+    rows = [
+        {"prompt": [{"role": "user", "content": prompt}], "completion": said(text), "label": label, "score": score}
+        for prompt, text, label, score in answers
+    ]
+    store = Store(root)
+    write_set(store, "thumbs", "unpaired_preference", [{**row, "id": str(i)} for i, row in enumerate(rows)])
+    return store
+
+
+def pairs(version):
+    return [(row["chosen"][0]["content"] + row["rejected"][0]["content"]) for row in lines(version)]
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ([], ["df", "ce"]),  # of the good the best, of the bad the worst
+        (["--pairs", "all"], ["db", "df", "ab", "af", "ce"]),
+        (["--by", "score"], ["df", "ce"]),
+        (["--by", "score", "--pairs", "all"], ["db", "da", "df", "ba", "bf", "af", "ce"]),
+        (["--pairs", "all", "--min-margin", "2"], ["df", "af"]),
+        (["--min-score", "1"], ["df"]),
+    ],
+)
+def test_single_answers_become_pairs(thumbs, root, capsys, options, expected):
+    status, out, err = run(capsys, root, "make", "thumbs:v1", "--name", "pairs", "--as", "preference", *options)
+    made = thumbs.resolve("pairs")
+    assert (status, err) == (0, "") and made.manifest.format == "preference"
+    assert sorted(pairs(made)) == sorted(expected)
+    (first,) = [row for row in lines(made) if pairs_of(row) == expected[0]]
+    scores = {"a": 0.5, "b": 0.7, "c": 0.1, "d": 2.0, "e": -1.0, "f": -3.0}
+    assert (first["score_chosen"], first["score_rejected"]) == tuple(scores[one] for one in expected[0])
+    (part,) = made.manifest.notes["parts"]
+    assert part["answers"]["in"] == 7 == part["answers"]["paired"] + part["answers"]["in no pair"]
+    assert part["records_in"] == part["train"] + part["eval"] + sum(part["left_out"].values())
+    assert "7 answers to 3 prompts" in out
+
+
+def pairs_of(row):
+    return row["chosen"][0]["content"] + row["rejected"][0]["content"]
+
+
+def test_the_best_of_many_are_demonstrations(thumbs, root, capsys):
+    run(capsys, root, "make", "thumbs:v1", "--name", "good", "--as", "prompt_completion")
+    (part,) = thumbs.resolve("good").manifest.notes["parts"]
+    assert (part["train"], part["left_out"]) == (3, {"labelled bad": 4})
+    run(capsys, root, "make", "thumbs:v1", "--name", "best", "--as", "prompt_completion", "--best", "1")
+    assert [(row["completion"][0]["content"], row["score"]) for row in lines(thumbs.resolve("best"))] == [
+        ("c", 0.1),
+        ("d", 2.0),
+    ]
+    # and demonstrations that were scored become pairs again
+    run(capsys, root, "make", "good:v1", "--name", "again", "--as", "preference")
+    assert pairs(thumbs.resolve("again")) == ["da"]
+
+
+def test_scores_follow_the_side_they_are_of(root, capsys):
+    store = Store(root)
+    prompt = [{"role": "user", "content": "q"}]
+    row = {"prompt": prompt, "chosen": said("x"), "rejected": said("y"), "score_chosen": 1.0, "score_rejected": 3.0}
+    other = {**row, "prompt": [{"role": "user", "content": "r"}], "score_rejected": 0.0, "tools": [{"name": "t"}]}
+    write_set(store, "p", "preference", [row, other])
+    run(capsys, root, "make", "p:v1", "--name", "u", "--as", "unpaired_preference")
+    assert [(one["label"], one["score"]) for one in lines(store.resolve("u"))] == [
+        (True, 1.0),
+        (False, 3.0),
+        (True, 1.0),
+        (False, 0.0),
+    ]
+    assert "tools" in lines(store.resolve("u"))[3]
+    _, out, _ = run(capsys, root, "make", "p:v1", "--name", "agreed", "--min-margin", "0")
+    assert [one["score_rejected"] for one in lines(store.resolve("agreed"))] == [0.0]
+    _, out, _ = run(capsys, root, "make", "p:v1", "--name", "same")
+    assert "score_disagrees: 1 of 2" in out and "p:v1:0: -2.00  chosen: x" in out
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["thumbs:v1", "--min-margin", "1"], "these are unpaired_preference: make pairs with --as preference"),
+        (["thumbs:v1", "--by", "label"], "it goes with --as preference"),
+        (["bare:v1", "--as", "preference"], "score the set first: deepspeed launch/run.py stage=score"),
+        (["bare:v1", "--as", "preference", "--by", "label"], "whose answers have no labels"),
+        (["bare:v1", "--min-score", "0"], "--min-score needs scores"),
+        (["bare:v1", "--best", "1"], "--best needs scores"),
+        (["bare:v1", "--best", "0"], "--best 0"),
+    ],
+)
+def test_what_needs_scores_says_so(thumbs, root, capsys, arguments, message):
+    write_set(thumbs, "bare", "prompt_completion", [{"prompt": "q", "completion": "a"}])
+    status, _, err = run(capsys, root, "make", *arguments, "--name", "x")
+    assert status == 2 and err.startswith("error: ") and message in err and err.count("\n") == 1

@@ -58,6 +58,45 @@ def judgement_findings(seen: Inspection, findings: list[Finding], statistics: di
         statistics["margins"] = f"{seen.margins} of {len(seen.row)} pairs: stage reward asks for that much difference"
 
 
+def score_findings(
+    seen: Inspection, findings: list[Finding], statistics: dict[str, Any], histograms: dict[str, dict[str, Any]]
+) -> None:
+    """What a reward model's scores say of the labels: how far they agree, and where they disagree most."""
+    scores = {side: np.frombuffer(values) for side, values in seen.scores.items()}
+    if not scores:
+        return
+    for side, values in scores.items():
+        statistics[f"{side} scores"] = {
+            "mean": float(values.mean()),
+            "spread": float(values.std()),
+            "lowest": float(values.min()),
+            "highest": float(values.max()),
+        }
+    histograms["Scores a side"] = _histogram(scores, low=min(float(np.percentile(one, 1)) for one in scores.values()))
+    if "good" in scores and "bad" in scores:
+        statistics["scores tell good from bad"] = f"AUC {auc(scores['good'], scores['bad']):.3f}"
+    if "chosen" not in scores:
+        return
+    margins = scores["chosen"] - scores["rejected"]
+    against = int((margins < 0).sum())
+    low, high = wilson(int((margins > 0).sum()), len(margins))
+    statistics["scores agree with the pairs"] = f"{(margins > 0).mean():.1%} of {len(margins)} [{low:.1%}, {high:.1%}]"
+    if against:
+        findings.append(
+            Finding(
+                "score_disagrees",
+                "info",
+                against,
+                len(margins),
+                "pairs whose rejected answer the reward model scores higher, the furthest apart first: a wrong label, "
+                "or something the reward model has not learnt",
+                "read the first ones; align data make --min-margin 0 leaves them all out",
+                tuple(place for _, place, _ in seen.disagreements),
+                tuple((place, text) for _, place, text in seen.disagreements[:5]),
+            )
+        )
+
+
 def kto_weights(good: int, bad: int) -> dict[str, float]:
     """Weights that bring good x weight : bad x weight to 1:1 (KTO wants it from 1:1 to 4:3), the larger label's 1."""
     if not good or not bad:
@@ -161,9 +200,11 @@ def side_tokens(record: Any, tokenizer: "PreTrainedTokenizerBase") -> dict[str, 
     return {"prompt": prompt, **{side: len(ids) for side, (_, ids) in rendered.items()}}
 
 
-def _histogram(sides: dict[str, np.ndarray], bins: int = 40) -> dict[str, Any]:
-    """Counts over edges that the sides share; what is beyond the 99th percentile is in the last bin."""
-    top = max(10.0, max(float(np.percentile(lengths, 99)) for lengths in sides.values()))
-    edges = np.linspace(0, top, bins + 1)
-    series = {side: np.histogram(np.minimum(lengths, top), bins=edges)[0].tolist() for side, lengths in sides.items()}
-    return {"edges": [round(float(one)) for one in edges], "series": series}
+def _histogram(sides: dict[str, np.ndarray], bins: int = 40, low: float = 0.0) -> dict[str, Any]:
+    """Counts over edges that the sides share; what is beyond `low` and the 99th percentile is in the outer bins."""
+    top = max(float(np.percentile(values, 99)) for values in sides.values())
+    whole = all(values.dtype.kind in "iu" for values in sides.values())
+    top = max(10.0, top) if whole else max(top, low + 1e-6)
+    edges = np.linspace(low, top, bins + 1)
+    series = {side: np.histogram(np.clip(values, low, top), bins=edges)[0].tolist() for side, values in sides.items()}
+    return {"edges": [round(float(one)) if whole else round(float(one), 3) for one in edges], "series": series}

@@ -55,6 +55,13 @@ def data_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     make.add_argument("--min-chars", type=int, metavar="N", help="of the shortest answer")
     make.add_argument("--max-chars", type=int, metavar="N", help="of prompt and longest answer")
     make.add_argument("--languages", default="", metavar="A,B", help="keep these only (guessed): English,German")
+    make.add_argument(
+        "--pairs", choices=("best_worst", "all"), default="best_worst", help="of single answers: one a prompt, or all"
+    )
+    make.add_argument("--by", choices=("label", "score"), help="which answer is better (default: by label, if it has)")
+    make.add_argument("--min-score", type=float, metavar="X", help="of a completion, or of the chosen answer")
+    make.add_argument("--min-margin", type=float, metavar="X", help="of the chosen answer's score over the other's")
+    make.add_argument("--best", type=int, metavar="N", help="only so many answers a prompt, by score")
     make.add_argument("--drop", action="append", default=[], metavar="RULES", help="leave out: see align data rules")
     make.add_argument("--against", action="append", default=[], metavar="FILE", help="benchmarks, for --drop overlap")
     make.add_argument("--ngram", type=int, default=13, metavar="N", help="words in a row that count as overlap")

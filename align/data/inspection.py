@@ -1,24 +1,23 @@
 """Reads every outcome once and keeps what the report needs: counts, examples, 350 bytes a record (700 at its end)."""
 
-import hashlib
 import json
 import random
 from array import array
+from bisect import insort
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from align.data import patterns
+from align.data.beside import TOOLS, beside, scores
 from align.data.intake import Outcome, reason
 from align.data.judged import JUDGED
 from align.data.nearness import ngram_hashes, signature, word_hashes
 from align.data.readers import Unreadable
+from align.data.sides import flat, role_problem, sides_of, text_hash
 from align.records import Content, Preference, Record, RecordError, Text, UnpairedPreference, prompt_key
 
-TOOLS = ("tools", "functions")  # fields in which a row says what may be called
 EXAMPLES = 5
 ROWS = 50  # places named a finding
 TOKEN_SAMPLE = 2000  # records that are tokenized
@@ -87,6 +86,8 @@ class Inspection:
         self.whole = array("Q")
         self.pair = array("Q")  # the same for a pair and for the same pair turned round
         self.side_lengths: dict[str, array] = {}
+        self.scores: dict[str, array] = {}  # a reward model's; of an answer alone under good, bad or completion
+        self.disagreements: list[tuple[float, str, str]] = []  # (margin, place, text): the worst, where it is negative
         self.signatures = bytearray()  # SIZE x 4 bytes a record
         self.sample: list[Record] = []  # evenly drawn, for what is too slow to do with all
         self._draw = random.Random(0)
@@ -112,8 +113,11 @@ class Inspection:
             self.found["tools"].add(place)
         if outcome.rows and self.layout in JUDGED and not isinstance(outcome.raw, Unreadable):
             self._judgements(outcome)
+        kept = beside(outcome.raw)
         for record in outcome.records:
             self._record(record, outcome.file, outcome.row, split == "eval")
+            if kept:
+                self._scores(scores(kept, record), record, place)
 
     def _judgements(self, outcome: Outcome) -> None:
         try:
@@ -129,6 +133,16 @@ class Inspection:
                 self.found["ties"].sides["pairs"] += 1
             else:
                 self.positions[verdict.outcome] += 1
+
+    def _scores(self, scored: dict[str, float], record: Record, place: str) -> None:
+        for side, score in scored.items():
+            if isinstance(record, UnpairedPreference):
+                side = "good" if record.label else "bad"
+            self.scores.setdefault(side, array("d")).append(score)
+        if "chosen" in scored and (margin := scored["chosen"] - scored["rejected"]) < 0:
+            text = f"{margin:+.2f}  chosen: {patterns.snippet(flat(record.chosen))}"
+            insort(self.disagreements, (margin, place, text))
+            del self.disagreements[ROWS:]
 
     def _record(self, record: Record, file: str, row: int, is_eval: bool) -> None:
         place = self._place(file, row)
@@ -187,12 +201,12 @@ class Inspection:
                 self.openings[opening] += 1
 
     def _hashes(self, record: Record, texts: dict[str, str]) -> None:
-        prompt = _hash(prompt_key(record))
-        answers = [_hash(texts[side]) for side in texts if side != "prompt"] or [prompt]
+        prompt = text_hash(prompt_key(record))
+        answers = [text_hash(texts[side]) for side in texts if side != "prompt"] or [prompt]
         self.prompts.append(prompt)
-        self.pair.append(_hash(json.dumps([prompt, *sorted(answers)])))
+        self.pair.append(text_hash(json.dumps([prompt, *sorted(answers)])))
         label = record.label if isinstance(record, UnpairedPreference) else None
-        self.whole.append(_hash(json.dumps([prompt, *answers, label])))
+        self.whole.append(text_hash(json.dumps([prompt, *answers, label])))
 
     def _structure(self, record: Record, sides: dict[str, Content], texts: dict[str, str], place: str) -> None:
         content = sides.get("prompt", sides.get("text"))
@@ -256,52 +270,3 @@ _ANYWHERE = (
 )
 """What is looked for in every side, and the cheap signs without which there is nothing to look for."""
 _ANSWERS = ("completion", "chosen", "rejected")
-
-
-def sides_of(record: Record) -> dict[str, Content]:
-    """prompt, chosen, ... or text -> what is there."""
-    if isinstance(record, Text):
-        return {"text": record.content}
-    names = ("prompt", "completion", "chosen", "rejected")
-    return {name: getattr(record, name) for name in names if hasattr(record, name)}
-
-
-def flat(content: Content) -> str:
-    """The words of a side, messages one after the other."""
-    if isinstance(content, str):
-        return content
-    return "\n".join(message.get("content") or "" for message in content)
-
-
-def role_problem(turns: list[dict[str, Any]]) -> str | None:
-    """What is wrong with the order of roles: system first and once, then user and assistant in turn."""
-    roles = [message["role"] for message in turns]
-    if "system" in roles[1:]:
-        return f"system at turn {roles.index('system', 1)}"
-    roles = roles[1:] if roles and roles[0] in ("system", "developer") else roles
-    if roles and roles[0] != "user":
-        return f"starts with {roles[0]}"
-    for position, (one, following) in enumerate(zip(roles, roles[1:], strict=False)):
-        fits = {"user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool")}
-        if following not in fits.get(one, ()):
-            return f"{following} after {one} at turn {position + 1}"
-    return None
-
-
-def benchmark_grams(texts: Iterable[str], ngram: int) -> np.ndarray:
-    """The n-grams of a benchmark's texts, sorted."""
-    grams = [ngram_hashes(word_hashes(text), ngram) for text in texts]
-    return np.unique(np.concatenate(grams)) if grams else np.zeros(0, np.uint64)
-
-
-def strings_in(value: Any, depth: int = 0) -> Iterable[str]:
-    """Every string in a row of any layout."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list) and depth < 20:
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from strings_in(one, depth + 1)
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little")

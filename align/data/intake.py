@@ -17,7 +17,7 @@ from align.data.readers import READERS, Row, Unreadable, hub_commit, kind_of_fil
 from align.data.recognise import SAMPLE, Recognised, as_row, recognise
 from align.data.trees import GATHERED, gather, is_flat
 from align.errors import UserError
-from align.records import NoConversion, Record, RecordError, convert, kind, shown
+from align.records import NoConversion, Record, RecordError, convert, kind
 
 # what lies beside data in a folder and is none
 _NOT_DATA = re.compile(
@@ -219,15 +219,3 @@ def _is_data(file: Path, folder: Path) -> bool:
         and kind_of_file(file) in READERS
         and not _NOT_DATA.fullmatch(file.name)
     )
-
-
-def parse_mapping(texts: Sequence[str] | None, option: str) -> dict[str, str]:
-    """`a=b,c=d` as a dict. Raises UserError."""
-    pairs = [pair for text in texts or () for pair in text.split(",") if pair.strip()]
-    found = {}
-    for pair in pairs:
-        ours, equals, theirs = pair.partition("=")
-        if not equals or not ours.strip() or not theirs.strip():
-            raise UserError(f"{option}: {shown(pair)} is not NAME=VALUE")
-        found[ours.strip()] = theirs.strip()
-    return found

@@ -5,6 +5,7 @@ with equal error, since most of it is splitting words; so numpy alone does. (`da
 """
 
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -35,6 +36,12 @@ def ngram_hashes(words: np.ndarray, n: int) -> np.ndarray:
             grams = (grams ^ words[offset : offset + len(grams)]) * _MIX[0]
             grams ^= grams >> np.uint64(29)
     return grams
+
+
+def benchmark_grams(texts: Iterable[str], ngram: int) -> np.ndarray:
+    """The n-grams of a benchmark's texts, sorted."""
+    grams = [ngram_hashes(word_hashes(text), ngram) for text in texts]
+    return np.unique(np.concatenate(grams)) if grams else np.zeros(0, np.uint64)
 
 
 def signature(words: np.ndarray) -> np.ndarray:

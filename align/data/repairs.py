@@ -3,11 +3,11 @@
 Every change keeps what was there before in `repairs.jsonl`, so that it can be undone; nothing else changes a record.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from align.data import patterns
-from align.data.inspection import flat, role_problem, sides_of
+from align.data.sides import flat, role_problem, sides_of
 from align.errors import UserError
 from align.records import FORMATS, Content, Record, Text
 
@@ -54,9 +54,9 @@ DROPS: dict[str, str] = {
 """A reason to leave a record out -> what that leaves out."""
 
 
-def check_names(given: Sequence[str], known: dict[str, Any], option: str) -> tuple[str, ...]:
-    """The names in `a,b`; UserError for one that is not known."""
-    names = tuple(name.strip() for text in given for name in text.split(",") if name.strip())
+def check_names(names: Iterable[str], known: Iterable[str], option: str) -> tuple[str, ...]:
+    """The names; UserError for one that is not known."""
+    names = tuple(names)
     for name in names:
         if name not in known:
             raise UserError(f"{option} {name}: there is no such rule; there are {', '.join(known)}")

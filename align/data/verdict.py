@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.config.schema import STAGES
-from align.data.balance import judgement_findings, length_findings, token_findings
+from align.data.balance import judgement_findings, length_findings, score_findings, token_findings
 from align.data.findings import Finding, Report
 from align.data.inspection import LANGUAGE_SAMPLE, Inspection, Tally
 from align.data.intake import Reading, Source
@@ -38,6 +38,7 @@ def judge(
     _texts(seen, findings)
     judgement_findings(seen, findings, statistics)
     length_findings(seen, findings, statistics, histograms)
+    score_findings(seen, findings, statistics, histograms)
     if tokenizer is not None:
         token_findings(seen, findings, statistics, histograms, tokenizer, max_length)
     if seen.languages:

@@ -1,0 +1,137 @@
+"""What the command line of `align data` names: sources, benchmarks, a tokenizer, which findings may pass."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.artifacts.inputs import resolve_input
+from align.artifacts.refs import is_ref
+from align.artifacts.store import Store
+from align.data.intake import Source, find_sources
+from align.data.readers import READERS, Unreadable, kind_of_file
+from align.errors import UserError
+from align.records import shown
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedTokenizerBase
+
+    from align.data.publishing import Tolerance
+
+
+def split_sources(store: Store, arguments: argparse.Namespace) -> list[tuple[Source, str]]:
+    """What `sources` names and the split each is: a dataset artifact has two, anything else is train."""
+    found: list[tuple[Source, str]] = []
+    for name in arguments.sources:
+        if is_ref(name) and kind_of_file(Path(name)) not in READERS and not Path(name).exists():
+            version = store.resolve(name)
+            if version.manifest.type != "dataset":
+                raise UserError(f"{version.ref} is a {version.manifest.type}: name a dataset, a file or a folder")
+            files = [(version.path / "records" / f"{split}.jsonl", split) for split in ("train", "eval")]
+            found += [(Source(f"{version.ref} {split}", file), split) for file, split in files if file.is_file()]
+        else:
+            given = find_sources([name], config=arguments.config, split=arguments.split)
+            found += [(source, "train") for source in given]
+    return found
+
+
+def train_and_eval(arguments: argparse.Namespace) -> tuple[list[Source], list[Source]]:
+    """What `sources` and `--eval` name, each source under a name of its own. Raises UserError where one is in both."""
+    found = {"config": arguments.config, "split": arguments.split}
+    both = [find_sources(names, **found) for names in (arguments.sources, arguments.eval)]
+    names = [{source.name for source in sources} for sources in both]
+    if twice := names[0] & names[1]:
+        both = [[_with_folder(one) if one.name in twice else one for one in sources] for sources in both]
+        if {one.name for one in both[0]} & {one.name for one in both[1]}:
+            raise UserError(f"{sorted(twice)[0]} is given both to train and to evaluate on: name another --eval")
+    return both[0], both[1]
+
+
+def load_benchmarks(arguments: argparse.Namespace) -> "tuple[dict[str, np.ndarray], dict[str, str]]":
+    """Name -> n-grams, and name -> digest, of the files of --against. Raises UserError."""
+    if arguments.ngram < 2:
+        raise UserError(f"--ngram {arguments.ngram}: write 2 or more words")
+    if not arguments.against:
+        return {}, {}
+    from align.data.nearness import benchmark_grams
+    from align.data.sides import strings_in
+
+    grams, digests = {}, {}
+    for source in find_sources(arguments.against):
+        rows = (row.value if isinstance(row, Unreadable) else row for _, row in source.rows())
+        grams[source.name] = benchmark_grams((text for row in rows for text in strings_in(row)), arguments.ngram)
+        digests[source.name] = source.to_manifest()["digest"]
+    return grams, digests
+
+
+def load_tokenizer(
+    store: Store, model: str | None, chat_template: str | None = None
+) -> "PreTrainedTokenizerBase | None":
+    """The tokenizer of a model artifact or folder, under another template where one is given. Raises UserError."""
+    if model is None:
+        return None
+    try:
+        given = resolve_input(store, model)
+    except UserError as error:
+        raise UserError(f"{error} (name a model whose tokenizer to use: --model)") from None
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(given.path), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model {model}: {given.path} holds no tokenizer that can be loaded ({error})") from error
+    if chat_template is not None:
+        if not Path(chat_template).is_file():
+            raise UserError(f"--chat-template {chat_template}: there is no such file")
+        tokenizer.chat_template = Path(chat_template).read_text("utf-8")
+    return tokenizer
+
+
+def tolerance_of(arguments: argparse.Namespace) -> "Tolerance":
+    """`--refuse` and `--allow`."""
+    from align.data.publishing import Tolerance
+
+    return Tolerance(arguments.refuse, tuple(words(arguments.allow)))
+
+
+def words(given: Sequence[str]) -> list[str]:
+    """The words of `a,b`, given once or more often."""
+    return [word.strip() for text in given for word in text.split(",") if word.strip()]
+
+
+def parse_mapping(texts: Sequence[str] | None, option: str) -> dict[str, str]:
+    """`a=b,c=d` as a dict. Raises UserError."""
+    found = {}
+    for pair in words(texts or ()):
+        ours, equals, theirs = pair.partition("=")
+        if not equals or not ours.strip() or not theirs.strip():
+            raise UserError(f"{option}: {shown(pair)} is not NAME=VALUE")
+        found[ours.strip()] = theirs.strip()
+    return found
+
+
+def check_share(value: float | None, option: str) -> None:
+    """Raises UserError for what is no share of the prompts."""
+    if value is not None and not 0 <= value < 1:
+        raise UserError(f"{option} {value}: write a share from 0 to below 1")
+
+
+def check_positive(value: int | None, option: str) -> None:
+    """Raises UserError for what is no number of things."""
+    if value is not None and value < 1:
+        raise UserError(f"{option} {value}: write a positive number")
+
+
+def _with_folder(source: Source) -> Source:
+    return replace(source, name=str(source.path)) if source.path is not None else source
+
+
+def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How rows are to be read, as `recognise_source` takes it."""
+    return {
+        "layout": arguments.layout,
+        "columns": parse_mapping(arguments.columns, "--columns"),
+        "labels": parse_mapping(arguments.labels, "--labels"),
+    }

@@ -1,0 +1,52 @@
+"""What stays beside a record in a dataset's rows: the tools it may call, how far annotators agreed, its scores."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from align.records import Demonstration, Preference, Record, UnpairedPreference
+
+TOOLS = ("tools", "functions")  # fields in which a row says what may be called
+PAIR_SCORES = ("score_chosen", "score_rejected")  # a reward model's, of the two answers of a preference
+SCORES = ("score", *PAIR_SCORES)  # `score` is that of an answer alone
+
+
+def beside(row: Any) -> dict[str, Any]:
+    """The fields of a row that its records keep."""
+    if not isinstance(row, Mapping):
+        return {}
+    kept = {name: row[name] for name in TOOLS if row.get(name)}
+    return kept | {name: row[name] for name in (*SCORES, "agreement") if _is_number(row.get(name))}
+
+
+def own(kept: Mapping[str, Any], record: Record) -> dict[str, Any]:
+    """Of what stood beside a row, what belongs to `record`, which may be one side of the pair that was scored."""
+    scored = scores(kept, record)
+    rest = {name: value for name, value in kept.items() if name not in SCORES}
+    if isinstance(record, Preference):
+        return rest | {f"score_{side}": value for side, value in scored.items()}
+    return rest | ({"score": scored["completion"]} if scored else {})
+
+
+def scores(kept: Mapping[str, Any], record: Record) -> dict[str, float]:
+    """Side -> score: `chosen` and `rejected` of a preference, `completion` of an answer alone; none where unscored."""
+    if isinstance(record, Preference):
+        both = all(name in kept for name in PAIR_SCORES)
+        return {name.removeprefix("score_"): float(kept[name]) for name in PAIR_SCORES} if both else {}
+    if not isinstance(record, Demonstration | UnpairedPreference):
+        return {}
+    rejected = isinstance(record, UnpairedPreference) and not record.label
+    found = kept.get("score", kept.get("score_rejected" if rejected else "score_chosen"))
+    return {} if found is None else {"completion": float(found)}
+
+
+def margin(kept: Mapping[str, Any], record: Record) -> float | None:
+    """By how much a pair's chosen answer is better: by its scores, else as whoever judged it said; None if unknown."""
+    scored = scores(kept, record)
+    if "chosen" in scored:
+        return scored["chosen"] - scored["rejected"]
+    return getattr(record, "margin", None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
