@@ -28,6 +28,7 @@ DEMANDS: dict[str, dict[str, tuple[str, ...]]] = {
         "baseline": ("model",),
         "reward_model": ("reward_model",),
     },
+    "score": {"reward_model": ("reward_model",)},
 }
 PRODUCES = {
     "pretrain": "model",
@@ -36,6 +37,7 @@ PRODUCES = {
     "dpo": "model",
     "kto": "model",
     "evaluate": "report",
+    "score": "dataset",
 }
 # Tokenizer classes of transformers that bring no special token of their own, and those that bring all but padding.
 GENERIC_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")

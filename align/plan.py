@@ -26,6 +26,7 @@ from align.contract import (
 )
 from align.data.datasets import digest, pinned
 from align.data.examples import check_dataset_input, has_eval, held_out, load_split, offers, source_of
+from align.data.scored import check_scorable
 from align.errors import UserError
 from align.judges import load_judge
 from align.records import kind
@@ -123,6 +124,9 @@ def resolve_data(cfg: Config, dataset: Input | None) -> dict[str, dict[str, Any]
     Raises:
         UserError: the data block has nothing of the stage's format.
     """
+    if cfg.stage == "score":
+        check_scorable(dataset)
+        return {}
     main = STAGES[cfg.stage].formats[0]
     told: dict[str, dict[str, Any]] = {}
     for format in STAGES[cfg.stage].formats:
@@ -159,6 +163,11 @@ def check_data(plan: Plan) -> None:
             held_out(cfg.data, dataset, format)
         if cfg.evaluate.judge:
             load_judge(cfg.evaluate.judge)
+        return
+    if cfg.stage == "score":
+        chats = kind(load_split(cfg.data, dataset, dataset.manifest.format, "train").records[0]) == "conversational"
+        template, pad = cfg.model.chat_template, cfg.model.pad_token
+        check_tokenizer(plan.inputs["reward_model"], conversational=chats, chat_template=template, pad_token=pad)
         return
     format = STAGES[cfg.stage].formats[0]
     train = load_split(cfg.data, dataset, format, "train", stage=cfg.stage)

@@ -24,6 +24,7 @@ from align.artifacts.inputs import Input
 from align.artifacts.manifest import json_digest
 from align.artifacts.store import Store, Version, utc_now
 from align.config import PROJECT, Config
+from align.data.publishing import described
 from align.errors import UserError
 from align.plan import Plan, check_data, make_plan, output_type
 from align.provenance import git_commit, packages, process
@@ -193,6 +194,11 @@ def publish(
         adapter = {"kind": cfg.adapter.kind, "base": base.to_manifest()}
     elif cfg.model.trust_remote_code and "policy" in plan.inputs and model_dir.is_dir():
         leave_code(model_dir, plan.inputs["policy"])
+    notes = {"stage": cfg.stage, "world_size": plan.world_size}
+    format = None
+    if output_type(cfg.stage) == "dataset":
+        format, told = described(output_dir, plan.inputs["dataset"])
+        notes |= told
     folder = store.stage(cfg.name)
     for item in output_dir.iterdir():
         item.rename(folder / item.name)
@@ -204,6 +210,7 @@ def publish(
         folder,
         name=cfg.name,
         type=output_type(cfg.stage),
+        format=format,
         inputs=plan.to_manifest(),
         identity=plan.identity,
         config_digest=json_digest(asdict(cfg)),
@@ -214,7 +221,7 @@ def publish(
         started=started,
         wandb=wandb,
         adapter=adapter,
-        notes={"stage": cfg.stage, "world_size": plan.world_size},
+        notes=notes,
     )
 
 

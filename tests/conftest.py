@@ -56,7 +56,7 @@ def stage_overrides(root: Path, *overrides: str) -> list[str]:
     given = dict(text.split("=", 1) for text in overrides)
     stage = given["stage"]
     defaults = {"artifacts.root": str(root)}
-    if stage != "evaluate":
+    if STAGES[stage].trainer_config is not None:
         defaults |= FEW_STEPS
         for format in STAGES[stage].formats if "data" not in given else ():
             defaults |= {

@@ -25,7 +25,7 @@ def identity_config(cfg: Config) -> dict[str, Any]:
     kept = dataclasses.asdict(cfg)
     for block in ("name", "inputs", "tracking", "launcher", "artifacts"):
         del kept[block]
-    for block in ("reward", "evaluate"):
+    for block in ("reward", "evaluate", "score"):
         if block != cfg.stage:
             del kept[block]
     del kept["model"]["source"]

@@ -29,6 +29,7 @@ STAGES = {
     "dpo": Stage("DPOConfig", ("preference",)),
     "kto": Stage("KTOConfig", ("unpaired_preference",)),
     "evaluate": Stage(None, ("preference", "prompt_only", "language_modeling")),
+    "score": Stage(None, ()),  # any dataset artifact that has answers
 }
 
 
@@ -180,6 +181,14 @@ class RewardBlock:
 
 
 @dataclass
+class ScoreBlock:
+    """Read by stage score."""
+
+    max_length: int | None = None  # tokens of prompt and answer; null is the reward model's context
+    batch_size: int = 32  # answers a forward pass
+
+
+@dataclass
 class EvaluateBlock:
     """Read by stage evaluate."""
 
@@ -214,3 +223,4 @@ class Config:
     artifacts: ArtifactsConfig = field(default_factory=ArtifactsConfig)
     reward: RewardBlock = field(default_factory=RewardBlock)
     evaluate: EvaluateBlock = field(default_factory=EvaluateBlock)
+    score: ScoreBlock = field(default_factory=ScoreBlock)

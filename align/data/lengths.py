@@ -90,18 +90,23 @@ def apply_policy(
         raise UserError(f"data.overlong is {policy!r}: write one of {', '.join(POLICIES)}")
     if max_length is None:
         return list(records), None
-    lengths = token_lengths(records, tokenizer, loss)
-    report = length_report(records, lengths, max_length)
-    out = {*report.no_room} if policy == "truncate" else {*report.over, *report.no_room}
-    if policy == "refuse" and out:
-        raise UserError(
-            f"{what}: {report.summary()}; raise trainer.max_length, or set data.overlong=drop to leave them out "
-            "or data.overlong=truncate to cut them"
-        )
+    report = length_report(records, token_lengths(records, tokenizer, loss), max_length)
+    out = left_out(report, policy, what)
     kept, _ = _split(records, out)
     if not kept:
         raise UserError(f"{what}: {report.summary()}: no record is left, raise trainer.max_length")
     return kept, report
+
+
+def left_out(report: LengthReport, policy: str, what: str, knob: str = "trainer.max_length") -> set[int]:
+    """The indices of the records that `data.overlong` leaves out. Raises UserError under `refuse` where there are."""
+    out = {*report.no_room} if policy == "truncate" else {*report.over, *report.no_room}
+    if policy == "refuse" and out:
+        raise UserError(
+            f"{what}: {report.summary()}; raise {knob}, or set data.overlong=drop to leave them out "
+            "or data.overlong=truncate to cut them"
+        )
+    return out
 
 
 def _split(records: Sequence[Record], out: set[int]) -> tuple[list[Record], list[Record]]:

@@ -1,5 +1,6 @@
 """A dataset artifact on its way into the store: filled, reported on, let through or not, published."""
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from align.artifacts.inputs import Input
 from align.artifacts.store import Store, Version
 from align.config.paths import PROJECT
 from align.data.findings import Report, dump
@@ -70,6 +72,17 @@ def report_notes(report: Report, allowed: Sequence[str] = ()) -> dict[str, Any]:
         "verdict": report.verdict,
         "allowed": list(allowed),
     }
+
+
+def described(folder: Path, parent: Input) -> tuple[str, dict[str, Any]]:
+    """Format and notes of a dataset that a stage made of `parent`, by the report it wrote in `folder`.
+
+    What `parent` was allowed is allowed here: it holds the same records.
+    """
+    report = json.loads((folder / "report.json").read_text("utf-8"))
+    findings = {one["name"]: {key: one[key] for key in ("severity", "count", "of")} for one in report["findings"]}
+    allowed = parent.manifest.notes.get("allowed", [])
+    return report["format"], {"findings": findings, "verdict": report["verdict"], "allowed": allowed}
 
 
 def publish(

@@ -81,6 +81,8 @@ def judge(
 def _stages(format: str, records: int) -> dict[str, str]:
     told = {}
     for stage, demands in STAGES.items():
+        if not demands.formats:
+            continue
         need = demands.formats[0]
         if format == need:
             told[stage] = f"reads its {records} records"

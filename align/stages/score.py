@@ -1,0 +1,53 @@
+"""Scoring: what a reward model thinks of every answer in a dataset, written beside its records.
+
+What is then done with the numbers needs no model: `align data make` filters by score or margin, keeps the best of
+several answers to a prompt (rejection sampling: Touvron et al. 2023, arXiv:2307.09288, section 3.2.3), or pairs them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from align import distributed
+from align.artifacts.inputs import Input
+from align.config import Config
+from align.data.publishing import write_report
+from align.data.scored import load_split, score_metrics, write_scored
+from align.models import context_length, load_reward_model, load_tokenizer, own_device
+from align.scoring import reward_scores
+from align.tracking import Tracker
+from align.training import resolve_dtype
+
+
+def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker) -> dict[str, float]:
+    """Score `inputs["dataset"]` with `inputs["reward_model"]`; publish a dataset of the same format and splits."""
+    # arguments
+    judge: Input = inputs["reward_model"]
+    dataset: Input = inputs["dataset"]
+    max_length = cfg.score.max_length or context_length(judge.path)
+
+    # models
+    dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=True)
+    reward_model = load_reward_model(judge.path, dtype=dtype, **cfg.model.load_options()).eval().to(own_device())
+    tokenizer = load_tokenizer(judge.path, **cfg.model.tokenizer_options())
+
+    # data
+    loaded = {
+        split: load_split(dataset, split, tokenizer, max_length, cfg.data.overlong) for split in ("train", "eval")
+    }
+    splits = {split: scored for split, scored in loaded.items() if scored is not None and scored.records}
+
+    # score
+    def score(answers: list) -> list[float]:
+        return reward_scores(reward_model, tokenizer, answers, max_length=max_length)
+
+    for split, scored in splits.items():
+        if distributed.is_main():
+            told = "" if scored.lengths is None else f"  {scored.lengths.summary()}"
+            print(f"score  {split}: {len(scored.answers)} answers{told}", flush=True)
+        scored.scores = distributed.map_batches(score, scored.answers, cfg.score.batch_size)
+
+    # save
+    if distributed.is_main():
+        why = f"scored by {judge.ref}"
+        write_report(output_dir, write_scored(output_dir, dataset, splits, f"Dataset {cfg.name}", why))
+    return score_metrics(splits)
