@@ -22,6 +22,14 @@ DEMANDS: dict[str, dict[str, tuple[str, ...]]] = {
     "reward": {"policy": ("model", "reward_model")},
     "dpo": {"policy": ("model",), "ref_model": ("model",)},
     "kto": {"policy": ("model",), "ref_model": ("model",)},
+    "ppo": {
+        "policy": ("model",),
+        "ref_model": ("model",),
+        "reward_model": ("reward_model",),
+        "value_model": ("value_model", "reward_model"),
+    },
+    "rloo": {"policy": ("model",), "ref_model": ("model",), "reward_model": ("reward_model",)},
+    "grpo": {"policy": ("model",), "ref_model": ("model",), "reward_model": ("reward_model",)},
     "evaluate": {
         "policy": ("model",),
         "ref_model": ("model",),
@@ -36,13 +44,22 @@ PRODUCES = {
     "reward": "reward_model",
     "dpo": "model",
     "kto": "model",
+    "ppo": "model",
+    "rloo": "model",
+    "grpo": "model",
     "evaluate": "report",
     "score": "dataset",
 }
 # Tokenizer classes of transformers that bring no special token of their own, and those that bring all but padding.
 GENERIC_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 WITHOUT_PAD = ("gpt2", "GPT2Tokenizer", "GPT2TokenizerFast", "LlamaTokenizer", "LlamaTokenizerFast")
-OPTIONAL = {"pretrain": ("policy",), "evaluate": ("policy", "ref_model", "baseline", "reward_model")}
+OPTIONAL = {
+    "pretrain": ("policy",),
+    "ppo": ("reward_model", "value_model"),
+    "rloo": ("reward_model",),
+    "grpo": ("reward_model",),
+    "evaluate": ("policy", "ref_model", "baseline", "reward_model"),
+}
 
 
 def check_inputs(stage: str, inputs: dict[str, Input | list[Input]]) -> None:
@@ -109,7 +126,7 @@ def check_model_folder(role: str, given: Input) -> None:
             f"{where}: {len(empty)} tensors are empty, the first is {empty[0]}; it was saved from partitioned "
             "weights: save it again with stage3_gather_16bit_weights_on_model_save"
         )
-    if role == "reward_model" and not any("score" in name.split(".") for name in shapes):
+    if role in ("reward_model", "value_model") and not any("score" in name.split(".") for name in shapes):
         raise UserError(f"{where} has no reward head (no `score` weights); train one: stage=reward")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
         raise UserError(f"{where}: {folder} holds no tokenizer; put the model's tokenizer files there")
@@ -214,6 +231,16 @@ def check_max_length(given: Input, max_length: int | None) -> None:
         raise UserError(
             f"trainer.max_length={max_length} is more than the context of {given.ref}, {context} tokens; "
             f"set trainer.max_length={context} or less"
+        )
+
+
+def check_room(given: Input, max_completion_length: int | None) -> None:
+    """The context that the model was built for has room for a prompt beside `trainer.max_completion_length` tokens."""
+    context = context_length(given.path)
+    if context is not None and max_completion_length is not None and max_completion_length >= context:
+        raise UserError(
+            f"trainer.max_completion_length={max_completion_length} leaves no room for a prompt in the context of "
+            f"{given.ref}, {context} tokens; lower it"
         )
 
 

@@ -1,4 +1,4 @@
-"""The judge: a function named in the config as `path/to/file.py:function` or `package.module:function`.
+"""Functions that the config names as `path/to/file.py:function` or `package.module:function`: the judge, and rewards.
 
 Only the config names code, never an artifact.
 """
@@ -29,14 +29,7 @@ def load_judge(name: str) -> Callable[[Any, str], float]:
         UserError: there is no such file, module or function, or it cannot be loaded. So does the judge, naming the
             prompt, if the function raises or gives no finite number.
     """
-    place, _, function = name.rpartition(":")
-    if not place or not function.isidentifier():
-        raise UserError(
-            f"evaluate.judge={name!r} names no function; write file.py:function or package.module:function"
-        )
-    score = getattr(_load_module(name, place), function, None)
-    if not callable(score):
-        raise UserError(f"evaluate.judge={name!r}: {place} has no function {function}")
+    score = load_function(name, "evaluate.judge")
 
     def judge(prompt: Any, completion: str) -> float:
         case = f"evaluate.judge={name!r} on prompt {text_of(prompt)!r}, completion {completion!r}"
@@ -51,14 +44,29 @@ def load_judge(name: str) -> Callable[[Any, str], float]:
     return judge
 
 
-def _load_module(name: str, place: str) -> ModuleType:
+def load_function(name: str, key: str) -> Callable[..., Any]:
+    """The function that the config's `key` names.
+
+    Raises:
+        UserError: there is no such file, module or function, or it cannot be loaded.
+    """
+    place, _, function = name.rpartition(":")
+    if not place or not function.isidentifier():
+        raise UserError(f"{key}={name!r} names no function; write file.py:function or package.module:function")
+    found = getattr(_load_module(f"{key}={name!r}", place), function, None)
+    if not callable(found):
+        raise UserError(f"{key}={name!r}: {place} has no function {function}")
+    return found
+
+
+def _load_module(where: str, place: str) -> ModuleType:
     try:
         if not place.endswith(".py"):
             return importlib.import_module(place)
         file = local_path(place)
         if not file.is_file():
-            raise UserError(f"evaluate.judge={name!r}: there is no file {file}; correct the path")
-        spec = importlib.util.spec_from_file_location(f"judge_{file.stem}", file)
+            raise UserError(f"{where}: there is no file {file}; correct the path")
+        spec = importlib.util.spec_from_file_location(f"named_{file.stem}", file)
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # dataclasses look their module up
         spec.loader.exec_module(module)
@@ -66,9 +74,9 @@ def _load_module(name: str, place: str) -> ModuleType:
     except UserError:
         raise
     except ModuleNotFoundError as error:
-        raise UserError(f"evaluate.judge={name!r}: {error}; install it, or name a file") from error
+        raise UserError(f"{where}: {error}; install it, or name a file") from error
     except Exception as error:
-        raise UserError(f"evaluate.judge={name!r} cannot be loaded: {_told(error)}; mend it") from error
+        raise UserError(f"{where} cannot be loaded: {_told(error)}; mend it") from error
 
 
 def _told(error: Exception) -> str:

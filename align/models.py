@@ -292,13 +292,17 @@ def save_model(trainer: "Trainer", folder: Path) -> None:
     from transformers.modeling_utils import unwrap_model
 
     model = unwrap_model(trainer.model)
-    tokenizer = trainer.processing_class
     if hasattr(model, "peft_config") and "ref" in model.peft_config:
         model.delete_adapter("ref")
     if is_deepspeed_zero3_enabled():
         trainer.save_model(str(folder))
     elif distributed.is_main():
         model.save_pretrained(str(folder))  # the trainer's own way under ZeRO-1 and 2 writes tied weights twice
+    finish_model(model, trainer.processing_class, folder)
+
+
+def finish_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Put beside saved weights what belongs to them and take away what does not; all ranks call this."""
     if distributed.is_main():
         tokenizer.save_pretrained(str(folder))
         for leftover in (*PICKLES, "README.md"):

@@ -14,13 +14,15 @@ from align.artifacts.manifest import json_digest
 from align.artifacts.refs import check_name
 from align.artifacts.store import Store, Version
 from align.artifacts.verification import verify_input
-from align.config import PROJECT, Config, identity_config
+from align.config import PROJECT, Config, formats_read, identity_config
 from align.config.schema import STAGES
 from align.contract import (
+    DEMANDS,
     PRODUCES,
     check_assistant_turns,
     check_inputs,
     check_max_length,
+    check_room,
     check_tokenizer,
     context_length,
 )
@@ -28,7 +30,7 @@ from align.data.datasets import digest, pinned
 from align.data.examples import check_dataset_input, has_eval, held_out, load_split, offers, source_of
 from align.data.scored import check_scorable
 from align.errors import UserError
-from align.judges import load_judge
+from align.judges import load_function, load_judge
 from align.records import kind
 
 LONGEST = 2048  # tokens of a row where trainer.max_length is null: what a context allows may not fit a device's memory
@@ -77,7 +79,7 @@ def make_plan(cfg: Config, store: Store, *, world_size: int) -> Plan:
     check_name(cfg.name)
     inputs = resolve_inputs(cfg, store)
     check_inputs(cfg.stage, {role: given for role, given in inputs.items() if role != "references"})
-    if cfg.stage != "evaluate" and "policy" in inputs and cfg.trainer.get("max_length") is None:
+    if "policy" in inputs and "max_length" in cfg.trainer and cfg.trainer["max_length"] is None:
         cfg.trainer["max_length"] = min(context_length(inputs["policy"].path) or LONGEST, LONGEST)
     data = resolve_data(cfg, inputs.get("dataset"))
     name_of = {
@@ -95,7 +97,7 @@ def make_plan(cfg: Config, store: Store, *, world_size: int) -> Plan:
 def resolve_inputs(cfg: Config, store: Store) -> dict[str, Any]:
     """Role -> `Input` for every role the config names, aliases resolved to versions.
 
-    The reference of dpo and kto is the policy as it came in, unless another is named.
+    The reference of a stage that has one is the policy as it came in, unless another is named.
     """
     named = {role: text for role, text in vars(cfg.inputs).items() if text is not None}
     inputs: dict[str, Any] = {}
@@ -107,8 +109,10 @@ def resolve_inputs(cfg: Config, store: Store) -> dict[str, Any]:
             inputs[role] = resolve_input(store, text, maker=_maker(text), **options)
     if "dataset" in inputs:
         check_dataset_input(inputs["dataset"], cfg.data.refuse)
-    if cfg.stage in ("dpo", "kto") and "policy" in inputs:
+    if "ref_model" in DEMANDS[cfg.stage] and cfg.stage != "evaluate" and "policy" in inputs:
         inputs.setdefault("ref_model", inputs["policy"])
+    if STAGES[cfg.stage].online and isinstance(inputs.get("reward_model"), Input):
+        inputs["reward_model"] = [inputs["reward_model"]]
     if cfg.stage == "evaluate":
         if isinstance(inputs.get("policy"), Input):
             inputs["policy"] = [inputs["policy"]]
@@ -132,9 +136,7 @@ def resolve_data(cfg: Config, dataset: Input | None) -> dict[str, dict[str, Any]
     for format in STAGES[cfg.stage].formats:
         if dataset is not None and (format == main or offers(cfg.data, dataset, format)):
             continue
-        if not offers(cfg.data, None, format) or (
-            cfg.stage == "reward" and format != main and cfg.reward.center == "none"
-        ):
+        if not offers(cfg.data, None, format) or format not in (main, *formats_read(cfg)):
             continue
         entry = getattr(cfg.data, format)
         told[format] = digest(source_of(entry), format, PROJECT)
@@ -187,6 +189,10 @@ def check_data(plan: Plan) -> None:
         if cfg.trainer.get("assistant_only_loss"):
             check_assistant_turns(policy, conversational=conversational, chat_template=cfg.model.chat_template)
         check_max_length(policy, cfg.trainer.get("max_length"))
+    if STAGES[cfg.stage].online:
+        check_room(policy, cfg.trainer.get("max_completion_length"))
+        for name in cfg.online.reward_functions:
+            load_function(name, "online.reward_functions")
 
 
 def verify_inputs(plan: Plan) -> None:

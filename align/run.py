@@ -182,7 +182,7 @@ def publish(
     started: str,
     wandb: dict[str, Any] | None,
 ) -> Version:
-    """Move the stage's output into the store as the next version of `cfg.name`."""
+    """Move the stage's output into the store as the next version of `cfg.name`; a value model is one of its own."""
     from align.adapters import name_base
 
     cfg = plan.cfg
@@ -199,6 +199,23 @@ def publish(
     if output_type(cfg.stage) == "dataset":
         format, told = described(output_dir, plan.inputs["dataset"])
         notes |= told
+    facts = {
+        "inputs": plan.to_manifest(),
+        "identity": plan.identity,
+        "config_digest": json_digest(asdict(cfg)),
+        "packages": packages(),
+        "git_commit": git_commit(PROJECT),
+        "seed": cfg.evaluate.seed if cfg.stage == "evaluate" else cfg.trainer.get("seed", TRAINER_SEED),
+        "started": started,
+        "wandb": wandb,
+        "notes": notes,
+    }
+    if (output_dir / "value_model").is_dir():
+        name = f"{cfg.name}-value"
+        folder = store.stage(name)
+        (output_dir / "value_model").rename(folder / "model")
+        version = store.publish(folder, name=name, type="value_model", **facts)
+        print(f"published {version.ref}  ({version.path})", flush=True)
     folder = store.stage(cfg.name)
     for item in output_dir.iterdir():
         item.rename(folder / item.name)
@@ -211,17 +228,9 @@ def publish(
         name=cfg.name,
         type=output_type(cfg.stage),
         format=format,
-        inputs=plan.to_manifest(),
-        identity=plan.identity,
-        config_digest=json_digest(asdict(cfg)),
-        packages=packages(),
-        git_commit=git_commit(PROJECT),
-        seed=cfg.evaluate.seed if cfg.stage == "evaluate" else cfg.trainer.get("seed", TRAINER_SEED),
         metrics=metrics,
-        started=started,
-        wandb=wandb,
         adapter=adapter,
-        notes=notes,
+        **facts,
     )
 
 

@@ -3,6 +3,7 @@
 Sampling is greedy and draws no random number, so training goes on as if nobody had asked.
 """
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -80,6 +81,46 @@ class SampleCallback(TrainerCallback):
                 for prompt, completion in zip(self.prompts, completions, strict=True)
             ],
         )
+
+
+class RolloutSamples(TrainerCallback):
+    """Hands some of what an online trainer generated, with rewards, score and KL, to the tracker.
+
+    Args:
+        trainer: one of TRL's online trainers, or PPO; its completion log holds the latest rollout.
+        tracking: `sample_prompts` rows every `sample_every` optimizer steps (at the next log), and at the end.
+    """
+
+    def __init__(self, trainer: "Trainer", tracker: Tracker, tracking: TrackingConfig):
+        self.trainer = trainer
+        self.tracker = tracker
+        self.tracking = tracking
+        self._last = 0
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        every = self.tracking.sample_every
+        if every and state.global_step - self._last >= every:
+            self.show(state.global_step)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        if self._last != state.global_step:
+            self.show(state.global_step)
+
+    def show(self, step: int) -> None:
+        """Log the first rows of the latest rollout."""
+        self._last = step
+        logs = self.trainer._logs
+        columns = {"advantage": logs["advantages"], **logs["rewards"], **logs["extra"]}
+        rows = zip(logs["prompt"], logs["completion"], *columns.values(), strict=True)
+        shown = [
+            {
+                "prompt": text_of(prompt),
+                "completion": text_of(completion),
+                **dict(zip(columns, numbers, strict=True)),
+            }
+            for prompt, completion, *numbers in itertools.islice(rows, self.tracking.sample_prompts)
+        ]
+        self.tracker.log_samples(step, shown)
 
 
 def add_samples(

@@ -128,6 +128,13 @@ def _check(cfg: Config) -> Config:
     cfg.trainer = check_trainer(stage, STAGES[stage].trainer_config, cfg.trainer)
     if isinstance(cfg.inputs.policy, list) and stage != "evaluate":
         raise UserError(f"inputs.policy is a list, but stage {stage} takes one model; only evaluate takes several")
+    if isinstance(cfg.inputs.reward_model, list) and not STAGES[stage].online:
+        raise UserError(f"inputs.reward_model is a list, but stage {stage} takes one; name one")
+    if STAGES[stage].online and cfg.inputs.reward_model is None and not cfg.online.reward_functions:
+        raise UserError(
+            f"stage {stage} has nothing that scores a completion; add inputs.reward_model=<ref> or "
+            "online.reward_functions=[file.py:function]"
+        )
     if stage == "pretrain" and cfg.inputs.policy is None and cfg.model.new is None:
         raise UserError("stage pretrain has no model; add model=tiny_gpt2 (from scratch) or model=gpt2 (continued)")
     if stage == "pretrain" and cfg.inputs.policy is None:

@@ -25,8 +25,8 @@ def identity_config(cfg: Config) -> dict[str, Any]:
     kept = dataclasses.asdict(cfg)
     for block in ("name", "inputs", "tracking", "launcher", "artifacts"):
         del kept[block]
-    for block in ("reward", "evaluate", "score"):
-        if block != cfg.stage:
+    for block in ("reward", "evaluate", "score", "online"):
+        if block != ("online" if STAGES[cfg.stage].online else cfg.stage):
             del kept[block]
     del kept["model"]["source"]
     if cfg.stage != "pretrain" or cfg.inputs.policy is not None:
@@ -40,6 +40,10 @@ def identity_config(cfg: Config) -> dict[str, Any]:
     kept["deepspeed"] = _without_key(cfg.deepspeed.config, "nvme_path")
     if cfg.stage == "evaluate" and cfg.evaluate.judge:
         kept["evaluate"]["judge_code"] = _content(cfg.evaluate.judge.rpartition(":")[0])
+    if STAGES[cfg.stage].online:
+        del kept["online"]["reward_batch_size"]
+        named = cfg.online.reward_functions
+        kept["online"]["reward_code"] = [_content(name.rpartition(":")[0]) for name in named]
     return kept
 
 
@@ -48,6 +52,8 @@ def formats_read(cfg: Config) -> tuple[str, ...]:
     formats = STAGES[cfg.stage].formats
     if cfg.stage == "reward" and cfg.reward.center == "none":
         formats = ("preference",)
+    if cfg.stage == "ppo" and not cfg.trainer.get("ptx_coef"):
+        formats = ("prompt_only",)
     if cfg.inputs.dataset is None:
         return formats
     return () if cfg.stage == "evaluate" else formats[1:]

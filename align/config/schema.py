@@ -18,8 +18,9 @@ FORMATS = ("language_modeling", "prompt_completion", "preference", "unpaired_pre
 class Stage:
     """What the config must know of a stage: whose fields its `trainer:` block has, which dataset formats it reads."""
 
-    trainer_config: str | None  # the class in trl, None where nothing is trained
+    trainer_config: str | None  # the class in trl or align.ppo, None where nothing is trained
     formats: tuple[str, ...]  # the first is the one `inputs.dataset` replaces
+    online: bool = False  # trains on what the policy itself answers, scored by reward models and functions
 
 
 STAGES = {
@@ -28,6 +29,9 @@ STAGES = {
     "reward": Stage("RewardConfig", ("preference", "prompt_completion")),
     "dpo": Stage("DPOConfig", ("preference",)),
     "kto": Stage("KTOConfig", ("unpaired_preference",)),
+    "ppo": Stage("PPOConfig", ("prompt_only", "language_modeling"), online=True),
+    "rloo": Stage("RLOOConfig", ("prompt_only",), online=True),
+    "grpo": Stage("GRPOConfig", ("prompt_only",), online=True),
     "evaluate": Stage(None, ("preference", "prompt_only", "language_modeling")),
     "score": Stage(None, ()),  # any dataset artifact that has answers
 }
@@ -44,7 +48,8 @@ class InputsConfig:
 
     policy: str | list[str] | None = None  # the model trained, or judged; `evaluate` also takes a list
     ref_model: str | None = None  # the model KL is measured from; null is the policy as it came in
-    reward_model: str | None = None
+    reward_model: str | list[str] | None = None  # the stages that train on the policy's own answers take several
+    value_model: str | None = None  # what ppo's value model begins from; null is the first reward model
     baseline: str | None = None  # whom `evaluate` compares the policy with
     dataset: str | None = None  # a dataset artifact, in place of data.<the stage's format>
 
@@ -189,6 +194,17 @@ class ScoreBlock:
 
 
 @dataclass
+class OnlineBlock:
+    """Read by the stages that train on what the policy itself answers: ppo, rloo, grpo."""
+
+    # beside inputs.reward_model: f(prompts, completions, **columns) -> a score or None each; `file.py:function` or
+    # `package.module:function`. trainer.reward_weights weighs the reward models first, then these
+    reward_functions: list[str] = field(default_factory=list)
+    reward_batch_size: int = 32  # texts a forward pass of a reward model
+    reward_max_length: int | None = None  # tokens of prompt and answer a reward model reads; null is its context
+
+
+@dataclass
 class EvaluateBlock:
     """Read by stage evaluate."""
 
@@ -222,5 +238,6 @@ class Config:
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     artifacts: ArtifactsConfig = field(default_factory=ArtifactsConfig)
     reward: RewardBlock = field(default_factory=RewardBlock)
+    online: OnlineBlock = field(default_factory=OnlineBlock)
     evaluate: EvaluateBlock = field(default_factory=EvaluateBlock)
     score: ScoreBlock = field(default_factory=ScoreBlock)

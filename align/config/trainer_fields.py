@@ -87,9 +87,7 @@ def check_trainer(stage: str, class_name: str | None, block: dict[str, Any]) -> 
             raise UserError(f"trainer.{key} is not yours to set: {OWNED[key]}")
         if key not in fields:
             near = nearest(key, sorted(fields.keys() - OWNED.keys()), "trainer.")
-            raise UserError(
-                f"stage {stage} has no key trainer.{key}{near or f'; its keys are those of trl.{class_name}'}"
-            )
+            raise UserError(f"stage {stage} has no key trainer.{key}{near or f'; its keys are those of {class_name}'}")
         checked[key] = _check(class_name, fields[key], value)
     return checked
 
@@ -114,8 +112,10 @@ def _check(class_name: str, known: TrainerField, value: Any) -> Any:
 
 @cache
 def trainer_fields(class_name: str) -> dict[str, TrainerField]:
-    """The fields of `trl.<class_name>` with those it inherits, by name; nothing is imported."""
+    """The fields of `trl.<class_name>`, or of PPO's here, with those it inherits, by name; nothing is imported."""
     source = _package("trl") / "trainer" / f"{class_name.removesuffix('Config').lower()}_config.py"
+    if class_name == "PPOConfig":
+        source = Path(__file__).parents[1] / "ppo" / "config.py"
     fields: dict[str, TrainerField] = {}
     for path, node in reversed(_lineage(source, class_name)):
         for line in node.body:
@@ -164,6 +164,8 @@ def _home(path: Path, class_name: str) -> Path | None:
         if isinstance(node, ast.ImportFrom) and class_name in [name.name for name in node.names]:
             if node.module == "transformers":
                 return _package("transformers") / "training_args.py"
+            if node.module and node.module.startswith("trl."):
+                return _package("trl").joinpath(*node.module.split(".")[1:]).with_suffix(".py")
             if node.level == 1 and node.module:
                 home = path.parent.joinpath(*node.module.split(".")).with_suffix(".py")
                 return home if home.exists() else None

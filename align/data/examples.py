@@ -35,6 +35,7 @@ def load_examples(
     max_length: int | None = None,
     splits_long: bool = False,
     loss: Loss = ON_COMPLETION,
+    remedy: str = "raise trainer.max_length",
 ) -> Examples:
     """Both splits of `format`, every record within `max_length` tokens as `data.overlong` says.
 
@@ -46,6 +47,7 @@ def load_examples(
         tokenizer: measures length; None skips the check.
         splits_long: the trainer cuts long texts into pieces and loses nothing, so length is no matter.
         loss: which tokens of a demonstration are learnt.
+        remedy: what to do about overlong records, beside changing `data.overlong`.
 
     Raises:
         UserError: missing or malformed data, or overlong records under `overlong: refuse`.
@@ -60,7 +62,7 @@ def load_examples(
         records = loaded.records
         if tokenizer is not None and not splits_long:
             records, report = apply_policy(
-                records, tokenizer, max_length, data.overlong, what=f"{loaded.file}", loss=loss
+                records, tokenizer, max_length, data.overlong, what=f"{loaded.file}", loss=loss, remedy=remedy
             )
             if report is not None and (report.over or report.no_room) and distributed.is_main():
                 print(f"{loaded.file}: {report.summary()} (data.overlong={data.overlong})", flush=True)

@@ -79,6 +79,7 @@ def apply_policy(
     policy: str,
     what: str = "data",
     loss: Loss = ON_COMPLETION,
+    remedy: str = "raise trainer.max_length",
 ) -> tuple[list[Record], LengthReport | None]:
     """The records to train on under `data.overlong`, and the report to show; (all, None) without a max_length.
 
@@ -91,19 +92,19 @@ def apply_policy(
     if max_length is None:
         return list(records), None
     report = length_report(records, token_lengths(records, tokenizer, loss), max_length)
-    out = left_out(report, policy, what)
+    out = left_out(report, policy, what, remedy)
     kept, _ = _split(records, out)
     if not kept:
-        raise UserError(f"{what}: {report.summary()}: no record is left, raise trainer.max_length")
+        raise UserError(f"{what}: {report.summary()}: no record is left, {remedy}")
     return kept, report
 
 
-def left_out(report: LengthReport, policy: str, what: str, knob: str = "trainer.max_length") -> set[int]:
+def left_out(report: LengthReport, policy: str, what: str, remedy: str = "raise trainer.max_length") -> set[int]:
     """The indices of the records that `data.overlong` leaves out. Raises UserError under `refuse` where there are."""
     out = {*report.no_room} if policy == "truncate" else {*report.over, *report.no_room}
     if policy == "refuse" and out:
         raise UserError(
-            f"{what}: {report.summary()}; raise {knob}, or set data.overlong=drop to leave them out "
+            f"{what}: {report.summary()}; {remedy}, or set data.overlong=drop to leave them out "
             "or data.overlong=truncate to cut them"
         )
     return out

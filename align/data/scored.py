@@ -67,7 +67,7 @@ def load_split(
     if max_length is None:
         return ScoredSplit(records, rows)
     report = length_report(records, token_lengths(records, tokenizer), max_length)
-    out = left_out(report, overlong, f"{dataset.ref} {split}", "score.max_length")
+    out = left_out(report, overlong, f"{dataset.ref} {split}", "raise score.max_length")
     kept = [number for number in range(len(rows)) if number not in out]
     return ScoredSplit([records[number] for number in kept], [rows[number] for number in kept], report)
 

@@ -1,0 +1,83 @@
+"""What the stages that train on the policy's own answers share: who scores them, and room for a prompt."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.artifacts.inputs import Input
+from align.config import Config
+from align.errors import UserError
+from align.judges import load_function
+from align.models import context_length, load_reward_model, load_tokenizer, own_device
+from align.rewards import RewardFunction, RewardModelFunction, checked
+from align.training import resolve_dtype
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, Trainer
+
+
+def load_rewards(cfg: Config, inputs: dict[str, Any]) -> list[RewardFunction]:
+    """The reward models in `inputs`, each read through its own tokenizer and template, then the config's functions."""
+    block = cfg.online
+    dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=True)
+    rewards: list[RewardFunction] = []
+    models = inputs.get("reward_model", [])
+    names = [_name(given) for given in models]
+    for given, name in zip(models, names, strict=True):
+        model = load_reward_model(given.path, dtype=dtype, **cfg.model.load_options())
+        rewards.append(
+            RewardModelFunction(
+                name if names.count(name) == 1 else given.ref.replace(":", "_"),
+                model.eval().requires_grad_(False).to(own_device()),
+                load_tokenizer(given.path, **cfg.model.tokenizer_options()),
+                batch_size=block.reward_batch_size,
+                max_length=block.reward_max_length or context_length(given.path),
+            )
+        )
+    rewards += [load_function(name, "online.reward_functions") for name in block.reward_functions]
+    return [checked(reward) for reward in rewards]
+
+
+def shard_rewards(rewards: list[RewardFunction], trainer: "Trainer") -> None:
+    """Under ZeRO-3, split each reward model over the ranks as the policy is."""
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    if is_deepspeed_zero3_enabled():
+        for reward in rewards:
+            if isinstance(reward.checked, RewardModelFunction):
+                reward.checked.shard(trainer.accelerator)
+
+
+def load_value_model(cfg: Config, inputs: dict[str, Any], *, dtype: str) -> "PreTrainedModel | None":
+    """What the value model begins from: `inputs.value_model`, else the first reward model; None if there is neither.
+
+    Huang et al. 2024 (arXiv:2403.17031), detail 9.1: a value network that begins as the reward model learns faster.
+
+    Raises:
+        UserError: it reads other tokens than the policy.
+    """
+    source: Input | None = inputs.get("value_model") or next(iter(inputs.get("reward_model", [])), None)
+    if source is None:
+        return None
+    ours, theirs = (
+        load_tokenizer(one.path, **cfg.model.tokenizer_options()).get_vocab() for one in (inputs["policy"], source)
+    )
+    if ours != theirs:
+        if "value_model" in inputs:
+            raise UserError(
+                f"the value model {source.ref} reads other tokens than the policy {inputs['policy'].ref}: name one of "
+                "its family, or leave inputs.value_model away"
+            )
+        return None
+    value_model = load_reward_model(source.path, dtype=dtype, **cfg.model.load_options())
+    return value_model.requires_grad_(True)
+
+
+def room_for_prompts(context: int | None, max_completion_length: int | None) -> tuple[int | None, str]:
+    """Tokens that a prompt must stay below, None for no limit, and what to do about longer ones."""
+    room = None if context is None else context - (max_completion_length or 0) + 1
+    return room, "lower trainer.max_completion_length"
+
+
+def _name(given: Input) -> str:
+    """A reward model's name in metrics: its artifact's, or its folder's."""
+    return given.ref.partition(":")[0] if given.kind == "artifact" else Path(given.path).name

@@ -1,0 +1,165 @@
+"""Policy and value under one module, so that one engine (DDP, DeepSpeed) trains both in one forward.
+
+Only what a loss reads is computed: the language-model head sees the states that chose a completion token and no other.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from trl.kernels import ChunkedLogProbFunction
+from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE, maybe_gather_lm_head_ctx
+
+VALUE_ADAPTER = "value"
+REF_ADAPTER = "ref"
+
+
+class ActorCritic(nn.Module):
+    """A causal language model and an estimate of each state's value.
+
+    The value comes from a network of its own (`value_model`), from a low-rank adapter of its own on the policy's
+    frozen base (the policy's adapter `value`), or from the policy's own states; in the last two with `value_head`.
+    What this module lacks is asked of the policy, which it stands for in a trainer.
+
+    Args:
+        policy: a causal language model, or a PEFT model of one.
+        value_model: a sequence classifier with one label.
+        value_head: a linear map from a state to its value; exactly one of the two is given.
+        temperature: that completions are sampled with, which divides the logits.
+    """
+
+    def __init__(
+        self,
+        policy: PreTrainedModel | PeftModel,
+        value_model: PreTrainedModel | None = None,
+        value_head: nn.Linear | None = None,
+        temperature: float = 1.0,
+    ):
+        super().__init__()
+        if (value_model is None) == (value_head is None):
+            raise ValueError("a value comes from a value_model or from a value_head: give one of the two")
+        self.policy = policy
+        self.value_model = value_model
+        self.value_head = value_head
+        self.temperature = temperature
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("policy"), name)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        states: Tensor,
+        targets: Tensor,
+        valued: int | None = None,
+        entropy: bool = False,
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Log-probabilities of the scored tokens, the entropy there if asked for, and the states' values.
+
+        Args:
+            input_ids, position_ids, states, targets: a `Packed` batch of n scored tokens.
+            valued: only the first so many of them get a value; None is all.
+
+        Returns:
+            [n], [n] or None, and [valued], in fp32.
+        """
+        hidden = hidden_states(self.policy, input_ids, position_ids, states)
+        logps, entropies = token_logps(self.policy, hidden, targets, self.temperature, entropy=entropy)
+        head = self.value_model.score if self.value_model is not None else self.value_head
+        if self.value_model is not None:
+            hidden = hidden_states(self.value_model, input_ids, position_ids, states[:valued])
+        elif VALUE_ADAPTER in getattr(self.policy, "peft_config", {}):
+            with adapter(self.policy, VALUE_ADAPTER):
+                hidden = hidden_states(self.policy, input_ids, position_ids, states[:valued])
+        values = head(hidden[:valued].to(next(head.parameters()).dtype))
+        return logps, entropies, values.squeeze(-1).float()
+
+    def value_parameters(self) -> list[nn.Parameter]:
+        """What only the value is made of."""
+        own = [module for module in (self.value_model, self.value_head) if module is not None]
+        names = [p for name, p in self.policy.named_parameters() if f".{VALUE_ADAPTER}." in name]
+        return [parameter for module in own for parameter in module.parameters()] + names
+
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Of both networks; an adapter's states are computed again under the adapter they were computed with."""
+        for model in (self.policy, self.value_model):
+            if model is not None:
+                model.gradient_checkpointing_enable(*args, **kwargs)
+
+    activation_checkpointing_enable = gradient_checkpointing_enable
+
+
+def hidden_states(
+    model: PreTrainedModel | PeftModel, input_ids: Tensor, position_ids: Tensor, states: Tensor
+) -> Tensor:
+    """The last layer's states at the places `states` of the flattened batch, [n, hidden]."""
+    whole = model.get_base_model() if isinstance(model, PeftModel) else model
+    backbone = getattr(whole, whole.base_model_prefix)
+    output = backbone(input_ids=input_ids, position_ids=position_ids, use_cache=False)
+    return output.last_hidden_state.flatten(0, 1)[states]
+
+
+def token_logps(
+    model: PreTrainedModel | PeftModel, hidden: Tensor, targets: Tensor, temperature: float, *, entropy: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities of `targets`, [n], and the entropy of the distributions they were drawn from, in nats.
+
+    The [n, vocabulary] logits are never whole in memory (TRL's kernel computes them again in the backward pass).
+    """
+    head = model.get_output_embeddings()
+    config = model.config.get_text_config()
+    outputs = ("entropy",) if entropy else ()
+    with maybe_gather_lm_head_ctx(head.weight, head.bias):
+        logps, entropies, *_ = ChunkedLogProbFunction.apply(
+            hidden,
+            head.weight,
+            head.bias,
+            targets,
+            temperature,
+            _CHUNKED_LOGPROB_CHUNK_SIZE,
+            getattr(config, "final_logit_softcapping", None),
+            logit_scale(config),
+            outputs,
+        )
+    return logps, entropies
+
+
+def logit_scale(config: Any) -> float:
+    """What a model's forward multiplies its logits by (`add_fused_lm_head` of TRL 1.16 lists the names)."""
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if getattr(config, name, None) is not None:
+            return getattr(config, name)
+    scaling = getattr(config, "logits_scaling", None)
+    if scaling is None:
+        return 1.0
+    return scaling if config.model_type == "hyperclovax" else 1 / scaling
+
+
+@contextlib.contextmanager
+def adapter(model: PeftModel, name: str | None) -> Iterator[None]:
+    """Forward under another adapter of `model`, None for its bare base, and leave what is trainable as it is.
+
+    PEFT's `set_adapter` and `disable_adapter` also change `requires_grad`: between two forwards of one loss they
+    silently take the first adapter's gradient away (PEFT 0.21).
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
+    try:
+        for layer in layers:
+            layer._disable_adapters = name is None
+            if name is not None:
+                has = name in getattr(layer, "modules_to_save", (name,))
+                layer._active_adapter = [name] if has else []
+        yield
+    finally:
+        for layer, (active, disabled) in zip(layers, before, strict=True):
+            layer._active_adapter, layer._disable_adapters = active, disabled

@@ -1,0 +1,76 @@
+"""Group Relative Policy Optimization: a policy from a reward model, each answer scaled by the others to its prompt.
+
+Shao et al. 2024 (arXiv:2402.03300).
+"""
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from trl import GRPOConfig, GRPOTrainer
+
+from align.adapters import build_lora, build_quantization
+from align.artifacts.bases import is_adapter
+from align.config import Config
+from align.data.examples import load_examples
+from align.models import context_length, load_policy, load_tokenizer, save_merged, save_model
+from align.online import load_rewards, room_for_prompts, shard_rewards
+from align.progress import TrackingCallback
+from align.samples import RolloutSamples
+from align.tracking import Tracker
+from align.training import build_arguments, build_trainer, fit, resolve_dtype
+
+
+def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker) -> dict[str, float]:
+    """Train the policy on answers to `prompt_only` rows; publish a model."""
+    # arguments
+    args = build_arguments(
+        GRPOConfig,
+        cfg.trainer,
+        output_dir=output_dir.parent / "checkpoints",
+        precision=cfg.precision,
+        deepspeed=cfg.deepspeed.config,
+    )
+
+    # models
+    policy_path = inputs["policy"].path
+    lora = build_lora(asdict(cfg.adapter), task_type="CAUSAL_LM")
+    dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None)
+    tokenizer = load_tokenizer(policy_path, **cfg.model.tokenizer_options())
+    policy = load_policy(
+        policy_path,
+        lora=lora,
+        dtype=dtype,
+        quantization_config=build_quantization(asdict(cfg.adapter), dtype=dtype),
+        **cfg.model.load_options(),
+    )
+    rewards = load_rewards(cfg, inputs)
+
+    # data
+    room, remedy = room_for_prompts(context_length(policy_path), args.max_completion_length)
+    examples = load_examples(
+        cfg.data, inputs.get("dataset"), "prompt_only", tokenizer=tokenizer, max_length=room, remedy=remedy
+    )
+
+    # train
+    trainer = build_trainer(
+        GRPOTrainer,
+        model=policy,
+        reward_funcs=rewards,
+        args=args,
+        train_dataset=examples.train,
+        eval_dataset=examples.eval,
+        processing_class=tokenizer,
+        peft_config=None if is_adapter(policy_path) else lora,
+        callbacks=[TrackingCallback(tracker, cfg.name)],
+    )
+    shard_rewards(rewards, trainer)
+    trainer.add_callback(RolloutSamples(trainer, tracker, cfg.tracking))
+    metrics = fit(trainer) | examples.metrics
+
+    # save
+    save_model(trainer, output_dir / "model")
+    if lora is not None and cfg.adapter.merge:
+        save_merged(output_dir / "model", partial(load_policy, **cfg.model.load_options()))
+    return metrics

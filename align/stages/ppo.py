@@ -1,0 +1,90 @@
+"""Proximal Policy Optimization: a policy from a reward model, on its own answers.
+
+Schulman et al. 2017 (arXiv:1707.06347) on language models as Ziegler et al. 2019 (arXiv:1909.08593) and Ouyang et al.
+2022 (arXiv:2203.02155) have it.
+"""
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from align.adapters import build_lora, build_quantization
+from align.artifacts.bases import is_adapter
+from align.config import Config
+from align.data.examples import load_examples
+from align.models import context_length, finish_model, load_frozen, load_policy, load_tokenizer, save_merged
+from align.online import load_rewards, load_value_model, room_for_prompts, shard_rewards
+from align.ppo import PPOConfig, PPOTrainer
+from align.progress import TrackingCallback
+from align.samples import RolloutSamples
+from align.tracking import Tracker
+from align.training import build_arguments, build_trainer, fit, resolve_dtype
+
+
+def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker) -> dict[str, float]:
+    """Train the policy on answers to `prompt_only` rows; publish a model, and its value model."""
+    # arguments
+    args = build_arguments(
+        PPOConfig,
+        cfg.trainer,
+        output_dir=output_dir.parent / "checkpoints",
+        precision=cfg.precision,
+        deepspeed=cfg.deepspeed.config,
+    )
+
+    # models
+    policy_path = inputs["policy"].path
+    lora = build_lora(asdict(cfg.adapter), task_type="CAUSAL_LM")
+    dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=lora is not None)
+    tokenizer = load_tokenizer(policy_path, **cfg.model.tokenizer_options())
+    policy = load_policy(
+        policy_path,
+        lora=lora,
+        dtype=dtype,
+        quantization_config=build_quantization(asdict(cfg.adapter), dtype=dtype),
+        **cfg.model.load_options(),
+    )
+    ref_model = None
+    if lora is None or inputs["ref_model"].digest != inputs["policy"].digest:
+        # An adapter needs no second model: its reference is the base, or a frozen copy of the adapter it began as.
+        ref_model = load_frozen(inputs["ref_model"].path, dtype=dtype, **cfg.model.load_options())
+    rewards = load_rewards(cfg, inputs)
+    value_model = load_value_model(cfg, inputs, dtype=dtype) if not args.share_backbone else None
+
+    # data
+    room, remedy = room_for_prompts(context_length(policy_path), args.max_completion_length)
+    examples = load_examples(
+        cfg.data, inputs.get("dataset"), "prompt_only", tokenizer=tokenizer, max_length=room, remedy=remedy
+    )
+    texts = None
+    if args.ptx_coef:
+        texts = load_examples(cfg.data, None, "language_modeling", tokenizer=None).train
+
+    # train
+    trainer = build_trainer(
+        PPOTrainer,
+        model=policy,
+        reward_funcs=rewards,
+        ref_model=ref_model,
+        value_model=value_model,
+        args=args,
+        train_dataset=examples.train,
+        eval_dataset=examples.eval,
+        ptx_dataset=texts,
+        processing_class=tokenizer,
+        peft_config=None if is_adapter(policy_path) else lora,
+        callbacks=[TrackingCallback(tracker, cfg.name)],
+    )
+    shard_rewards(rewards, trainer)
+    trainer.add_callback(RolloutSamples(trainer, tracker, cfg.tracking))
+    metrics = fit(trainer) | examples.metrics
+
+    # save
+    trainer.save_model(str(output_dir / "model"))
+    finish_model(trainer.policy, tokenizer, output_dir / "model")
+    if trainer.save_value_model(output_dir / "value_model"):
+        finish_model(trainer.model.value_model, tokenizer, output_dir / "value_model")
+    if lora is not None and cfg.adapter.merge:
+        save_merged(output_dir / "model", partial(load_policy, **cfg.model.load_options()))
+    return metrics
