@@ -5,7 +5,6 @@ import random
 
 import pytest
 import torch
-from tests.ppo import reference
 
 from align.ppo.advantages import (
     explained_variance,
@@ -18,6 +17,7 @@ from align.ppo.advantages import (
 )
 from align.ppo.control import KLController, RunningMoments
 from align.ppo.losses import approximate_kl, policy_loss, value_loss
+from tests.ppo import reference
 
 # An empty completion, one token, EOS at the first and at the last place, and what lies between.
 LENGTHS = (7, 0, 1, 4, 7, 2)
