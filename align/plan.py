@@ -26,9 +26,9 @@ from align.contract import (
     check_tokenizer,
     context_length,
 )
-from align.data.datasets import digest, pinned
 from align.data.examples import check_dataset_input, has_eval, held_out, load_split, offers, source_of
 from align.data.scored import check_scorable
+from align.data.sources import digest, pinned
 from align.errors import UserError
 from align.judges import load_function, load_judge
 from align.records import kind

@@ -4,17 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from align.data.datasets import (
-    DatasetSource,
-    digest,
-    load_artifact,
-    load_records,
-    pinned,
-    to_dataset,
-    write_jsonl,
-)
+from align.data.datasets import to_dataset, write_jsonl
 from align.data.formats import LAYOUTS
+from align.data.loading import load_artifact, load_records
 from align.data.readers import Unreadable, hub_commit, read_rows
+from align.data.sources import DatasetSource, digest, pinned
 from align.errors import UserError
 from align.records import Demonstration, Preference, Prompt, RecordError, Text, UnpairedPreference, prompt_key
 
@@ -321,7 +315,7 @@ def test_a_format_that_converts_is_converted_and_said():
 def test_what_is_written_wrong_in_the_config(tmp_path):
     path = write(tmp_path / "rows.jsonl", {"prompt": "a"})
     for source, message in (
-        ({"layout": "shargpt"}, "layout is 'shargpt': write one of trl, messages"),
+        ({"layout": "shargpt"}, "layout is 'shargpt': write auto or one of trl, messages"),
         ({"eval_fraction": 1.5}, "eval_fraction is 1.5"),
         ({"max_rows": 0}, "max_rows is 0"),
         ({"source": "hf:a b"}, "not a Hugging Face repository"),
@@ -481,7 +475,7 @@ def test_hub_rows_are_loaded_as_named(monkeypatch):
     source = DatasetSource(source="hf:org/name@v1", config="en", train="train[:2]", eval_fraction=0)
     with pytest.raises(UserError, match=r"hf:org/name@v1 train\[:2\]: row 1: prompt is empty"):
         load_records(source, "prompt_only", "train", root=FILES)
-    assert asked == [(("org/name", "en"), {"split": "train[:2]", "revision": "v1"})]
+    assert asked == [(("org/name", "en"), {"split": "train[:2]", "revision": "v1", "streaming": False})]
 
     def fail(*args, **options):
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'org/name' doesn't exist on the Hub\nor is private")
@@ -564,3 +558,60 @@ def test_zhongjing():
     loaded = load(path, "prompt_completion", layout="alpaca", eval_fraction=0)
     assert len(loaded.records) == 600
     assert any(len(record.prompt) > 1 for record in loaded.records)
+
+
+# -- told from the content, and mended on the way ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, format, layout",
+    [
+        ("hh_rlhf.jsonl", "preference", "hh_rlhf"),
+        ("alpaca.json", "prompt_completion", "alpaca"),
+        ("messages.jsonl", "prompt_completion", "messages"),
+        ("messages.jsonl", "language_modeling", "messages"),
+        ("gsm8k_solutions.jsonl", "unpaired_preference", "gsm8k_solutions"),
+        ("preference.jsonl", "preference", "trl"),
+        ("ultrafeedback_binarized.jsonl", "preference", "trl"),
+    ],
+)
+def test_a_layout_is_told_from_the_rows(name, format, layout):
+    options = {"eval_fraction": 0, "options": {"on_bad_rows": "skip"}}
+    told = load(FILES / name, format, layout="auto", **options)
+    named = load(FILES / name, format, layout=layout, **options)
+    assert (told.layout, told.records, told.refused) == (layout, named.records, named.refused)
+
+
+def test_what_looks_like_nothing_known_is_read_as_trls(tmp_path):
+    path = write(tmp_path / "rows.jsonl", {"a": 1}, {"a": 2})
+    with pytest.raises(UserError, match="prompt is missing.*check data.preference.layout"):
+        load(path, "preference", layout="auto")
+
+
+def test_repairs_of_a_config_are_done_and_counted(tmp_path):
+    rows = [
+        {"prompt": "a\u200b", "completion": "one"},
+        {"prompt": "a", "completion": "one"},
+        {"prompt": "b", "completion": "write to me@example.com"},
+        {"prompt": "c", "completion": "three"},
+    ]
+    path = write(tmp_path / "rows.jsonl", *rows)
+    options = {"fix": ["control"], "drop": ["emails", "duplicates"]}
+    loaded = load(path, "prompt_completion", eval_fraction=0, options=options)
+    assert loaded.records == [Demonstration("a", "one"), Demonstration("c", "three")]
+    assert loaded.repairs == {"fix control": 1, "left out: emails": 1, "left out: duplicates": 1}
+    assert "left out: emails: 1" in loaded.summary()
+    held = write(tmp_path / "held.jsonl", {"prompt": "c", "completion": "other"})
+    overlap = {"options": {"drop": ["overlap"]}}
+    train = load(path, "prompt_completion", eval=str(held), **overlap)
+    assert Demonstration("c", "three") not in train.records and len(train.records) == 3
+    assert load(path, "prompt_completion", "eval", eval=str(held), **overlap).records == [Demonstration("c", "other")]
+    for wrong, message in (
+        ({"fix": ["emails"]}, "data.fix emails"),
+        ({"drop": ["x"]}, "data.drop x: there is no such"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load(path, "prompt_completion", options=wrong)
+    mail = write(tmp_path / "mail.jsonl", {"prompt": "a@example.com", "completion": "b"})
+    with pytest.raises(UserError, match="no record is left of data.prompt_completion"):
+        load(mail, "prompt_completion", eval_fraction=0, options={"drop": ["emails"]})

@@ -9,7 +9,7 @@ import pytest
 from align import config
 from align.artifacts.store import Store
 from align.cli import main
-from align.data.datasets import load_artifact
+from align.data.loading import load_artifact
 from align.data.readers import read_rows
 from align.errors import UserError
 from align.plan import check_data, make_plan
@@ -258,24 +258,47 @@ def test_tool_calls_and_definitions_are_kept(tmp_path, root, capsys):
     assert row["prompt"] + row["completion"] == turns and row["tools"] == tools
 
 
-def test_a_hub_set_is_pinned_to_its_commit(root, capsys, monkeypatch):
-    import datasets
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    monkeypatch.setattr("align.data.intake.hub_commit", lambda name: commit)
-    asked = []
 
-    def load_dataset(*args, **options):
-        asked.append((args, options))
-        return datasets.Dataset.from_list(pairs(30))
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A folder that `datasets` takes for the hub set org/pairs: two configs, one split of 30 rows each."""
+    for language in ("en", "de"):
+        (tmp_path / "org" / "pairs" / language).mkdir(parents=True)
+        write(tmp_path / "org" / "pairs" / language / "test.jsonl", pairs(30))
+    card = "".join(f"- config_name: {one}\n  data_dir: {one}\n" for one in ("en", "de"))
+    (tmp_path / "org" / "pairs" / "README.md").write_text(f"---\nconfigs:\n{card}---\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("align.data.files.hub_commit", lambda name: COMMIT)
+    return ["hf:org/pairs@main", "--config", "en", "--split", "test"]
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    hub = ["hf:org/pairs@main", "--config", "en", "--split", "test"]
+
+def test_a_hub_set_is_streamed_and_pinned_to_its_commit(root, hub, capsys):
     status, out, _ = run(capsys, root, "import", *hub, "--name", "hub")
     assert status == 0 and "30 in = 30 used" in out
-    assert asked[0] == (("org/pairs", "en"), {"split": "test", "revision": commit})
     (source,) = Store(root).resolve("hub").manifest.inputs["sources"]
-    assert source["ref"] == f"hf:org/pairs@{commit}" and source["revision"] == commit and source["split"] == "test"
+    assert source["ref"] == f"hf:org/pairs@{COMMIT}" and source["revision"] == COMMIT
+    assert (source["config"], source["split"]) == ("en", "test")
+    _, again, _ = run(capsys, root, "import", *hub, "--name", "hub")
+    assert "nothing to do: hub:v1" in again
+    status, out, _ = run(capsys, root, "check", *hub, "--first", "7")
+    assert status == 0 and "rows       7 in = 7 used" in out
+    _, first, _ = run(capsys, root, "import", *hub, "--name", "hub", "--first", "7")
+    assert "published hub:v2" in first
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (["--split", "train"], "split train: cannot be loaded (Bad split: train"),
+        (["--config", "fr"], "config fr"),
+        (["--first", "0"], "--first 0: write a positive number"),
+    ],
+)
+def test_a_hub_set_that_is_not_there_is_a_sentence(root, hub, capsys, wrong, message):
+    status, _, err = run(capsys, root, "check", *hub, *wrong)
+    assert status == 2 and err.startswith("error: ") and message in err and err.count("\n") == 1
 
 
 def test_a_small_set_holds_out_one_prompt(tmp_path, root, capsys):

@@ -105,7 +105,7 @@ class DatasetConfig:
     config: str | None = None  # the hub's config name
     train: str | None = None
     eval: str | None = None  # null: held out of train, by prompt
-    layout: str = "trl"  # how a row becomes a record; a name in align/data/formats.py
+    layout: str = "auto"  # how a row becomes a record: told from the first rows, or a name in align/data/formats.py
     columns: dict[str, str] = field(default_factory=dict)  # our field -> their column
     eval_fraction: float = 0.05  # share of the prompts held out where eval is null
     max_rows: int | None = None  # cap on the train rows; null is all
@@ -119,6 +119,8 @@ class DataConfig:
     unpaired_preference: DatasetConfig = field(default_factory=DatasetConfig)
     prompt_only: DatasetConfig = field(default_factory=DatasetConfig)
     on_bad_rows: str = choice("refuse", "skip")  # skip: malformed rows are counted and listed, the rest is used
+    fix: list[str] = field(default_factory=list)  # repairs of text, such as control; align data rules lists them
+    drop: list[str] = field(default_factory=list)  # reasons to leave a record out, such as duplicates
     overlong: str = choice("refuse", "drop", "truncate")  # records longer than trainer.max_length
     refuse: str = choice("error", "warning", "info", "never")  # findings of a dataset's report that stop a run
 

@@ -9,8 +9,9 @@ from align.errors import UserError
 
 if TYPE_CHECKING:
     from align.artifacts.store import Version
+    from align.data.files import Source
     from align.data.findings import Report
-    from align.data.intake import Reading, Source
+    from align.data.intake import Reading
 
 
 def check_data(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from align.artifacts.inputs import resolve_input
 from align.artifacts.refs import is_ref
 from align.artifacts.store import Store
-from align.data.intake import Source, find_sources
+from align.data.files import Source, find_sources
 from align.data.readers import READERS, Unreadable, kind_of_file
 from align.errors import UserError
 from align.records import shown
@@ -32,15 +32,14 @@ def split_sources(store: Store, arguments: argparse.Namespace) -> list[tuple[Sou
             files = [(version.path / "records" / f"{split}.jsonl", split) for split in ("train", "eval")]
             found += [(Source(f"{version.ref} {split}", file), split) for file, split in files if file.is_file()]
         else:
-            given = find_sources([name], config=arguments.config, split=arguments.split)
+            given = find_sources([name], **_hub(arguments))
             found += [(source, "train") for source in given]
     return found
 
 
 def train_and_eval(arguments: argparse.Namespace) -> tuple[list[Source], list[Source]]:
     """What `sources` and `--eval` name, each source under a name of its own. Raises UserError where one is in both."""
-    found = {"config": arguments.config, "split": arguments.split}
-    both = [find_sources(names, **found) for names in (arguments.sources, arguments.eval)]
+    both = [find_sources(names, **_hub(arguments)) for names in (arguments.sources, arguments.eval)]
     names = [{source.name for source in sources} for sources in both]
     if twice := names[0] & names[1]:
         both = [[_with_folder(one) if one.name in twice else one for one in sources] for sources in both]
@@ -122,6 +121,11 @@ def check_positive(value: int | None, option: str) -> None:
     """Raises UserError for what is no number of things."""
     if value is not None and value < 1:
         raise UserError(f"{option} {value}: write a positive number")
+
+
+def _hub(arguments: argparse.Namespace) -> dict[str, Any]:
+    check_positive(arguments.first, "--first")
+    return {"config": arguments.config, "split": arguments.split, "first": arguments.first}
 
 
 def _with_folder(source: Source) -> Source:

@@ -1,15 +1,18 @@
 """The rows a stage trains and evaluates on: loaded, checked against its context, counted."""
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from align import distributed
 from align.artifacts.inputs import Input
 from align.config import PROJECT, DataConfig, DatasetConfig
-from align.data.datasets import DatasetSource, Loaded, load_artifact, load_records, to_dataset
+from align.data.datasets import to_dataset
 from align.data.findings import SEVERITIES
 from align.data.lengths import apply_policy
+from align.data.loading import Loaded, load_artifact, load_records
 from align.data.loss import ON_COMPLETION, Loss
+from align.data.sources import DatasetSource
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,12 +70,18 @@ def load_examples(
             if report is not None and (report.over or report.no_room) and distributed.is_main():
                 print(f"{loaded.file}: {report.summary()} (data.overlong={data.overlong})", flush=True)
             metrics[f"{split}_overlong"] = len(report.over) if report is not None else 0
-        if loaded.refused and distributed.is_main():
+        if (loaded.refused or loaded.repairs or loaded.layout != "trl") and distributed.is_main():
             print(loaded.summary(), flush=True)
         metrics[f"{split}_rows"] = len(records)
         metrics[f"{split}_refused"] = len(loaded.refused)
+        metrics |= {f"{split}_{_word(what)}": count for what, count in loaded.repairs.items()}
         splits[split] = to_dataset(records)
     return Examples(splits["train"], splits["eval"], metrics)
+
+
+def _word(what: str) -> str:
+    """A repair's name as a metric's: `fix control` is fix_control, `left out: emails` left_out_emails."""
+    return "_".join(re.findall(r"\w+", what))
 
 
 def held_out(data: DataConfig, dataset: Input | None, format: str) -> list[dict[str, Any]]:
@@ -84,11 +93,10 @@ def held_out(data: DataConfig, dataset: Input | None, format: str) -> list[dict[
 
 def load_split(data: DataConfig, dataset: Input | None, format: str, split: str, stage: str | None = None) -> Loaded:
     """The records of one split, from the artifact if one was given, else from `data.<format>`."""
+    options: dict[str, Any] = {"on_bad_rows": data.on_bad_rows, "fix": data.fix, "drop": data.drop, "stage": stage}
     if dataset is not None:
-        return load_artifact(dataset.path, format, split, on_bad_rows=data.on_bad_rows, stage=stage)
-    return load_records(
-        source_of(getattr(data, format)), format, split, root=PROJECT, on_bad_rows=data.on_bad_rows, stage=stage
-    )
+        return load_artifact(dataset.path, format, split, **options)
+    return load_records(source_of(getattr(data, format)), format, split, root=PROJECT, **options)
 
 
 def offers(data: DataConfig, dataset: Input | None, format: str) -> bool:

@@ -1,55 +1,18 @@
-"""From what a person names (files, folders, hub sets) to rows with their records, every row accounted for."""
+"""From rows to records: how they are read, and what became of each; every row is accounted for."""
 
-import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from align.artifacts.inputs import parse_hub
-from align.artifacts.manifest import json_digest
-from align.artifacts.refs import HUB_PREFIX
-from align.data.datasets import Refusal
+from align.data.files import Source
 from align.data.formats import COLUMNS, LAYOUTS, rename
-from align.data.readers import READERS, Row, Unreadable, hub_commit, kind_of_file, read_hub, read_rows
+from align.data.readers import Row, Unreadable
 from align.data.recognise import SAMPLE, Recognised, as_row, recognise
 from align.data.trees import GATHERED, gather, is_flat
 from align.errors import UserError
 from align.records import NoConversion, Record, RecordError, convert, kind
-
-# what lies beside data in a folder and is none
-_NOT_DATA = re.compile(
-    r"(readme|licen[cs]e|provenance|notice|citation|requirements|dataset_infos?|dataset_dict|state|manifest|report)\b.*",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True)
-class Source:
-    """One file, or one split of a hub set."""
-
-    name: str  # in messages, reports and the ids of records
-    path: Path | None
-    hub: tuple[str, str | None, str] | None = None  # (hf:org/name@commit, config, split)
-
-    def rows(self) -> Iterator[tuple[int, Row]]:
-        if self.path is not None:
-            yield from read_rows(self.path)
-        else:
-            yield from read_hub(*self.hub)
-
-    def to_manifest(self) -> dict[str, Any]:
-        """What a manifest's `inputs` say of it; the digest is the file's sha256, or stands for the hub's commit."""
-        if self.path is not None:
-            with self.path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return {"ref": self.name, "digest": digest, "kind": "data", "size": self.path.stat().st_size}
-        repository, revision = parse_hub(self.hub[0])
-        split = {"config": self.hub[1], "split": self.hub[2]}
-        digest = json_digest({"dataset": repository, "revision": revision, **split})
-        return {"ref": self.hub[0], "digest": digest, "kind": "hub", "revision": revision, **split}
 
 
 @dataclass(frozen=True)
@@ -64,6 +27,20 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A row that gave no record, and why."""
+
+    file: str
+    row: int
+    field: str | None
+    why: str
+
+    def __str__(self) -> str:
+        line = f" (line {self.row + 1})" if self.file.endswith(".jsonl") else ""
+        return f"{self.file}: row {self.row}{line}: {f'{self.field} ' if self.field else ''}{self.why}"
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of one row: records, or a refusal. `raw` is the row as the layout saw it."""
 
@@ -73,32 +50,7 @@ class Outcome:
     records: list[Record]
     refusal: Refusal | None = None
     rows: int = 1  # of the file that this one stands for: more where flat messages became a tree
-
-
-def find_sources(names: Sequence[str], *, config: str | None = None, split: str = "train") -> list[Source]:
-    """The files that the names mean; a folder means the data files in it, a hub id one split of that set.
-
-    Raises:
-        UserError: there is nothing there.
-    """
-    sources: list[Source] = []
-    for name in names:
-        if name.startswith(HUB_PREFIX):
-            repository, _ = parse_hub(name)
-            sources.append(Source(name, None, (f"{HUB_PREFIX}{repository}@{hub_commit(name)}", config, split)))
-            continue
-        path = Path(name).expanduser()
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if _is_data(file, path))
-            if not found:
-                raise UserError(f"{path}: holds no data files (names that end in {', '.join(READERS)})")
-            sources += [Source(str(file.relative_to(path)), file) for file in found]
-        elif path.is_file():
-            sources.append(Source(path.name, path))
-        else:
-            raise UserError(f"{name}: there is no such file or folder here ({Path.cwd()}); a hub set is hf:org/name")
-    twice = {one.name for one in sources if [other.name for other in sources].count(one.name) > 1}
-    return [Source(str(one.path), one.path) if one.name in twice and one.path else one for one in sources]
+    held: Record | None = None  # the first record as the row held it, before it became the format wanted
 
 
 def recognise_source(
@@ -132,7 +84,7 @@ def recognise_source(
 
 def read_outcomes(sources: Iterable[Source], reading: Reading) -> Iterator[Outcome]:
     """Every row of every source and what became of it: nothing is left out, and one kind is kept to."""
-    first: tuple[str, str] | None = None
+    first: tuple[str, str, int] | None = None
     for source in sources:
         for number, row in _rows(source, reading):
             outcome = _outcome(source.name, number, row, reading)
@@ -140,9 +92,10 @@ def read_outcomes(sources: Iterable[Source], reading: Reading) -> Iterator[Outco
                 outcome = replace(outcome, rows=row.get(GATHERED, 1))
             if outcome.records:
                 found = kind(outcome.records[0])
-                first = first or (found, f"{source.name} row {number}")
+                first = first or (found, source.name, number)
                 if found != first[0]:
-                    why = f"is {found}: {first[1]} is {first[0]}, and a set has one kind"
+                    where = f"row {first[2]}" if source.name == first[1] else f"{first[1]} row {first[2]}"
+                    why = f"is {found}, {where} is {first[0]}: a set has one kind"
                     outcome = replace(outcome, records=[], refusal=Refusal(source.name, number, "prompt", why))
             yield outcome
 
@@ -172,14 +125,15 @@ def _outcome(file: str, number: int, row: Row, reading: Reading) -> Outcome:
         if isinstance(row, RecordError):
             raise row
         found = LAYOUTS[reading.layout](row, reading.format)
-        return Outcome(file, number, row, [record for one in found for record in convert(one, reading.format)])
+        records = [record for one in found for record in convert(one, reading.format)]
+        return Outcome(file, number, row, records, held=found[0])
     except RecordError as error:
         return Outcome(
             file, number, row if isinstance(row, dict) else {}, [], Refusal(file, number, error.field, error.why)
         )
     except NoConversion as error:
         why = f"is {error.have}, which does not become {error.need}"
-        return Outcome(file, number, row, [], Refusal(file, number, None, why))
+        return Outcome(file, number, row, [], Refusal(file, number, None, why), held=found[0])
     except RecursionError:
         return Outcome(file, number, {}, [], Refusal(file, number, None, "is nested too deep"))
 
@@ -209,13 +163,3 @@ def _is_verdict(key: Any) -> bool:
     from align.data import answers, judged
 
     return key in (*judged.VERDICTS, *answers.VERDICTS, "verdict") or bool(judged.annotator_fields({key: 0}))
-
-
-def _is_data(file: Path, folder: Path) -> bool:
-    parts = file.relative_to(folder).parts
-    return (
-        file.is_file()
-        and not any(part.startswith(".") for part in parts)
-        and kind_of_file(file) in READERS
-        and not _NOT_DATA.fullmatch(file.name)
-    )

@@ -13,9 +13,10 @@ from align.artifacts.manifest import json_digest
 from align.artifacts.refs import check_name
 from align.artifacts.store import Store, Version, utc_now
 from align.data.datasets import json_line
+from align.data.files import Source
 from align.data.findings import Report
 from align.data.inspection import Inspection
-from align.data.intake import Outcome, Reading, Source
+from align.data.intake import Outcome, Reading
 from align.data.ledger import Ledger, keep_apart, portion
 from align.data.parts import PAIRED, PartReader, Piece
 from align.data.publishing import Tolerance, publish, published_before, staged

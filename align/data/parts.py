@@ -7,7 +7,8 @@ from typing import Any
 
 from align.artifacts.inputs import Input
 from align.data.beside import beside, own
-from align.data.intake import Reading, Source, read_outcomes
+from align.data.files import Source
+from align.data.intake import Reading, read_outcomes
 from align.data.pairing import Answers
 from align.data.recipe import Recipe
 from align.data.sides import sides_of

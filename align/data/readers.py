@@ -7,7 +7,7 @@ without a bound: a longer line is a row that is refused, a longer file is a sent
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,17 +191,26 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
 SUFFIXES = tuple(READERS)
 
 
-def read_hub(source: str, config: str | None, split: str) -> Iterable[tuple[int, Row]]:
-    """The rows of one split of a hub data set (or of the local cache, offline). Raises UserError."""
+def read_hub(
+    source: str, config: str | None, split: str, *, streaming: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of one split of a hub data set, or of the local cache, offline.
+
+    Args:
+        streaming: read what is asked for as it comes, and keep nothing; else the whole split is fetched and kept.
+
+    Raises:
+        UserError: it cannot be had, or not to its end.
+    """
     import datasets
 
     name, revision = parse_hub(source)
+    what = f"{source}, config {config}" if config else source
     try:
-        rows = datasets.load_dataset(name, config, split=split, revision=revision)
+        rows = datasets.load_dataset(name, config, split=split, revision=revision, streaming=streaming)
+        yield from enumerate(rows)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        what = f"{source}, config {config}" if config else source
         raise UserError(f"{what}, split {split}: cannot be loaded ({_first_line(error)})") from error
-    return enumerate(rows)
 
 
 def hub_commit(source: str) -> str:

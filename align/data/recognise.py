@@ -77,7 +77,10 @@ SIGNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
     (
         "trl",
         "TRL's own fields",
-        lambda row: held_format(row) not in (None, "prompt_only") and row.get("messages") is None,
+        lambda row: (
+            held_format(row) in ("preference", "unpaired_preference", "prompt_completion")
+            or (held_format(row) == "language_modeling" and row.get("messages") is None)
+        ),
     ),
     ("messages", "messages is a list of messages", lambda row: _is_list(row, "messages")),
     ("instances", "an instruction, and instances of it", lambda row: isinstance(row.get("instances"), list)),

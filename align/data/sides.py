@@ -62,3 +62,9 @@ def pair_hash(record: Record) -> int:
     row = record.to_row()
     answers = sorted(json.dumps(row[side]) for side in ("completion", "chosen", "rejected") if side in row)
     return hash((prompt_key(record), *answers))
+
+
+def fraction(record: Record) -> float:
+    """A number in [0, 1) that depends on nothing but the prompt: those below `eval_fraction` are held out."""
+    hashed = hashlib.sha256(prompt_key(record).encode()).digest()
+    return int.from_bytes(hashed[:8], "big") / 2**64

@@ -2,17 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from align.artifacts.inputs import parse_hub
 from align.artifacts.refs import HUB_PREFIX
+from align.data.files import Source
 from align.data.formats import COLUMNS, LAYOUTS
-from align.data.readers import Row, hub_commit, read_hub, read_rows
+from align.data.readers import hub_commit
 from align.errors import UserError
 from align.records import FORMATS
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class DatasetSource:
     config: str | None = None  # the hub's name for a part of a data set
     train: str | None = None
     eval: str | None = None  # null: held out of train, by prompt
-    layout: str = "trl"
+    layout: str = "trl"  # AUTO is told from the first rows
     columns: Mapping[str, str] = field(default_factory=dict)  # our field -> their column
     eval_fraction: float = 0.05  # share of the prompts, used only where eval is null
     max_rows: int | None = None  # at most so many train records, the first ones
@@ -37,8 +40,8 @@ def check(source: DatasetSource, format: str) -> None:
     """Raises UserError where a field of the source holds what it cannot."""
     if format not in FORMATS:
         raise UserError(f"{format!r} is no data format: {', '.join(FORMATS)}")
-    if source.layout not in LAYOUTS:
-        raise UserError(f"data.{format}.layout is {source.layout!r}: write one of {', '.join(LAYOUTS)}")
+    if source.layout not in (AUTO, *LAYOUTS):
+        raise UserError(f"data.{format}.layout is {source.layout!r}: write {AUTO} or one of {', '.join(LAYOUTS)}")
     for ours in source.columns:
         if ours not in COLUMNS:
             raise UserError(
@@ -118,9 +121,9 @@ def _file(source: DatasetSource, format: str, name: str, root: Path) -> Path:
     return path
 
 
-def open_rows(source: DatasetSource, format: str, name: str, root: Path) -> tuple[str, Iterable[tuple[int, Row]]]:
-    """The rows of `name` (`train` or `eval`) and what to call them in a message."""
+def source_of(source: DatasetSource, format: str, name: str, root: Path) -> Source:
+    """Where the rows of `name` (`train` or `eval`) are; a hub set is kept on disk, for it is read more than once."""
     where = _where(source, format, name)
     if _is_hub(source):
-        return f"{source.source} {where}", read_hub(source.source, source.config, where)
-    return str(Path(source.source or "", where)), read_rows(_file(source, format, name, root))
+        return Source(f"{source.source} {where}", None, (source.source, source.config, where), streaming=False)
+    return Source(str(Path(source.source or "", where)), _file(source, format, name, root))

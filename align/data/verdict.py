@@ -8,9 +8,10 @@ import numpy as np
 
 from align.config.schema import STAGES
 from align.data.balance import judgement_findings, length_findings, score_findings, token_findings
+from align.data.files import Source
 from align.data.findings import Finding, Report
 from align.data.inspection import LANGUAGE_SAMPLE, Inspection, Tally
-from align.data.intake import Reading, Source
+from align.data.intake import Reading
 from align.data.nearness import SIZE, near_groups
 from align.records import converts
 
