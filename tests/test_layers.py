@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "align"
 FLOORS = (
     ("run", "pipeline", "cli"),
     ("stages",),
-    ("evaluation", "samples", "models", "adapters", "scoring", "generation", "training", "rewards", "ppo"),
+    ("evaluation", "samples", "models", "adapters", "scoring", "generation", "training", "rewards", "ppo", "online"),
     ("steps", "progress", "tracking", "launching", "quiet", "distributed", "kernels"),
     ("plan", "contract", "config", "data", "judges", "report", "provenance"),
     ("records", "artifacts", "statistics", "clock", "errors"),
