@@ -164,9 +164,9 @@ def test_composing_leaves_nothing_behind(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        ([], "no stage is given; add stage=NAME, one of pretrain, sft, reward, dpo, kto, evaluate"),
-        (["stage=dop"], "no stage 'dop'; did you mean dpo? stages: dpo, evaluate, kto, pretrain, reward, score, sft"),
-        (["stage=null"], "no stage 'null'; stages: dpo, evaluate, kto, pretrain, reward, score, sft"),
+        ([], f"no stage is given; add stage=NAME, one of {', '.join(STAGES)}"),
+        (["stage=dop"], f"no stage 'dop'; did you mean dpo? stages: {', '.join(sorted(STAGES))}"),
+        (["stage=null"], f"no stage 'null'; stages: {', '.join(sorted(STAGES))}"),
         (["stage=dpo", "inputs.polcy=x"], "no key inputs.polcy; did you mean inputs.policy?"),
         (["stage=dpo", "learning_rate=1"], "no key learning_rate; did you mean trainer.learning_rate?"),
         (
