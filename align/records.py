@@ -249,6 +249,52 @@ class UnpairedPreference:
         return cls(prompt, _completion(row, "completion", prompt), _label(row))
 
 
+@dataclass(frozen=True)
+class Answer:
+    """One of several answers to a prompt, and whose it is."""
+
+    content: Content
+    model: str | None = None  # the ref of the model that gave it
+    author: str | None = None  # the handle of the person who wrote it
+    score: float | None = None  # a reward model's
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A prompt and two answers or more that nobody has judged yet."""
+
+    prompt: Content
+    answers: tuple[Answer, ...]
+
+    def to_row(self) -> dict[str, Any]:
+        answers = [
+            {"completion": one.content} | {k: v for k, v in vars(one).items() if k != "content" and v is not None}
+            for one in self.answers
+        ]
+        return {"prompt": self.prompt, "answers": answers}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Raises RecordError, also where there are not two answers."""
+        prompt = _content(row, "prompt")
+        given = row.get("answers")
+        if not isinstance(given, list) or len(given) < 2:
+            raise RecordError("answers", f"is {shown(given)}, not a list of two answers or more")
+        return cls(prompt, tuple(_answer(one, f"answers[{at}]", prompt) for at, one in enumerate(given)))
+
+
+def _answer(value: Any, field: str, prompt: Content) -> Answer:
+    if not isinstance(value, Mapping):
+        raise RecordError(field, f"is {_kind_name(value)} ({shown(value)}), not an object with a completion")
+    try:
+        content = _completion(value, "completion", prompt)
+        named = {key: _string(value[key], key) for key in ("model", "author") if value.get(key) is not None}
+        score = _margin({"margin": value.get("score")})
+    except RecordError as error:
+        raise RecordError(f"{field}.{error.field}", error.why) from None
+    return Answer(content, score=score, **named)
+
+
 Record = Text | Prompt | Demonstration | Preference | UnpairedPreference
 
 FORMATS: dict[str, type[Record]] = {

@@ -1,0 +1,1 @@
+"""The review app: people compare answers in a browser, and their ratings become the next dataset artifact."""

@@ -1,0 +1,273 @@
+"""What `align review ...` does."""
+
+import argparse
+import json
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+import sqlalchemy as sa
+from pydantic import ValidationError
+
+from align.artifacts.disk import make_folder
+from align.artifacts.store import Store
+from align.artifacts.version import Version
+from align.errors import UserError
+from align.review import agreement, loading, security
+from align.review.database import Database, migrate
+from align.review.export import RATINGS_FILE, Rules, extract
+from align.review.export import export as export_ratings
+from align.review.recall import recall as recall_rater
+from align.review.refusals import Refused
+from align.review.routes.admin import read_rubric
+from align.review.schemas import Gates, Settings
+from align.review.store import campaigns, people
+from align.review.store.campaigns import Campaign
+from align.review.store.ratings import current
+
+INVITE_SECONDS = 14 * 86400.0
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """`align review serve`."""
+    from align.review.serving import serve as run
+
+    place = _place(arguments)
+    database = _database(arguments)
+    secret = security.load_secret(place / "secret")
+    run(
+        database,
+        secret,
+        host=arguments.host,
+        port=arguments.port,
+        public_url=arguments.public_url,
+        artifacts=arguments.artifacts,
+    )
+    return 0
+
+
+def load(arguments: argparse.Namespace) -> int:
+    """`align review load REF_OR_FILE --campaign NAME`."""
+    store = Store.open(arguments.artifacts)
+    if "/" in arguments.source or arguments.source.endswith(".jsonl"):
+        rows, source = loading.load_file(Path(arguments.source).expanduser())
+    else:
+        rows, source = loading.load_artifact(store, arguments.source)
+    changes = {
+        name: getattr(arguments, name)
+        for name in ("title", "overlap", "strategy", "control", "gold", "repeats", "lease", "seed")
+        if getattr(arguments, name) is not None
+    }
+    if arguments.instructions:
+        changes["instructions"] = _read(arguments.instructions)
+    if arguments.rubric:
+        changes["rubric"] = read_rubric(_read(arguments.rubric))
+
+    def work(tx: sa.Connection) -> tuple[Campaign, int, int]:
+        now = time.time()
+        into = campaigns.find_campaign(tx, arguments.campaign)
+        settings = _settings(into.settings.model_dump() if into else {"title": arguments.campaign}, changes)
+        if into is None:
+            into = campaigns.add_campaign(tx, _name(arguments.campaign), settings, now=now)
+        elif changes:
+            for fixed in ("strategy", "control", "seed"):
+                if fixed in changes and changes[fixed] != getattr(into.settings, fixed):
+                    raise UserError(
+                        f"--{fixed} of {into.name} is settled: its items are in order; make a new campaign"
+                    )
+            campaigns.set_settings(tx, into.id, settings)
+            into = campaigns.get_campaign(tx, into.name)
+        added, rated = loading.fill(tx, into, rows, source, now=now)
+        campaigns.note(tx, None, "load", into.name, {"source": source, "items": added, "ratings": rated}, now=now)
+        return into, added, rated
+
+    into, added, rated = _now(_database(arguments), work)
+    print(f"{into.name}: {added} new items{f' and {rated} ratings' if rated else ''} from {source['ref']}")
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """`align review export CAMPAIGN --name NAME`."""
+    given = _now(_database(arguments), lambda tx: extract(tx, _campaign(tx, arguments.campaign)))
+    changes = {
+        name: getattr(arguments, name)
+        for name in ("min_ratings", "min_raters", "min_agreement", "min_gold", "max_flags")
+        if getattr(arguments, name) is not None
+    }
+    gates = _checked(Gates, given.campaign.settings.gates.model_dump() | changes)
+    rules = Rules(arguments.ties, arguments.min_margin, arguments.keep_flagged)
+    for version in export_ratings(Store.open(arguments.artifacts), arguments.name, given, gates=gates, rules=rules):
+        seen = version.manifest.metrics
+        alpha = f", alpha {seen['alpha']:.2f}" if "alpha" in seen else ""
+        print(
+            f"published {version.ref}  {seen['train_records']} {version.manifest.format} rows from {seen['ratings']} "
+            f"ratings of {seen['raters']} raters{alpha}"
+        )
+    return 0
+
+
+def recall(arguments: argparse.Namespace) -> int:
+    """`align review recall --rater HANDLE`."""
+    database = _database(arguments)
+    _now(database, lambda tx: None)
+    done = recall_rater(database, Store.open(arguments.artifacts), arguments.rater, now=time.time())
+    for campaign, count in done.withdrawn.items():
+        print(f"withdrew {count} ratings of {arguments.rater} from {campaign}")
+    if not done.withdrawn:
+        print(f"{arguments.rater} has no rating left to withdraw, and is shut out")
+    for version in done.tainted:
+        print(f"{version.ref} was made with them")
+    for version in done.replaced:
+        print(f"published {version.ref} without them  ({version.manifest.metrics['train_records']} rows)")
+    for told in done.empty:
+        print(f"not replaced: {told}")
+    for version in done.models:
+        print(f"trained on them: {version.ref}  {version.manifest.type}; train it again, or take it back")
+    return 0
+
+
+def ratings(arguments: argparse.Namespace) -> int:
+    """`align review ratings REF`: 1 where no rating is behind it."""
+    store = Store.open(arguments.artifacts)
+    found = _behind(store, store.resolve(arguments.ref))
+    if not found:
+        print(f"no rating is behind {arguments.ref} in this store")
+        return 1
+    for version in found:
+        lines = (version.path / RATINGS_FILE).read_text("utf-8").split("\n")[:-1]
+        rows = [json.loads(line) for line in lines]
+        if arguments.json:
+            for row in rows:
+                print(json.dumps({"dataset": version.ref, **row}, ensure_ascii=False))
+            continue
+        count = Counter(row["rater"] for row in rows)
+        print(f"{version.ref}  campaign {version.manifest.notes['campaign']}, {len(rows)} ratings")
+        for rater in sorted(count, key=agreement.natural):
+            said = Counter(row["verdict"] for row in rows if row["rater"] == rater).most_common()
+            print(
+                f"  {rater}  {count[rater]} ratings: {', '.join(f'{n} {verdict}' for verdict, n in said)}"
+            )
+    return 0
+
+
+def invite(arguments: argparse.Namespace) -> int:
+    """`align review invite`."""
+    token = security.new_token()
+
+    def work(tx: sa.Connection) -> None:
+        now = time.time()
+        into = _campaign(tx, arguments.campaign) if arguments.campaign else None
+        expires = now + INVITE_SECONDS
+        number = into.id if into else None
+        people.add_invite(tx, security.digest(token), role=arguments.role, campaign_id=number, expires=expires)
+        campaigns.note(tx, None, "invite", arguments.campaign or "-", {"role": arguments.role}, now=now)
+
+    _now(_database(arguments), work)
+    print(f"{arguments.url.rstrip('/')}/invite/{token}")
+    return 0
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    """`align review ls`."""
+
+    def work(tx: sa.Connection) -> list[str]:
+        lines = []
+        for one in campaigns.all_campaigns(tx):
+            count = len(agreement.counted(current(tx, one.id)))
+            wanted = one.settings.overlap * campaigns.count_items(tx, one.id)
+            raters = len(people.members(tx, one.id))
+            lines.append(f"{one.name}  {one.state}  {count} of {wanted} ratings, {raters} raters")
+        return lines
+
+    database = _database(arguments)
+    found = _now(database, work)
+    print(
+        "\n".join(found)
+        or f"no campaign in {database} yet; make one: align review load comparisons:v1 --campaign NAME"
+    )
+    return 0
+
+
+ACTIONS = {
+    "serve": serve,
+    "load": load,
+    "export": export,
+    "recall": recall,
+    "ratings": ratings,
+    "invite": invite,
+    "ls": ls,
+}
+
+
+def _behind(store: Store, version: Version) -> list[Version]:
+    """The exported datasets that `version` was made from, at any distance, or is."""
+    found, waiting, seen = [], [version], set()
+    while waiting:
+        one = waiting.pop()
+        if one.ref in seen:
+            continue
+        seen.add(one.ref)
+        if one.manifest.notes.get("stage") == "review":
+            found.append(one)
+        waiting += [parent.version for parent in store.parents(one) if parent.version]
+    return sorted(found, key=lambda one: one.ref)
+
+
+def _place(arguments: argparse.Namespace) -> Path:
+    """The private folder of the review app, beside the artifacts."""
+    folder = Store.open(arguments.artifacts).root / ".review"
+    make_folder(folder, 0o700)
+    return folder
+
+
+def _database(arguments: argparse.Namespace) -> Database:
+    named = arguments.database or os.environ.get("ALIGN_REVIEW_DATABASE")
+    return Database(named or str(_place(arguments) / "review.db"))
+
+
+def _now(database: Database, work):  # noqa: ANN001, ANN202 - any unit of work
+    """Do `work` on tables that are up to date; what the app would refuse is a sentence."""
+
+    def whole(tx: sa.Connection):  # noqa: ANN202
+        migrate(tx)
+        return work(tx)
+
+    try:
+        return database.now(whole)
+    except Refused as error:
+        raise UserError(error.detail) from None
+
+
+def _campaign(tx: sa.Connection, name: str) -> Campaign:
+    found = campaigns.find_campaign(tx, name)
+    if found is None:
+        known = ", ".join(one.name for one in campaigns.all_campaigns(tx)) or "none"
+        raise UserError(f"there is no campaign {name!r}; there are {known}")
+    return found
+
+
+def _name(text: str) -> str:
+    from align.artifacts.refs import check_word
+
+    return check_word(text[:64], "campaign")
+
+
+def _settings(values: dict, changes: dict) -> Settings:
+    return _checked(Settings, values | changes)
+
+
+def _checked(model, values: dict):  # noqa: ANN001, ANN202 - the model's instance
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        raise UserError(f"--{name} is {first.get('input')!r}: {first['msg']}") from None
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).expanduser().read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({error}); correct the path") from None

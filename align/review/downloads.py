@@ -1,0 +1,57 @@
+"""A campaign's ratings as a file: CSV for spreadsheets, JSONL for programs, Parquet for both."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from align.review.store.ratings import Rating
+
+COLUMNS = ("event", "item", "rater", "kind", "verdict", "answers", "reason", "flag", "flipped", "milliseconds", "at")
+MEDIA = {
+    "csv": "text/csv; charset=utf-8",
+    "jsonl": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
+}
+
+
+def to_file(standing: Iterable[Rating], kind: str) -> bytes:
+    """The ratings as `kind`: csv, jsonl or parquet. Raters are pseudonyms in all three."""
+    rows = [{name: getattr(one, name) for name in COLUMNS} for one in standing]
+    return {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}[kind](rows)
+
+
+def _csv(rows: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        row = {**row, "answers": json.dumps(row["answers"], ensure_ascii=False)}
+        writer.writerow([_plain(row[name]) for name in COLUMNS])
+    return text.getvalue().encode()
+
+
+def _plain(value: Any) -> Any:
+    """What a spreadsheet takes for a formula is made text (OWASP: a leading quote)."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("=", "+", "-", "@", "\t", "\r", "|", "%"):
+        return "'" + value
+    if isinstance(value, str) and value[:1] in ("\t", "\r", "\n"):
+        return "'" + value
+    return value
+
+
+def _jsonl(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _parquet(rows: list[dict[str, Any]]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    kinds = [pa.int64(), *[pa.string()] * 6, pa.bool_(), pa.bool_(), pa.int64(), pa.float64()]
+    schema = pa.schema(list(zip(COLUMNS, kinds, strict=True)))
+    rows = [{**row, "answers": json.dumps(row["answers"], ensure_ascii=False)} for row in rows]
+    out = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist(rows, schema=schema), out)
+    return out.getvalue()

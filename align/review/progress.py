@@ -1,0 +1,127 @@
+"""What an admin sees of a campaign: how far it is, how far raters agree, which models they prefer."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from align.review import agreement, ranking
+from align.review.agreement import Alpha, RaterReport
+from align.review.ranking import Place
+from align.review.schemas import VERDICTS
+from align.review.store import ratings as events
+from align.review.store.campaigns import Campaign
+from align.review.store.ratings import Rating
+from align.review.tables import assignment, item
+
+POINTS = 100  # of the plot of ratings over time
+
+
+@dataclass(frozen=True)
+class Dispute:
+    """An item whose raters disagree about the winner."""
+
+    item_id: int
+    votes: list[Rating]
+    verdict: str | None  # an admin's, where one was given
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Everything on the progress page."""
+
+    items: int
+    gold: int
+    complete: int  # items with all the ratings they shall have
+    ratings: int  # that count: neither gold nor repeats
+    wanted: int
+    leases: int
+    skips: int
+    flags: int  # items
+    raters: list[RaterReport]
+    verdicts: list[tuple[str, int]]
+    growth: list[tuple[float, int]]
+    alpha: Alpha | None
+    kappas: list[tuple[str, str, float | None, int]]
+    places: list[Place]
+    control: float | None  # share of ratings on items of the random arm
+    disputes: list[Dispute]
+
+
+def overview(tx: sa.Connection, into: Campaign) -> Overview:
+    """Look at a campaign as it is now."""
+    standing = events.current(tx, into.id)
+    rows = tx.execute(
+        sa.select(item.c.id, item.c.model_a, item.c.model_b, item.c.arm, item.c.gold).where(
+            item.c.campaign_id == into.id
+        )
+    ).all()
+    items = {row.id: row for row in rows}
+    gold = {row.id: row.gold for row in rows if row.gold}
+    counted = agreement.counted(standing)
+    per_item = Counter(one.item_id for one in counted)
+    overlap = into.settings.overlap
+    states = dict(
+        tx.execute(
+            sa.select(assignment.c.state, sa.func.count())
+            .where(assignment.c.campaign_id == into.id)
+            .group_by(assignment.c.state)
+        ).all()
+    )
+    arms = Counter(items[one.item_id].arm for one in counted)
+    said = Counter(one.verdict for one in counted)
+    return Overview(
+        items=len(rows) - len(gold),
+        gold=len(gold),
+        complete=sum(per_item[name] >= overlap for name in items if name not in gold),
+        ratings=len(counted),
+        wanted=overlap * (len(rows) - len(gold)),
+        leases=states.get("leased", 0),
+        skips=states.get("skipped", 0),
+        flags=len(events.flagged_items(tx, into.id)),
+        raters=agreement.rater_reports(standing, gold),
+        verdicts=[(name, said[name]) for name in VERDICTS],
+        growth=_growth(counted),
+        alpha=agreement.krippendorff(counted),
+        kappas=agreement.kappas(counted),
+        places=ranking.bradley_terry(games(counted, items)),
+        control=arms["random"] / len(counted) if counted and into.settings.strategy == "uncertain" else None,
+        disputes=disputes(counted, events.adjudicated(tx, into.id)),
+    )
+
+
+def games(counted: Sequence[Rating], items: dict[int, sa.Row]) -> list[tuple[str, str, float]]:
+    """What the models' ranking is computed from: (model, model, share of the win for the first)."""
+    return [
+        (row.model_a, row.model_b, 0.5 + agreement.winner(one.verdict) / 2)
+        for one in counted
+        if (row := items[one.item_id]).model_a and row.model_b
+    ]
+
+
+def disputes(counted: Sequence[Rating], adjudicated: dict[int, str]) -> list[Dispute]:
+    """Items about whose winner raters disagree, the undecided ones first."""
+    by_item: dict[int, list[Rating]] = defaultdict(list)
+    for one in counted:
+        by_item[one.item_id].append(one)
+    found = [
+        Dispute(name, votes, adjudicated.get(name))
+        for name, votes in by_item.items()
+        if len({agreement.winner(one.verdict) for one in votes}) > 1
+    ]
+    return sorted(found, key=lambda one: (one.verdict is not None, -_spread(one.votes), one.item_id))
+
+
+def _spread(votes: Sequence[Rating]) -> int:
+    sides = [agreement.winner(one.verdict) for one in votes]
+    return max(sides) - min(sides)
+
+
+def _growth(counted: Sequence[Rating]) -> list[tuple[float, int]]:
+    times = sorted(one.at for one in counted)
+    step = max(1, len(times) // POINTS)
+    points = [
+        (at, number) for number, at in enumerate(times, start=1) if number % step == 0 or number in (1, len(times))
+    ]
+    return [(times[0], 0), *points] if times else []

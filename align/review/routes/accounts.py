@@ -1,0 +1,122 @@
+"""Coming in: invitations, signing in and out, a new password."""
+
+from typing import Annotated
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Form, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from pydantic import StringConstraints
+
+from align.review import security
+from align.review.app import SESSION_SECONDS, act, get_review, page, see_other
+from align.review.refusals import NotFound
+from align.review.store import people
+from align.review.store.campaigns import note
+from align.review.store.people import Person
+
+router = APIRouter(include_in_schema=False)
+
+SignInName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), Form()]
+Password = Annotated[str, Form(max_length=security.LONGEST_PASSWORD)]
+NewPassword = Annotated[str, Form(min_length=security.SHORTEST_PASSWORD, max_length=security.LONGEST_PASSWORD)]
+
+
+@router.get("/login")
+async def login_page(request: Request) -> Response:
+    return page(request, "login.html")
+
+
+@router.post("/login")
+async def login(request: Request, name: SignInName, password: Password) -> Response:
+    """Sign in; who is not known and who types a wrong password are told the same, after the same time."""
+    review = get_review(request)
+    review.limiter.hit("login-address", request.client.host if request.client else "")
+    review.limiter.hit("login-name", name.casefold())
+    found = await review.database.read(people.credentials, name)
+    right = await run_in_threadpool(security.is_password, password, found[1] if found else None)
+    if found is None or not right:
+        return page(request, "login.html", 401, name=name, problem="The name or the password is not right.")
+    return await _begin_session(request, found[0])
+
+
+@router.post("/logout")
+async def logout(request: Request) -> Response:
+    review = get_review(request)
+    token = request.cookies.get(review.session_cookie)
+    if token:
+        await review.database.run(people.end_session, security.digest(token))
+    answer = see_other("/login")
+    answer.delete_cookie(review.session_cookie, path="/", secure=review.secure)
+    return answer
+
+
+@router.get("/invite/{token}")
+async def invitation(request: Request, token: str) -> Response:
+    review = get_review(request)
+    review.limiter.hit("invite", request.client.host if request.client else "")
+    found = await review.database.read(people.find_invite, security.digest(token), review.clock())
+    if found is None:
+        raise NotFound("this invitation was used or is too old; ask for another")
+    return page(request, "invite.html", invitation=found)
+
+
+@router.post("/invite/{token}")
+async def accept(request: Request, token: str, name: SignInName, password: NewPassword) -> Response:
+    """Choose a name and a password; the invitation is used up."""
+    review = get_review(request)
+    review.limiter.hit("invite", request.client.host if request.client else "")
+    hashed = await run_in_threadpool(security.hash_password, password)
+
+    def work(tx: sa.Connection) -> Person:
+        made = people.accept_invite(tx, security.digest(token), name=name, password=hashed, now=review.clock())
+        note(tx, made.id, "join", made.handle, {"role": made.role}, now=review.clock())
+        return made
+
+    return await _begin_session(request, await review.database.run(work))
+
+
+@router.get("/account")
+async def account(request: Request) -> Response:
+    await act(request, lambda tx, me: None, reads=True)
+    return page(request, "account.html")
+
+
+@router.post("/account/password")
+async def change_password(request: Request, old: Password, new: NewPassword) -> Response:
+    """A new password; every session ends, and this browser gets a new one."""
+    review = get_review(request)
+
+    def current(tx: sa.Connection, me: Person) -> tuple[Person, str | None]:
+        found = people.credentials(tx, me.name or "")
+        return me, found[1] if found else None
+
+    me, encoded = await act(request, current, reads=True)
+    review.limiter.hit("login-name", (me.name or "").casefold())
+    if not await run_in_threadpool(security.is_password, old, encoded):
+        return page(request, "account.html", 403, problem="The old password is not right.")
+    hashed = await run_in_threadpool(security.hash_password, new)
+
+    def work(tx: sa.Connection, me: Person) -> None:
+        people.set_password(tx, me.id, hashed)
+        note(tx, me.id, "password", me.handle, {}, now=review.clock())
+
+    await act(request, work)
+    return await _begin_session(request, me)
+
+
+async def _begin_session(request: Request, person: Person) -> Response:
+    """A token that was never seen before, whatever cookie the browser came with; the old session ends."""
+    review = get_review(request)
+    token, now = security.new_token(), review.clock()
+    before = request.cookies.get(review.session_cookie)
+
+    def work(tx: sa.Connection) -> None:
+        if before:
+            people.end_session(tx, security.digest(before))
+        people.add_session(tx, security.digest(token), person.id, now=now, expires=now + SESSION_SECONDS)
+
+    await review.database.run(work)
+    answer = see_other("/")
+    review.set_cookie(answer, review.session_cookie, token, SESSION_SECONDS)
+    return answer

@@ -1,0 +1,291 @@
+"""For who runs campaigns: set up, invite, watch, decide disputes, take ratings out. To a rater nothing here exists."""
+
+import secrets
+from typing import Annotated, Literal
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Form, Path, Request, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from pydantic import StringConstraints, ValidationError
+
+from align.artifacts.refs import Ref
+from align.artifacts.store import Store
+from align.errors import UserError
+from align.review import agreement, downloads, loading, progress, security
+from align.review.app import act, get_review, page, see_other
+from align.review.refusals import NotFound, Unfit
+from align.review.schemas import VERDICTS, Name, Question, Settings, Verdict
+from align.review.store import campaigns, people, ratings
+from align.review.store.people import Person
+from align.review.tables import item
+
+router = APIRouter(prefix="/admin", include_in_schema=False)
+
+INVITE_SECONDS = 14 * 86400.0
+State = Literal["open", "paused", "closed"]
+Handle = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,32}$")]
+ItemId = Annotated[int, Path(ge=1, le=2**31 - 1)]
+
+
+@router.get("")
+async def overview(request: Request) -> Response:
+    """Every campaign."""
+
+    def work(tx: sa.Connection, me: Person) -> list[tuple[campaigns.Campaign, int, int]]:
+        found = campaigns.all_campaigns(tx)
+        return [
+            (one, campaigns.count_items(tx, one.id), len(agreement.counted(ratings.current(tx, one.id))))
+            for one in found
+        ]
+
+    return page(request, "admin/campaigns.html", campaigns=await act(request, work, admin=True, reads=True))
+
+
+@router.post("/campaigns")
+async def create(
+    request: Request,
+    name: Annotated[Name, Form()],
+    title: Annotated[str, Form(max_length=200)],
+    overlap: Annotated[int, Form(ge=1, le=50)] = 2,
+    strategy: Annotated[Literal["random", "uncertain"], Form()] = "random",
+    instructions: Annotated[str, Form(max_length=4000)] = "",
+    rubric: Annotated[str, Form(max_length=8000)] = "",
+) -> Response:
+    """A new campaign, without items yet."""
+    settings = _settings(
+        {
+            "title": title,
+            "instructions": instructions,
+            "overlap": overlap,
+            "strategy": strategy,
+            "seed": secrets.randbelow(2**31),
+            "rubric": read_rubric(rubric),
+        }
+    )
+    now = get_review(request).clock()
+
+    def work(tx: sa.Connection, me: Person) -> None:
+        campaigns.add_campaign(tx, name, settings, now=now)
+        campaigns.note(tx, me.id, "create", name, settings.model_dump(), now=now)
+
+    await act(request, work, admin=True)
+    return see_other(f"/admin/campaigns/{name}")
+
+
+@router.get("/campaigns/{name}")
+async def campaign(request: Request, name: Name) -> Response:
+    """How far a campaign is; the numbers load themselves again."""
+
+    def work(tx: sa.Connection, me: Person):  # noqa: ANN202 - what the template takes
+        into = campaigns.get_campaign(tx, name)
+        return into, progress.overview(tx, into), people.members(tx, into.id), people.is_member(tx, into.id, me.id)
+
+    into, seen, members, member = await act(request, work, admin=True, reads=True)
+    return page(request, "admin/campaign.html", campaign=into, seen=seen, members=members, member=member)
+
+
+@router.get("/campaigns/{name}/figures")
+async def figures(request: Request, name: Name) -> Response:
+    """The part of the page that changes."""
+
+    def work(tx: sa.Connection, me: Person):  # noqa: ANN202 - what the template takes
+        into = campaigns.get_campaign(tx, name)
+        return into, progress.overview(tx, into)
+
+    into, seen = await act(request, work, admin=True, reads=True)
+    return page(request, "admin/figures.html", campaign=into, seen=seen)
+
+
+@router.post("/campaigns/{name}/state")
+async def set_state(request: Request, name: Name, state: Annotated[State, Form()]) -> Response:
+    """Open, pause or close: what is in a rater's hands may still be sent."""
+    now = get_review(request).clock()
+
+    def work(tx: sa.Connection, me: Person) -> None:
+        into = campaigns.get_campaign(tx, name)
+        campaigns.set_state(tx, into.id, state)
+        campaigns.note(tx, me.id, state, name, {}, now=now)
+
+    await act(request, work, admin=True)
+    return see_other(f"/admin/campaigns/{name}")
+
+
+@router.post("/campaigns/{name}/invite")
+async def invite(request: Request, name: Name, role: Annotated[Literal["rater", "admin"], Form()]) -> Response:
+    """A link for one person, shown once."""
+    review = get_review(request)
+    token, now = security.new_token(), review.clock()
+
+    def work(tx: sa.Connection, me: Person) -> campaigns.Campaign:
+        into = campaigns.get_campaign(tx, name)
+        people.add_invite(tx, security.digest(token), role=role, campaign_id=into.id, expires=now + INVITE_SECONDS)
+        campaigns.note(tx, me.id, "invite", name, {"role": role}, now=now)
+        return into
+
+    into = await act(request, work, admin=True)
+    return page(request, "admin/invited.html", campaign=into, link=f"{review.origin}/invite/{token}", role=role)
+
+
+@router.post("/campaigns/{name}/join")
+async def join(request: Request, name: Name) -> Response:
+    """Rate in this campaign oneself."""
+
+    def work(tx: sa.Connection, me: Person) -> None:
+        people.join(tx, campaigns.get_campaign(tx, name).id, me.id)
+
+    await act(request, work, admin=True)
+    return see_other(f"/rate/{name}")
+
+
+@router.post("/campaigns/{name}/load")
+async def load(request: Request, name: Name, ref: Annotated[str, Form(max_length=200)]) -> Response:
+    """Put an artifact's comparisons into the campaign. Only names of artifacts: no path and no URL is ever opened."""
+    review = get_review(request)
+    Ref.parse(ref)
+    rows, source = await run_in_threadpool(loading.load_artifact, Store.open(review.artifacts), ref)
+    return await _fill(request, name, rows, source)
+
+
+@router.post("/campaigns/{name}/upload")
+async def upload(request: Request, name: Name, file: UploadFile) -> Response:
+    """The same from a JSONL file of pairs, with or without ratings made elsewhere."""
+    await act(request, lambda tx, me: campaigns.get_campaign(tx, name), admin=True, reads=True)
+    content = await file.read()
+    rows, source = await run_in_threadpool(loading.load_bytes, (file.filename or "upload")[:100], content)
+    return await _fill(request, name, rows, source)
+
+
+async def _fill(request: Request, name: str, rows: list, source: dict) -> Response:
+    now = get_review(request).clock()
+
+    def work(tx: sa.Connection, me: Person) -> None:
+        added, rated = loading.fill(tx, campaigns.get_campaign(tx, name), rows, source, now=now)
+        campaigns.note(tx, me.id, "load", name, {"source": source, "items": added, "ratings": rated}, now=now)
+
+    await act(request, work, admin=True)
+    return see_other(f"/admin/campaigns/{name}")
+
+
+@router.get("/campaigns/{name}/disputes")
+async def disputes(request: Request, name: Name) -> Response:
+    """Items whose raters disagree, to be decided."""
+
+    def work(tx: sa.Connection, me: Person):  # noqa: ANN202 - what the template takes
+        into = campaigns.get_campaign(tx, name)
+        counted = agreement.counted(ratings.current(tx, into.id))
+        found = progress.disputes(counted, ratings.adjudicated(tx, into.id))[:20]
+        wanted = [one.item_id for one in found]
+        rows = tx.execute(sa.select(item).where(item.c.id.in_(wanted))).all()
+        return into, found, {row.id: row for row in rows}
+
+    into, found, items = await act(request, work, admin=True, reads=True)
+    return page(
+        request,
+        "admin/disputes.html",
+        campaign=into,
+        disputes=found,
+        items=items,
+        verdicts=VERDICTS,
+        keys=[secrets.token_urlsafe(12) for _ in found],
+    )
+
+
+@router.post("/campaigns/{name}/items/{number}/verdict")
+async def adjudicate(
+    request: Request,
+    name: Name,
+    number: ItemId,
+    verdict: Annotated[Verdict, Form()],
+    key: Annotated[str, Form(pattern=r"^[A-Za-z0-9_-]{8,64}$")],
+    reason: Annotated[str, Form(max_length=4000)] = "",
+) -> Response:
+    """Decide a dispute: this verdict stands in every export."""
+    now = get_review(request).clock()
+
+    def work(tx: sa.Connection, me: Person) -> None:
+        into = campaigns.get_campaign(tx, name)
+        ratings.adjudicate(tx, into, me, number, verdict, reason, key, now=now)
+        campaigns.note(tx, me.id, "adjudicate", name, {"item": number, "verdict": verdict}, now=now)
+
+    await act(request, work, admin=True)
+    return see_other(f"/admin/campaigns/{name}/disputes")
+
+
+@router.get("/campaigns/{name}/ratings.{kind}")
+async def download(request: Request, name: Name, kind: Literal["csv", "jsonl", "parquet"]) -> Response:
+    """Every rating that stands, raters by pseudonym."""
+
+    def work(tx: sa.Connection, me: Person) -> list[ratings.Rating]:
+        return ratings.current(tx, campaigns.get_campaign(tx, name).id)
+
+    standing = await act(request, work, admin=True, reads=True)
+    content = await run_in_threadpool(downloads.to_file, standing, kind)
+    head = {"content-disposition": f'attachment; filename="{name}-ratings.{kind}"'}
+    return Response(content, media_type=downloads.MEDIA[kind], headers=head)
+
+
+@router.get("/people")
+async def everybody(request: Request) -> Response:
+    found = await act(request, lambda tx, me: people.everybody(tx), admin=True, reads=True)
+    return page(request, "admin/people.html", people=found)
+
+
+@router.post("/people/{handle}/disabled")
+async def set_disabled(request: Request, handle: Handle, disabled: Annotated[bool, Form()]) -> Response:
+    """Shut somebody out, or let them in again; nobody can shut themselves out."""
+    now = get_review(request).clock()
+
+    def work(tx: sa.Connection, me: Person) -> None:
+        who = people.person_by_handle(tx, handle)
+        if who is None:
+            raise NotFound()
+        if who.id == me.id:
+            raise Unfit("you cannot shut yourself out; another admin can")
+        people.set_disabled(tx, who.id, disabled)
+        campaigns.note(tx, me.id, "disable" if disabled else "enable", handle, {}, now=now)
+
+    await act(request, work, admin=True)
+    return see_other("/admin/people")
+
+
+@router.get("/audit")
+async def audit(request: Request) -> Response:
+    """Who did what, newest first."""
+
+    def work(tx: sa.Connection, me: Person):  # noqa: ANN202 - what the template takes
+        return campaigns.notes(tx), {one.id: one for one in people.everybody(tx)}
+
+    lines, known = await act(request, work, admin=True, reads=True)
+    return page(request, "admin/audit.html", lines=lines, people=known)
+
+
+def read_rubric(text: str) -> list[dict[str, object]]:
+    """Questions as an admin types them, one a line: `Which is safer? (sides)`, `How sure are you? (scale)`,
+    `What is wrong? [facts, tone, length]`; a `*` at the end makes it one that must be answered.
+
+    Raises:
+        UserError: a line that is none of these.
+    """
+    questions: list[dict[str, object]] = []
+    for line in filter(None, (line.strip() for line in text.splitlines())):
+        required, told = line.endswith("*"), line.rstrip("* ").strip()
+        asked: dict[str, object] = {"id": f"q{len(questions) + 1}", "required": required}
+        if told.endswith("]") and "[" in told:
+            head, _, choices = told[:-1].rpartition("[")
+            asked |= {"kind": "choice", "choices": [one.strip() for one in choices.split(",") if one.strip()]}
+        elif told.endswith(("(sides)", "(scale)")):
+            head, _, kind = told[:-1].rpartition("(")
+            asked["kind"] = kind
+        else:
+            raise UserError(f"question {line!r} has no answers; end it with [one, two], (sides) or (scale)")
+        questions.append({**asked, "text": head.strip()})
+    return [Question.model_validate(one).model_dump() for one in questions]
+
+
+def _settings(values: dict[str, object]) -> Settings:
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -1,0 +1,40 @@
+"""For machines: is it up, and its counts."""
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse
+
+from align.review.app import get_review
+from align.review.tables import assignment, campaign, item
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/healthz")
+async def healthz(request: Request) -> PlainTextResponse:
+    """200 where the database answers."""
+    await get_review(request).database.read(lambda tx: tx.execute(sa.select(1)).scalar())
+    return PlainTextResponse("ok\n")
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> PlainTextResponse:
+    """Prometheus' text format: requests, their durations, and each campaign's ratings and leases. Names nobody."""
+    review = get_review(request)
+
+    def gauges(tx: sa.Connection) -> dict[str, dict[str, int]]:
+        names = {row.id: row.name for row in tx.execute(sa.select(campaign.c.id, campaign.c.name))}
+        states = tx.execute(
+            sa.select(assignment.c.campaign_id, assignment.c.state, sa.func.count()).group_by(
+                assignment.c.campaign_id, assignment.c.state
+            )
+        ).all()
+        items = tx.execute(sa.select(item.c.campaign_id, sa.func.count()).group_by(item.c.campaign_id)).all()
+        return {
+            "ratings": {names[one]: count for one, state, count in states if state == "done"},
+            "leases": {names[one]: count for one, state, count in states if state == "leased"},
+            "items": {names[one]: count for one, count in items},
+        }
+
+    text = review.metrics.to_text(await review.database.read(gauges))
+    return PlainTextResponse(text, media_type="text/plain; version=0.0.4")

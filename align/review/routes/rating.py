@@ -1,0 +1,129 @@
+"""For raters: the screen, and what it sends."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Path, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+
+from align.review.app import Review, act, get_review, page, see_other
+from align.review.refusals import NotFound
+from align.review.rendering import turns
+from align.review.schemas import SKIP_REASONS, Answer, Name, Problem, RatingIn, SkipIn, Task, UndoIn
+from align.review.store import assignment, campaigns, people, ratings
+from align.review.store.assignment import Assignment
+from align.review.store.campaigns import Campaign
+from align.review.store.people import Person
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem} for code in (400, 401, 403, 404, 408, 409, 413, 421, 422, 429)
+}
+router = APIRouter(responses=_PROBLEMS)
+AssignmentId = Annotated[int, Path(ge=1, le=2**31 - 1)]
+
+
+@router.get("/", include_in_schema=False)
+async def home(request: Request) -> Response:
+    """The campaigns somebody may rate in; where there is one, its screen."""
+
+    def work(tx: sa.Connection, me: Person) -> tuple[Person, list[tuple[Campaign, int]]]:
+        mine = campaigns.campaigns_of(tx, me.id)
+        return me, [(one, assignment.count_done(tx, one, me)) for one in mine]
+
+    me, mine = await act(request, work, reads=True)
+    if me.is_admin and not mine:
+        return see_other("/admin")
+    if len(mine) == 1 and not me.is_admin:
+        return see_other(f"/rate/{mine[0][0].name}")
+    return page(request, "home.html", campaigns=mine)
+
+
+@router.get("/rate/{campaign}", include_in_schema=False)
+async def screen(request: Request, campaign: Name) -> Response:
+    """The rating screen; its items come by themselves."""
+
+    def work(tx: sa.Connection, me: Person) -> tuple[Campaign, int, int]:
+        into = _entered(tx, campaign, me)
+        return into, assignment.count_done(tx, into, me), assignment.count_left(tx, into, me)
+
+    into, done, left = await act(request, work, reads=True)
+    return page(request, "rate.html", campaign=into, done=done, left=left, skip_reasons=SKIP_REASONS)
+
+
+@router.post("/api/campaigns/{campaign}/next")
+async def take(request: Request, campaign: Name) -> Answer:
+    """The item in this rater's hands, else a new one."""
+    return await _then_next(request, campaign, lambda tx, into, me: False)
+
+
+@router.post("/api/campaigns/{campaign}/assignments/{number}/rating")
+async def rate(request: Request, campaign: Name, number: AssignmentId, sent: RatingIn) -> Answer:
+    """Keep a rating and give out the next item. Sent again with the same key, nothing happens twice."""
+    now = get_review(request).clock()
+    return await _then_next(
+        request, campaign, lambda tx, into, me: not ratings.rate(tx, into, me, number, sent, now=now)
+    )
+
+
+@router.post("/api/campaigns/{campaign}/assignments/{number}/skip")
+async def skip(request: Request, campaign: Name, number: AssignmentId, sent: SkipIn) -> Answer:
+    """Let an item go, and give out the next."""
+    now = get_review(request).clock()
+    return await _then_next(
+        request, campaign, lambda tx, into, me: bool(ratings.skip(tx, into, me, number, sent, now=now))
+    )
+
+
+@router.post("/api/campaigns/{campaign}/undo")
+async def undo(request: Request, campaign: Name, sent: UndoIn) -> Answer:
+    """Take back what was sent last: its item comes again, with what was said of it."""
+    now = get_review(request).clock()
+    return await _then_next(
+        request, campaign, lambda tx, into, me: bool(ratings.undo(tx, into, me, sent.key, now=now))
+    )
+
+
+async def _then_next(request: Request, name: str, first: Callable[[sa.Connection, Campaign, Person], bool]) -> Answer:
+    """Do `first`, which says whether it came too late to count, and give out the next item, in one transaction."""
+    review = get_review(request)
+
+    def work(tx: sa.Connection, me: Person) -> tuple[Campaign, bool, Assignment | None, sa.Row | None, int]:
+        into = _entered(tx, name, me)
+        late = first(tx, into, me)
+        given = assignment.take_next(tx, into, me, now=review.clock())
+        said = ratings.previous(tx, given.id) if given else None
+        return into, late, given, said, assignment.count_done(tx, into, me)
+
+    into, late, given, said, done = await act(request, work, limit="rating")
+    # Rendered after the transaction: a long text must not hold up what others send.
+    task = await run_in_threadpool(_task, review, into, given, said) if given else None
+    return Answer(task=task, done=done, state=into.state, late=late)
+
+
+def _entered(tx: sa.Connection, name: str, me: Person) -> Campaign:
+    """The campaign, if this person rates in it. Raises NotFound, the same where there is none."""
+    found = campaigns.find_campaign(tx, name)
+    if found is None or not people.is_member(tx, found.id, me.id):
+        raise NotFound()
+    return found
+
+
+def _task(review: Review, into: Campaign, given: Assignment, said: sa.Row | None) -> Task:
+    left, right = (given.b, given.a) if given.flipped else (given.a, given.b)
+    previous = None
+    if said is not None:
+        verdict, answers = ratings.turned(into, given.flipped, said.verdict, said.answers or {})
+        previous = {"verdict": verdict, "answers": answers, "reason": said.reason or "", "flag": said.flag}
+    return Task(
+        assignment=given.id,
+        prompt=_html(review, given.prompt, "user"),
+        left=_html(review, left, "assistant"),
+        right=_html(review, right, "assistant"),
+        previous=previous,
+    )
+
+
+def _html(review: Review, content: Any, role: str) -> str:
+    return review.templates.get_template("turns.html").render(turns=turns(content, role), only=role)

@@ -1,0 +1,122 @@
+"""Tokens, passwords, the secret, and how often somebody may try."""
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+import threading
+from functools import cache
+from pathlib import Path
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from limits import RateLimitItem, parse
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+
+from align.errors import UserError
+from align.review.refusals import TooMany
+
+SECRET_BYTES = 32
+SECRET_VARIABLE = "ALIGN_REVIEW_SECRET"
+SHORTEST_PASSWORD = 10
+LONGEST_PASSWORD = 256
+_WELL_KNOWN = ("secret", "changeme", "change-me", "password", "insecure", "default", "example", "align")
+_HASHER = PasswordHasher()
+_HASHING = threading.Semaphore(2)  # 64 MiB each: many sign-ins at once shall not fill the memory
+
+
+def new_token() -> str:
+    """256 bits that nobody can guess."""
+    return secrets.token_urlsafe(32)
+
+
+def digest(token: str) -> str:
+    """What is kept of a token: with it alone nobody gets in."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def load_secret(file: Path) -> bytes:
+    """The secret of this installation: $ALIGN_REVIEW_SECRET, else the file, which the first start makes (mode 0600).
+
+    Raises:
+        UserError: it is empty, too short or well known, or others may read it.
+    """
+    given = os.environ.get(SECRET_VARIABLE)
+    if given is not None:
+        return _checked(given, f"${SECRET_VARIABLE}")
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror}); name another place: --database") from None
+    else:
+        with os.fdopen(handle, "w") as made:
+            made.write(secrets.token_hex(SECRET_BYTES) + "\n")
+    if stat.S_IMODE(file.stat().st_mode) & 0o077:
+        raise UserError(f"{file} can be read by others; chmod 600 it, or delete it to have a new one made")
+    return _checked(file.read_text().strip(), str(file))
+
+
+def _checked(text: str, where: str) -> bytes:
+    weak = len(text) < SECRET_BYTES or len(set(text)) < 8 or any(word in text.lower() for word in _WELL_KNOWN)
+    if weak:
+        raise UserError(
+            f"the secret in {where} is empty, short or well known; make one: python -c 'import secrets; "
+            "print(secrets.token_hex(32))'"
+        )
+    return text.encode()
+
+
+def csrf_token(secret: bytes, token: str) -> str:
+    """What a form must carry, from the token in the cookie: a page elsewhere can know neither."""
+    return hmac.new(secret, b"csrf:" + token.encode(), hashlib.sha256).hexdigest()
+
+
+def same(one: str, other: str) -> bool:
+    """Equal, in a time that does not tell how nearly."""
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+def hash_password(password: str) -> str:
+    """argon2id, with its salt and parameters."""
+    with _HASHING:
+        return _HASHER.hash(password)
+
+
+def is_password(password: str, encoded: str | None) -> bool:
+    """Whether the password is right; takes as long where there is nobody to compare with."""
+    with _HASHING:
+        try:
+            return _HASHER.verify(encoded or _nobody(), password) and encoded is not None
+        except (VerificationError, InvalidHashError):
+            return False
+
+
+@cache
+def _nobody() -> str:
+    """The hash of a password that no one has."""
+    return _HASHER.hash(secrets.token_hex(16))
+
+
+class Limiter:
+    """How often something may be tried, counted in this process."""
+
+    RATES = {
+        "login-address": "20/minute",
+        "login-name": "8/minute",
+        "invite": "20/minute",
+        "rating": "1200/minute",
+        "page": "600/minute",
+    }
+
+    def __init__(self) -> None:
+        self._window = FixedWindowRateLimiter(MemoryStorage())
+        self._rates: dict[str, RateLimitItem] = {name: parse(rate) for name, rate in self.RATES.items()}
+
+    def hit(self, what: str, who: str) -> None:
+        """Count one try. Raises TooMany."""
+        if not self._window.hit(self._rates[what], what, who):
+            raise TooMany("too many tries; wait a minute")

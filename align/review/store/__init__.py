@@ -1,0 +1,1 @@
+"""All SQL of the review app: plain functions of a connection, a file a noun."""

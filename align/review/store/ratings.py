@@ -1,0 +1,257 @@
+"""Ratings: events that are appended, and the current view of them.
+
+Of an assignment the newest of rate, skip, undo and withdraw counts. The same request sent again, which its idempotency
+key tells, is the same event.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from align.review.refusals import Conflict, Unfit
+from align.review.schemas import TURNED, RatingIn, SkipIn
+from align.review.store.assignment import (
+    give_back,
+    lock_member,
+    own_assignment,
+    set_assignment,
+    take_again,
+)
+from align.review.store.campaigns import Campaign
+from align.review.store.people import Person
+from align.review.tables import assignment, event, item, person
+
+_COUNTED = ("rate", "skip", "undo", "withdraw")
+
+
+@dataclass(frozen=True)
+class Rating:
+    """One person's current verdict on one item, sides as the item has them."""
+
+    event: int
+    item_id: int
+    item: str  # its key
+    rater: str  # the handle
+    kind: str  # main, gold, repeat, import
+    verdict: str
+    answers: dict[str, str]
+    reason: str
+    flag: bool
+    flipped: bool
+    milliseconds: int | None
+    at: float
+
+
+def rate(tx: sa.Connection, into: Campaign, rater: Person, assignment_id: int, sent: RatingIn, *, now: float) -> bool:
+    """Keep a rating; False where it came too late to count: its item had gone to somebody else.
+
+    Raises:
+        NotFound: the item was not given to this rater.
+        Conflict: it was rated, or skipped, already.
+        Unfit: an answer that the rubric does not have.
+    """
+    lock_member(tx, into.id, rater.id)
+    if known := is_known(tx, rater, sent.key):
+        return known != "late"
+    given = own_assignment(tx, assignment_id, into.id, rater.id)
+    if problem := into.settings.check_answers(sent.answers):
+        raise Unfit(problem)
+    if given.state in ("done", "skipped"):
+        raise Conflict("this item was rated already; undo first to change it")
+    counts = given.state == "leased" or given.kind != "main" or take_again(tx, given.item_id)
+    verdict, answers = turned(into, given.flipped, sent.verdict, sent.answers)
+    append(
+        tx,
+        into,
+        rater,
+        item_id=given.item_id,
+        assignment_id=given.id,
+        kind="rate" if counts else "late",
+        key=sent.key,
+        verdict=verdict,
+        answers=answers,
+        reason=sent.reason or None,
+        flag=sent.flag,
+        milliseconds=sent.milliseconds,
+        at=now,
+    )
+    if counts:
+        set_assignment(tx, given.id, "done")
+    return counts
+
+
+def skip(tx: sa.Connection, into: Campaign, rater: Person, assignment_id: int, sent: SkipIn, *, now: float) -> None:
+    """Let an item go; this rater does not get it again. Raises NotFound, Conflict."""
+    lock_member(tx, into.id, rater.id)
+    if is_known(tx, rater, sent.key):
+        return
+    given = own_assignment(tx, assignment_id, into.id, rater.id)
+    if given.state in ("done", "skipped"):
+        raise Conflict("this item was rated already; undo first to change it")
+    append(
+        tx,
+        into,
+        rater,
+        item_id=given.item_id,
+        assignment_id=given.id,
+        kind="skip",
+        key=sent.key,
+        reason=sent.reason,
+        flag=sent.flag,
+        at=now,
+    )
+    set_assignment(tx, given.id, "skipped")
+    if given.kind == "main" and given.state == "leased":
+        give_back(tx, given.item_id)
+
+
+def undo(tx: sa.Connection, into: Campaign, rater: Person, key: str, *, now: float) -> None:
+    """Take back the newest rating or skip of this rater that still stands: its item is theirs again.
+
+    Raises:
+        Conflict: there is none, or the item that was skipped has gone to others.
+    """
+    lock_member(tx, into.id, rater.id)
+    if is_known(tx, rater, key):
+        return
+    newest = (
+        sa.select(assignment.c.id, assignment.c.item_id, assignment.c.kind, assignment.c.state)
+        .join(event, event.c.assignment_id == assignment.c.id)
+        .where(
+            assignment.c.person_id == rater.id,
+            assignment.c.campaign_id == into.id,
+            assignment.c.state.in_(("done", "skipped")),
+            event.c.kind.in_(("rate", "skip")),
+        )
+        .order_by(event.c.id.desc())
+        .limit(1)
+    )
+    row = tx.execute(newest).first()
+    if row is None:
+        raise Conflict("there is nothing to take back")
+    if row.state == "skipped" and row.kind == "main" and not take_again(tx, row.item_id):
+        raise Conflict("what you skipped has gone to others meanwhile")
+    append(tx, into, rater, item_id=row.item_id, assignment_id=row.id, kind="undo", key=key, at=now)
+    # Issued at the beginning of time, it comes before whatever else this rater holds.
+    set_assignment(tx, row.id, "leased", issued=0.0, expires=now + into.settings.lease)
+
+
+def withdraw(tx: sa.Connection, into: Campaign, rater: Person, *, now: float) -> int:
+    """Take back every current rating of a rater, for good; how many those were. The items are free for others."""
+    standing = [one for one in current(tx, into.id) if one.rater == rater.handle]
+    for one in standing:
+        held = tx.execute(sa.select(event.c.assignment_id).where(event.c.id == one.event)).scalar()
+        key = f"withdraw-{one.event}"
+        append(tx, into, rater, item_id=one.item_id, assignment_id=held, kind="withdraw", key=key, at=now)
+        if held is not None:
+            set_assignment(tx, held, "withdrawn")
+        if one.kind == "main":
+            give_back(tx, one.item_id)
+    return len(standing)
+
+
+def adjudicate(
+    tx: sa.Connection, into: Campaign, admin: Person, item_id: int, verdict: str, reason: str, key: str, *, now: float
+) -> None:
+    """An admin's own verdict on an item: it stands in the export whatever the raters said."""
+    found = tx.execute(sa.select(item.c.id).where(item.c.id == item_id, item.c.campaign_id == into.id)).first()
+    if found is None:
+        raise Unfit("the campaign has no such item")
+    if not is_known(tx, admin, key):
+        append(tx, into, admin, item_id=item_id, kind="adjudicate", key=key, verdict=verdict, reason=reason, at=now)
+
+
+def adjudicated(tx: sa.Connection, campaign_id: int) -> dict[int, str]:
+    """item -> the newest verdict of an admin."""
+    told = sa.select(event.c.item_id, event.c.verdict).where(
+        event.c.campaign_id == campaign_id, event.c.kind == "adjudicate"
+    )
+    return {row.item_id: row.verdict for row in tx.execute(told.order_by(event.c.id))}
+
+
+def current(tx: sa.Connection, campaign_id: int, *, until: int | None = None) -> list[Rating]:
+    """Every rating that stands, in the order of the events; `until` is the last event looked at."""
+    seen = (event.c.campaign_id == campaign_id, event.c.kind.in_(_COUNTED))
+    if until is not None:
+        seen = (*seen, event.c.id <= until)
+    # What was imported has no assignment: each such event stands for itself until it is withdrawn.
+    subject = sa.func.coalesce(event.c.assignment_id, -event.c.item_id)
+    newest = sa.select(sa.func.max(event.c.id)).where(*seen).group_by(event.c.person_id, subject)
+    found = (
+        sa.select(
+            event.c.id,
+            event.c.item_id,
+            item.c.key,
+            person.c.handle,
+            assignment.c.kind,
+            event.c.verdict,
+            event.c.answers,
+            event.c.reason,
+            event.c.flag,
+            assignment.c.flipped,
+            event.c.milliseconds,
+            event.c.at,
+        )
+        .select_from(event)
+        .join(item, item.c.id == event.c.item_id)
+        .join(person, person.c.id == event.c.person_id)
+        .outerjoin(assignment, assignment.c.id == event.c.assignment_id)
+        .where(event.c.id.in_(newest), event.c.kind == "rate")
+        .order_by(event.c.id)
+    )
+    return [
+        Rating(
+            event=row.id,
+            item_id=row.item_id,
+            item=row.key,
+            rater=row.handle,
+            kind=row.kind or "import",
+            verdict=row.verdict,
+            answers=row.answers or {},
+            reason=row.reason or "",
+            flag=row.flag,
+            flipped=bool(row.flipped),
+            milliseconds=row.milliseconds,
+            at=row.at,
+        )
+        for row in tx.execute(found)
+    ]
+
+
+def last_event(tx: sa.Connection, campaign_id: int) -> int:
+    """The newest event of a campaign, 0 where there is none: with it an export can be made again."""
+    return tx.execute(sa.select(sa.func.max(event.c.id)).where(event.c.campaign_id == campaign_id)).scalar() or 0
+
+
+def flagged_items(tx: sa.Connection, campaign_id: int) -> set[int]:
+    """Items that somebody called harmful, in a rating or a skip."""
+    found = sa.select(event.c.item_id).where(event.c.campaign_id == campaign_id, event.c.flag.is_(True))
+    return set(tx.execute(found.distinct()).scalars())
+
+
+def previous(tx: sa.Connection, assignment_id: int) -> sa.Row | None:
+    """What was last said of an assignment that is open again."""
+    told = sa.select(event.c.verdict, event.c.answers, event.c.reason, event.c.flag).where(
+        event.c.assignment_id == assignment_id, event.c.kind == "rate"
+    )
+    return tx.execute(told.order_by(event.c.id.desc()).limit(1)).first()
+
+
+def turned(into: Campaign, flipped: bool, verdict: str, answers: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Verdict and answers with the sides as the item has them; a second turn gives the first again."""
+    if not flipped:
+        return verdict, answers
+    sides = {question.id for question in into.settings.rubric if question.kind == "sides"}
+    return TURNED[verdict], {name: TURNED.get(a, a) if name in sides else a for name, a in answers.items()}
+
+
+def append(tx: sa.Connection, into: Campaign, who: Person, **values: Any) -> int:
+    """Write one event; its number."""
+    row = {"campaign_id": into.id, "person_id": who.id, "flag": False, **values}
+    return tx.execute(sa.insert(event).values(row).returning(event.c.id)).scalar_one()
+
+
+def is_known(tx: sa.Connection, who: Person, key: str) -> str | None:
+    """The kind of the event that this key has made already."""
+    return tx.execute(sa.select(event.c.kind).where(event.c.person_id == who.id, event.c.key == key)).scalar()
