@@ -15,7 +15,7 @@ install: .venv/installed
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "align needs Python 3.11 or newer: make PYTHON=python3.12"'
 	test -x $(PY) || $(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,qlora]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,qlora,review]'
 	touch $@
 
 demo: install

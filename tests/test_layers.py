@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "align"
 # Floor by floor, the highest first; a name is a module or a package of align.
 FLOORS = (
     ("run", "pipeline", "cli"),
-    ("stages",),
+    ("stages", "review"),
     ("evaluation", "samples", "models", "adapters", "scoring", "generation", "training", "rewards", "ppo", "online"),
     ("steps", "progress", "tracking", "launching", "quiet", "distributed", "kernels"),
     ("plan", "contract", "config", "data", "judges", "report", "provenance"),
@@ -53,8 +53,15 @@ def test_stages_do_not_import_each_other():
         assert "stages" not in imports(file), file.name
 
 
+def test_the_store_of_ratings_knows_no_web():
+    for file in [*(PACKAGE / "review" / "store").glob("*.py"), PACKAGE / "review" / "agreement.py"]:
+        used = {node.module for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)}
+        assert not [name for name in used if name and name.startswith(("fastapi", "align.review.app"))], file.name
+
+
 def test_what_answers_before_training_needs_no_torch():
     modules = ["cli", "plan", "pipeline", "run", "tracking", "contract", "data.datasets", "data.lengths"]
+    modules += ["review.app", "review.routes.admin", "review.serving", "review.actions"]
     modules = ", ".join(f"align.{module}" for module in modules)
     check = f"import sys, {modules}; print([m for m in ('torch', 'transformers', 'trl') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "[]"

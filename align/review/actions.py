@@ -145,9 +145,7 @@ def ratings(arguments: argparse.Namespace) -> int:
         print(f"{version.ref}  campaign {version.manifest.notes['campaign']}, {len(rows)} ratings")
         for rater in sorted(count, key=agreement.natural):
             said = Counter(row["verdict"] for row in rows if row["rater"] == rater).most_common()
-            print(
-                f"  {rater}  {count[rater]} ratings: {', '.join(f'{n} {verdict}' for verdict, n in said)}"
-            )
+            print(f"  {rater}  {count[rater]} ratings: {', '.join(f'{n} {verdict}' for verdict, n in said)}")
     return 0
 
 

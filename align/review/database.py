@@ -56,6 +56,9 @@ class Database:
 
     def now(self, work: Work[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`run` for a program without an event loop, such as a command."""
+        if self.is_sqlite:
+            self._one_writer()
+            return self._write(lambda tx: work(tx, *args, **kwargs))
 
         async def go() -> R:
             try:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -177,9 +176,7 @@ def _placed(one: NewItem, settings: Settings) -> NewItem:
             "strategy uncertain needs a reward model's scores beside the answers: sample with "
             "inputs.reward_model=reward:latest, or take --strategy random"
         )
-    # Between 0 and 1, ties by lot: the logistic of the margin is how sure the reward model is.
-    sure = 2 / (1 + math.exp(-min(abs(one.margin), 700.0))) - 1
-    return replace(one, arm="uncertain", rank=sure + order * 1e-9)
+    return replace(one, arm="uncertain", rank=abs(one.margin) + order * 1e-9)  # ties by lot
 
 
 def _uploaded(name: str, content: bytes) -> dict[str, Any]:
