@@ -73,7 +73,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with all tables and nothing in them."""
     file = tmp_path_factory.mktemp("sqlite") / "empty.db"
-    Database(str(file)).now(migrate)
+    database = Database(str(file))
+    database.now(migrate)
+    asyncio.run(database.close())  # what is in the write-ahead log comes into the file
     return file
 
 
