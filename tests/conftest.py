@@ -1,10 +1,12 @@
 """What many tests share: a store with very small models, made once, and `run_stage`, a stage run in this process."""
 
+import atexit
 import gc
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +21,10 @@ from align.plan import make_plan
 # One thread a process: tiny matrices gain nothing from more, and sums are then the same on any number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("ALIGN_ARTIFACTS", None)
+# What `datasets` keeps is kept for this session alone; its processes inherit the place.
+if "ALIGN_TEST_CACHE" not in os.environ:
+    os.environ["ALIGN_TEST_CACHE"] = os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="align-datasets-")
+    atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 # A session in the background ignores Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from align import distributed
 from align.artifacts.inputs import Input
 from align.config import PROJECT, DataConfig, DatasetConfig
-from align.data.datasets import to_dataset
+from align.data.cache import cached_dataset
 from align.data.findings import SEVERITIES
 from align.data.lengths import apply_policy
 from align.data.loading import Loaded, load_artifact, load_records
@@ -64,9 +64,10 @@ def load_examples(
         loaded = load_split(data, dataset, format, split)
         records = loaded.records
         if tokenizer is not None and not splits_long:
-            records, report = apply_policy(
-                records, tokenizer, max_length, data.overlong, what=f"{loaded.file}", loss=loss, remedy=remedy
-            )
+            with distributed.main_first():  # the counts are kept, and read by the other ranks
+                records, report = apply_policy(
+                    records, tokenizer, max_length, data.overlong, what=f"{loaded.file}", loss=loss, remedy=remedy
+                )
             if report is not None and (report.over or report.no_room) and distributed.is_main():
                 print(f"{loaded.file}: {report.summary()} (data.overlong={data.overlong})", flush=True)
             metrics[f"{split}_overlong"] = len(report.over) if report is not None else 0
@@ -75,7 +76,8 @@ def load_examples(
         metrics[f"{split}_rows"] = len(records)
         metrics[f"{split}_refused"] = len(loaded.refused)
         metrics |= {f"{split}_{_word(what)}": count for what, count in loaded.repairs.items()}
-        splits[split] = to_dataset(records)
+        with distributed.main_first():
+            splits[split] = cached_dataset(records)
     return Examples(splits["train"], splits["eval"], metrics)
 
 

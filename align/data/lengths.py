@@ -3,10 +3,13 @@
 Prompts and completions are rendered as in `rendering`; a whole text gets the EOS token, as TRL's SFTTrainer gives it.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from align.artifacts.manifest import json_digest
+from align.data.cache import cached_lengths
 from align.data.loss import ON_COMPLETION, Loss, learnt
 from align.data.rendering import render, render_prompt
 from align.errors import UserError
@@ -15,6 +18,7 @@ from align.records import Demonstration, Preference, Prompt, Record, Text
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+VERSION = 1  # of what is counted
 POLICIES = ("refuse", "drop", "truncate")
 
 
@@ -47,6 +51,17 @@ def token_lengths(
     and completion, of the prompt alone, or of the text.
     """
     return [_lengths(record, tokenizer, loss) for record in records]
+
+
+def fingerprint(tokenizer: "PreTrainedTokenizerBase", loss: Loss) -> str | None:
+    """What stands for everything but the records that token counts depend on; None for a tokenizer in Python."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    # a call that pads or truncates leaves its mark there, and counts need neither
+    state = json.loads(backend.to_str()) | {"padding": None, "truncation": None}
+    named = [type(tokenizer).__name__, tokenizer.eos_token, tokenizer.chat_template]
+    return json_digest([VERSION, state, named, vars(loss)])
 
 
 def length_report(records: Sequence[Record], lengths: Sequence[tuple[int, int]], max_length: int) -> LengthReport:
@@ -91,7 +106,9 @@ def apply_policy(
         raise UserError(f"data.overlong is {policy!r}: write one of {', '.join(POLICIES)}")
     if max_length is None:
         return list(records), None
-    report = length_report(records, token_lengths(records, tokenizer, loss), max_length)
+    key = fingerprint(tokenizer, loss)
+    lengths = cached_lengths(records, key, lambda each: token_lengths(each, tokenizer, loss))
+    report = length_report(records, lengths, max_length)
     out = left_out(report, policy, what, remedy)
     kept, _ = _split(records, out)
     if not kept:
