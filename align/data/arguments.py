@@ -80,7 +80,7 @@ def load_tokenizer(
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(given.path), local_files_only=True)
     except (OSError, ValueError) as error:
-        raise UserError(f"--model {model}: {given.path} holds no tokenizer that can be loaded ({error})") from error
+        raise UserError(f"--model {model}: {given.path} holds no tokenizer that can be loaded ({str(error).splitlines()[0]})") from error
     if chat_template is not None:
         if not Path(chat_template).is_file():
             raise UserError(f"--chat-template {chat_template}: there is no such file")
