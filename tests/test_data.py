@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from align.data.datasets import to_dataset, write_jsonl
-from align.data.formats import LAYOUTS
+from align.data.layouts.formats import LAYOUTS
 from align.data.loading import load_artifact, load_records
 from align.data.readers import Unreadable, hub_commit, read_rows
 from align.data.sources import DatasetSource, digest, pinned

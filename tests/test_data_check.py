@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 
 from align.artifacts.store import Store
 from align.cli import main
-from align.data import patterns
 from align.data.agreement import auc, krippendorff_alpha, pairwise_agreement, wilson
-from align.data.balance import kto_weights
-from align.data.findings import Report
-from align.data.formats import LAYOUTS
-from align.data.nearness import near_groups, signature, word_hashes
-from align.data.page import to_html
+from align.data.layouts.formats import LAYOUTS
+from align.data.layouts.recognise import recognise
 from align.data.readers import SUFFIXES, read_rows
-from align.data.recognise import recognise
 from align.data.repairs import DROPS, FIXES
+from align.data.report import patterns
+from align.data.report.balance import kto_weights
+from align.data.report.findings import Report
+from align.data.report.nearness import near_groups, signature, word_hashes
+from align.data.report.page import to_html
 from align.data.sides import role_problem
 from align.errors import UserError
 from align.records import RecordError

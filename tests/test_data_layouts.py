@@ -5,11 +5,12 @@ import json
 
 import pytest
 
-from align.data.formats import LAYOUTS
-from align.data.judged import majority, read_annotators
+from align.data.layouts.formats import LAYOUTS
+from align.data.layouts.judged import read_annotators
+from align.data.layouts.recognise import recognise
+from align.data.layouts.trees import gather
+from align.data.layouts.verdicts import majority
 from align.data.readers import MAX_LINE, Unreadable, read_rows
-from align.data.recognise import recognise
-from align.data.trees import gather
 from align.errors import UserError
 from align.records import Demonstration, Preference, Prompt, RecordError, Text, UnpairedPreference
 

@@ -105,7 +105,7 @@ class DatasetConfig:
     config: str | None = None  # the hub's config name
     train: str | None = None
     eval: str | None = None  # null: held out of train, by prompt
-    layout: str = "auto"  # how a row becomes a record: told from the first rows, or a name in align/data/formats.py
+    layout: str = "auto"  # how a row becomes a record: auto, told from the rows, or a name of align data rules
     columns: dict[str, str] = field(default_factory=dict)  # our field -> their column
     eval_fraction: float = 0.05  # share of the prompts held out where eval is null
     max_rows: int | None = None  # cap on the train rows; null is all

@@ -10,17 +10,17 @@ from align.errors import UserError
 if TYPE_CHECKING:
     from align.artifacts.store import Version
     from align.data.files import Source
-    from align.data.findings import Report
     from align.data.intake import Reading
+    from align.data.report.findings import Report
 
 
 def check_data(arguments: argparse.Namespace) -> int:
     """What the data is, whether it is sound, and what each stage would do with it. Nothing is written but the page."""
-    from align.data.findings import dump, to_text
+    from align.data.report.findings import dump, to_text
 
     reports = make_reports(arguments)
     if arguments.html:
-        from align.data.page import to_html
+        from align.data.report.page import to_html
 
         _write(Path(arguments.html), to_html(reports))
     print(dump(reports) if arguments.json else "\n\n".join(to_text(report) for report in reports), end="")
@@ -33,9 +33,9 @@ def make_reports(arguments: argparse.Namespace) -> "list[Report]":
     """A report for each group of files that are read in one way, in the order given."""
     from align.artifacts.store import Store
     from align.data.arguments import load_benchmarks, load_tokenizer, reading_options, split_sources
-    from align.data.inspection import Inspection
     from align.data.intake import read_outcomes, recognise_source
-    from align.data.verdict import judge
+    from align.data.report.inspection import Inspection
+    from align.data.report.verdict import judge
 
     options = reading_options(arguments)
     store = Store.open(arguments.artifacts)
@@ -210,7 +210,7 @@ def show_data(arguments: argparse.Namespace) -> int:
 
 def list_rules(arguments: argparse.Namespace) -> int:
     """The layouts that are known, and the names that --fix and --drop take."""
-    from align.data.formats import LAYOUTS
+    from align.data.layouts.formats import LAYOUTS
     from align.data.repairs import DROPS, FIXES
 
     print("layouts (--layout)")
@@ -226,7 +226,7 @@ def list_rules(arguments: argparse.Namespace) -> int:
 
 
 def _say(version: "Version", report: "Report | None", told: list[str]) -> int:
-    from align.data.findings import to_text
+    from align.data.report.findings import to_text
 
     if report is None:
         print(f"nothing to do: {version.ref} was made of just this  ({version.path})")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from align.data.nearness import ngram_hashes, word_hashes
 from align.data.repairs import mend, unwanted
+from align.data.report.nearness import ngram_hashes, word_hashes
 from align.data.sides import flat, pair_hash, record_hash, sides_of
 from align.records import Record, RecordError, prompt_key
 

@@ -54,7 +54,7 @@ def load_benchmarks(arguments: argparse.Namespace) -> "tuple[dict[str, np.ndarra
         raise UserError(f"--ngram {arguments.ngram}: write 2 or more words")
     if not arguments.against:
         return {}, {}
-    from align.data.nearness import benchmark_grams
+    from align.data.report.nearness import benchmark_grams
     from align.data.sides import strings_in
 
     grams, digests = {}, {}
@@ -80,7 +80,8 @@ def load_tokenizer(
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(given.path), local_files_only=True)
     except (OSError, ValueError) as error:
-        raise UserError(f"--model {model}: {given.path} holds no tokenizer that can be loaded ({str(error).splitlines()[0]})") from error
+        why = str(error).splitlines()[0]
+        raise UserError(f"--model {model}: {given.path} holds no tokenizer that can be loaded ({why})") from error
     if chat_template is not None:
         if not Path(chat_template).is_file():
             raise UserError(f"--chat-template {chat_template}: there is no such file")

@@ -8,10 +8,10 @@ from align import distributed
 from align.artifacts.inputs import Input
 from align.config import PROJECT, DataConfig, DatasetConfig
 from align.data.cache import cached_dataset
-from align.data.findings import SEVERITIES
 from align.data.lengths import apply_policy
 from align.data.loading import Loaded, load_artifact, load_records
 from align.data.loss import ON_COMPLETION, Loss
+from align.data.report.findings import SEVERITIES
 from align.data.sources import DatasetSource
 from align.errors import UserError
 

@@ -17,14 +17,14 @@ from align.data.admission import Admission, blocked
 from align.data.beside import beside, own
 from align.data.datasets import json_line
 from align.data.files import Source
-from align.data.findings import Report
-from align.data.formats import LAYOUTS
-from align.data.inspection import Inspection
 from align.data.intake import Outcome, Reading, read_outcomes, recognise_source
-from align.data.judged import JUDGED
+from align.data.layouts.formats import LAYOUTS
+from align.data.layouts.judged import JUDGED
 from align.data.publishing import Tolerance, publish, published_before, staged
+from align.data.report.findings import Report
+from align.data.report.inspection import Inspection
+from align.data.report.verdict import judge
 from align.data.sides import fraction
-from align.data.verdict import judge
 from align.errors import UserError
 from align.records import Record
 

@@ -7,10 +7,10 @@ from itertools import islice
 from typing import Any
 
 from align.data.files import Source
-from align.data.formats import COLUMNS, LAYOUTS, rename
+from align.data.layouts.formats import COLUMNS, LAYOUTS, rename
+from align.data.layouts.recognise import SAMPLE, Recognised, as_row, recognise
+from align.data.layouts.trees import GATHERED, gather, is_flat
 from align.data.readers import Row, Unreadable
-from align.data.recognise import SAMPLE, Recognised, as_row, recognise
-from align.data.trees import GATHERED, gather, is_flat
 from align.errors import UserError
 from align.records import NoConversion, Record, RecordError, convert, kind
 
@@ -160,6 +160,6 @@ def _prepare(row: Row, columns: Mapping[str, str], labels: Mapping[str, str]) ->
 
 
 def _is_verdict(key: Any) -> bool:
-    from align.data import answers, judged
+    from align.data.layouts import answers, judged
 
     return key in (*judged.VERDICTS, *answers.VERDICTS, "verdict") or bool(judged.annotator_fields({key: 0}))

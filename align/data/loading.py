@@ -11,8 +11,8 @@ from typing import Any
 
 from align.data.admission import Admission, blocked
 from align.data.files import Source
-from align.data.formats import LAYOUTS
 from align.data.intake import Reading, Refusal, read_outcomes, recognise_source
+from align.data.layouts.formats import LAYOUTS
 from align.data.repairs import DROPS, FIXES, check_names
 from align.data.sides import fraction
 from align.data.sources import AUTO, DatasetSource, check, source_of

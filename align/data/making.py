@@ -14,14 +14,14 @@ from align.artifacts.refs import check_name
 from align.artifacts.store import Store, Version, utc_now
 from align.data.datasets import json_line
 from align.data.files import Source
-from align.data.findings import Report
-from align.data.inspection import Inspection
 from align.data.intake import Outcome, Reading
 from align.data.ledger import Ledger, keep_apart, portion
 from align.data.parts import PAIRED, PartReader, Piece
 from align.data.publishing import Tolerance, publish, published_before, staged
 from align.data.recipe import Part, Recipe
-from align.data.verdict import judge
+from align.data.report.findings import Report
+from align.data.report.inspection import Inspection
+from align.data.report.verdict import judge
 from align.errors import UserError
 from align.records import FORMATS
 

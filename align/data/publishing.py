@@ -11,8 +11,8 @@ from typing import Any
 from align.artifacts.inputs import Input
 from align.artifacts.store import Store, Version
 from align.config.paths import PROJECT
-from align.data.findings import Report, dump
-from align.data.page import to_html
+from align.data.report.findings import Report, dump
+from align.data.report.page import to_html
 from align.errors import UserError
 from align.provenance import git_commit, packages
 

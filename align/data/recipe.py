@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from align.data import patterns
 from align.data.admission import overlaps
 from align.data.beside import margin, scores
 from align.data.repairs import unwanted
+from align.data.report import patterns
 from align.data.sides import flat, sides_of
 from align.errors import UserError
 from align.records import Preference, Record

@@ -6,7 +6,7 @@ Every change keeps what was there before in `repairs.jsonl`, so that it can be u
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from align.data import patterns
+from align.data.report import patterns
 from align.data.sides import flat, role_problem, sides_of
 from align.errors import UserError
 from align.records import FORMATS, Content, Record, Text

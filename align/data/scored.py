@@ -12,11 +12,11 @@ from align.data.agreement import auc
 from align.data.beside import SCORES
 from align.data.datasets import json_line
 from align.data.files import Source
-from align.data.findings import Report
-from align.data.inspection import Inspection
 from align.data.intake import Outcome, Reading
 from align.data.lengths import LengthReport, left_out, length_report, token_lengths
-from align.data.verdict import judge
+from align.data.report.findings import Report
+from align.data.report.inspection import Inspection
+from align.data.report.verdict import judge
 from align.errors import UserError
 from align.records import FORMATS, Content, Record
 

@@ -10,7 +10,7 @@ from typing import Any
 from align.artifacts.inputs import parse_hub
 from align.artifacts.refs import HUB_PREFIX
 from align.data.files import Source
-from align.data.formats import COLUMNS, LAYOUTS
+from align.data.layouts.formats import COLUMNS, LAYOUTS
 from align.data.readers import hub_commit
 from align.errors import UserError
 from align.records import FORMATS

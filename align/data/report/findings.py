@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from align.data.report.tally import Tally
+
 SEVERITIES = ("info", "warning", "error")
 REFUSE = (*SEVERITIES, "never")
 
@@ -83,6 +85,13 @@ class Report:
             "verdict": self.verdict,
             "findings": [asdict(finding) | {"share": round(finding.share, 6)} for finding in self.findings],
         }
+
+
+def find(tally: Tally, name: str, severity: str, of: int, message: str, remedy: str = "") -> Finding:
+    """A finding of what a tally holds, with how often on which side."""
+    sides = ", ".join(f"{side} {count}" for side, count in tally.sides.items())
+    message += f" ({sides})" if sides else ""
+    return Finding(name, severity, tally.count, of, message, remedy, tuple(tally.rows), tuple(tally.examples))
 
 
 def to_text(report: Report, width: int = 110) -> str:

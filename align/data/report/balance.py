@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.data.agreement import auc, krippendorff_alpha, pairwise_agreement, wilson
-from align.data.findings import Finding
-from align.data.inspection import Inspection
 from align.data.rendering import render, render_prompt
+from align.data.report.findings import Finding
+from align.data.report.inspection import Inspection
 from align.records import Preference, Prompt, Text
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from align.data.answers import ANSWER_FIELDS, instances, question_answer, string, turns, verdict
-from align.data.conversations import CONVERSATION_FIELDS, from_turns, openai_preference, sharegpt
-from align.data.judged import JUDGED_FIELDS, annotators, pairwise_votes, responses, two_outputs
-from align.data.trees import message_tree
+from align.data.layouts.answers import ANSWER_FIELDS, instances, question_answer, string, turns, verdict
+from align.data.layouts.conversations import CONVERSATION_FIELDS, from_turns, openai_preference, sharegpt
+from align.data.layouts.judged import JUDGED_FIELDS, annotators, pairwise_votes, responses, two_outputs
+from align.data.layouts.trees import message_tree
 from align.records import (
     FIELDS,
     FORMATS,

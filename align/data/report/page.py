@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from align.data.findings import SEVERITIES, Finding, Report, plain, some
+from align.data.report.findings import SEVERITIES, Finding, Report, plain, some
 
 _STYLE = """
 :root { --ink: #1c2330; --soft: #5b6678; --line: #dfe3ea; --back: #f6f7f9; --card: #fff; --info: #3b6fb6;

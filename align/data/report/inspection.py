@@ -5,21 +5,20 @@ import random
 from array import array
 from bisect import insort
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from align.data import patterns
 from align.data.beside import TOOLS, beside, scores
 from align.data.intake import Outcome, reason
-from align.data.judged import JUDGED
-from align.data.nearness import ngram_hashes, signature, word_hashes
+from align.data.layouts.judged import JUDGED
 from align.data.readers import Unreadable
+from align.data.report import patterns
+from align.data.report.nearness import ngram_hashes, signature, word_hashes
+from align.data.report.scan import ANSWERS, scan
+from align.data.report.tally import ROWS, Tally
 from align.data.sides import flat, role_problem, sides_of, text_hash
 from align.records import Content, Preference, Record, RecordError, Text, UnpairedPreference, prompt_key
 
-EXAMPLES = 5
-ROWS = 50  # places named a finding
 TOKEN_SAMPLE = 2000  # records that are tokenized
 LANGUAGE_SAMPLE = 2000  # records whose language is guessed
 SIGNED = 20_000  # characters of a record that its signature is made of
@@ -27,31 +26,8 @@ OPENINGS = 20_000  # different first words kept while counting
 BENCHMARK_NGRAM = 13  # words in a row that nobody writes twice by chance
 
 
-@dataclass
-class Tally:
-    """How often something was found, and where first."""
-
-    count: int = 0
-    rows: list[str] = field(default_factory=list)
-    examples: list[tuple[str, str]] = field(default_factory=list)
-    sides: Counter[str] = field(default_factory=Counter)
-    last: str = ""
-
-    def add(self, place: str, text: str = "", side: str | None = None) -> None:
-        """Count `place` once, however often it is named in a row."""
-        if side:
-            self.sides[side] += 1
-        if place == self.last:
-            return
-        self.last, self.count = place, self.count + 1
-        if len(self.rows) < ROWS:
-            self.rows.append(place)
-        if text and len(self.examples) < EXAMPLES:
-            self.examples.append((place, text))
-
-
 class Inspection:
-    """Everything seen so far. `observe` each outcome, then hand it to `align.data.verdict`."""
+    """Everything seen so far. `observe` each outcome, then hand it to `align.data.report.verdict`."""
 
     def __init__(
         self,
@@ -178,24 +154,10 @@ class Inspection:
             self.languages[patterns.language_of(texts.get("prompt") or next(iter(texts.values())))] += 1
 
     def _text(self, text: str, side: str, place: str) -> None:
-        for name, pattern, signs in _ANYWHERE:
-            if (signs is None or any(sign in text for sign in signs)) and (found := pattern.search(text)):
-                self.found[name].add(place, f"{side}: {patterns.snippet(text, found)}", side)
-        if "\ufffd" in text:
-            at = text.index("\ufffd")
-            self.found["replacement_characters"].add(
-                place, f"{side}: {patterns.snippet(text[max(0, at - 30) :])}", side
-            )
-        if "@" in text and (found := patterns.EMAIL.search(text)):
-            self.found["emails"].add(place, f"{side}: {patterns.snippet(text, found)}", side)
-        if side in _ANSWERS:
+        for name, example in scan(text, side, self.kind == "conversational"):
+            self.found[name].add(place, f"{side}: {example}", side)
+        if side in ANSWERS:
             self.answers += 1
-            if found := patterns.refusal(text):
-                self.found["refusals"].add(place, f"{side}: {patterns.snippet(text, found)}", side)
-            if patterns.END_MARKER.search(text[-40:]):
-                self.found["end_markers"].add(place, f"{side}: {patterns.snippet(text[-60:])}", side)
-            if self.kind == "conversational" and text != text.strip():
-                self.found["outer_space"].add(place, f"{side}: {json.dumps(text[:20] + ' ... ' + text[-20:])}", side)
             opening = " ".join(text[:80].lower().split()[:4])
             if opening in self.openings or len(self.openings) < OPENINGS:
                 self.openings[opening] += 1
@@ -216,7 +178,7 @@ class Inspection:
             if problem := role_problem(whole):
                 self.found["role_order"].add(place, problem)
         question = content if isinstance(content, str) else flat(content[-1:])
-        for side in _ANSWERS:
+        for side in ANSWERS:
             answer = texts.get(side)
             if answer is None or isinstance(record, Text):
                 continue
@@ -251,22 +213,3 @@ class Inspection:
         return (
             np.frombuffer(self.side_lengths[side], np.uint32) if side in self.side_lengths else np.zeros(0, np.uint32)
         )
-
-
-_ANYWHERE = (
-    ("control_characters", patterns.CONTROL, None),
-    ("mojibake", patterns.MOJIBAKE, ("Â", "Ã", "â€")),
-    (
-        "turn_markers",
-        patterns.TURN_MARKER,
-        ("Human:", "Assistant:", "<|", "INST]", "<s>", "</s>", "SYS>", "turn>", "###"),
-    ),
-    ("phones", patterns.PHONE, tuple("0123456789")),
-    (
-        "secrets",
-        patterns.SECRET,
-        ("AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "sk-", "hf_", "xox", "PRIVATE KEY", "AIza", "eyJ"),
-    ),
-)
-"""What is looked for in every side, and the cheap signs without which there is nothing to look for."""
-_ANSWERS = ("completion", "chosen", "rejected")

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from align.data.answers import ANSWERS, QUESTIONS, VERDICTS, as_verdict, field_of
-from align.data.formats import LAYOUTS, held_format
-from align.data.judged import annotator_fields, prediction_fields, two_fields
+from align.data.layouts.answers import ANSWERS, QUESTIONS, VERDICTS, as_verdict, field_of
+from align.data.layouts.formats import LAYOUTS, held_format
+from align.data.layouts.judged import annotator_fields, prediction_fields, two_fields
+from align.data.layouts.trees import has_ranks, is_flat
 from align.data.readers import Row, Unreadable
-from align.data.trees import has_ranks, is_flat
 from align.errors import UserError
 from align.records import Record, RecordError, shown
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from align.data.judged import context_of
+from align.data.layouts.judged import context_of
 from align.records import Demonstration, Message, Prompt, Record, RecordError, UnpairedPreference, as_label, shown
 
 Row = Mapping[str, Any]

@@ -1,76 +1,26 @@
 """Layouts in which several answers to one prompt were judged: by a label, by annotators, by ranks, scores or votes.
 
-Each is read into one noun, `Judged`, from which pairs are made in one way: a tie is never a pair, nor are two answers
-of the same words, and a difference of scores is the pair's margin.
+Each is read into one noun, `Judged`, of which pairs are made.
 """
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from align.records import Content, Preference, Record, RecordError, shown
+from align.data.layouts.verdicts import FIRST, SECOND, Judged, Verdict, as_outcome, majority, pairs
+from align.records import Content, Record, RecordError, shown
 
 Row = Mapping[str, Any]
 
-_FIRST = ("output_1", "response1", "response_1", "response_a", "answer_a", "output_a", "conversation_a")
-_SECOND = ("output_2", "response2", "response_2", "response_b", "answer_b", "output_b", "conversation_b")
 VERDICTS = ("label", "preference", "winner", "preferred", "better", "choice")
 _LISTS = ("responses", "completions", "answers", "outputs", "candidates", "generations")
 _SCORES = ("scores", "score", "ratings", "rewards", "overall_score", "rating")
 _RANKS = ("ranks", "rank", "ranking")
 _TEXTS = ("response", "text", "content", "completion", "answer", "output", "body")
 _PROMPTS = ("prompt", "instruction", "question", "query", "input")
-JUDGED_FIELDS = (_FIRST[0], _SECOND[0], "responses", "scores", "ranks", "preference", "context")
-
-_WORDS = {"1": 1, "2": 2, "0": 0, "a": 1, "b": 2, "first": 1, "second": 2, "tie": 0, "both": 0, "neither": 0}
-_WORDS |= {"model_a": 1, "model_b": 2, "tie (bothbad)": 0, "1.5": 0, "equal": 0, "same": 0, "1.0": 1, "2.0": 2}
-_WORDS |= dict.fromkeys(_FIRST, 1) | dict.fromkeys(_SECOND, 2)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Which of two answers is better: `outcome` 1 the `first`, 2 the `second`, 0 neither."""
-
-    first: int
-    second: int
-    outcome: int
-    margin: float | None = None
-    votes: tuple[int, ...] = ()  # the annotators' outcomes behind it
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A prompt, its answers in the order they were shown, and what was said of pairs of them."""
-
-    prompt: Content
-    answers: list[Content]
-    verdicts: list[Verdict]
-
-
-def pairs(judged: Judged) -> list[Record]:
-    """A preference a verdict that is no tie.
-
-    Raises:
-        RecordError: there is none, or an answer of the only one is no text.
-    """
-    records: list[Record] = []
-    malformed: RecordError | None = None
-    for verdict in judged.verdicts:
-        if verdict.outcome == 0:
-            continue
-        better, worse = (verdict.first, verdict.second)[:: 1 if verdict.outcome == 1 else -1]
-        row = {"prompt": judged.prompt, "chosen": judged.answers[better], "rejected": judged.answers[worse]}
-        try:
-            records.append(Preference.from_row({**row, "margin": verdict.margin}))
-        except RecordError as error:
-            malformed = malformed or error
-    if not records:
-        raise malformed or RecordError("verdict", "is a tie: no answer is better than another")
-    return records
+JUDGED_FIELDS = (FIRST[0], SECOND[0], "responses", "scores", "ranks", "preference", "context")
 
 
 def two_outputs(row: Row, wanted: str) -> list[Record]:
@@ -120,12 +70,6 @@ def read_annotators(row: Row) -> Judged:
 def annotator_fields(row: Row) -> list[str]:
     """`annotator1`, `annotator_2`, ..."""
     return [name for name in row if isinstance(name, str) and re.fullmatch(r"annotator_?\d+", name)]
-
-
-def majority(votes: Sequence[int]) -> int:
-    """What more than half of the votes say; 0, a tie, where none has so many."""
-    outcome, count = Counter(votes).most_common(1)[0]
-    return outcome if 2 * count > len(votes) else 0
 
 
 def responses(row: Row, wanted: str) -> list[Record]:
@@ -199,13 +143,6 @@ JUDGED: dict[str, Callable[[Row], Judged]] = {
 """A layout of judged answers -> what reads a row of it; the data report looks for ties, votes and positions there."""
 
 
-def as_outcome(value: Any) -> int | None:
-    """0, 1 or 2 for what data files write for it; None for anything else."""
-    if isinstance(value, bool) or value is None:
-        return None
-    return _WORDS.get(str(value).strip().lower())
-
-
 def answer(value: Any) -> Content:
     """A text as the assistant's message; messages as they are. What is neither is for the record to refuse."""
     return [{"role": "assistant", "content": value}] if isinstance(value, str) else value
@@ -213,12 +150,12 @@ def answer(value: Any) -> Content:
 
 def two_fields(row: Row) -> tuple[str | None, str | None]:
     """The names of the two fields that hold two answers."""
-    return _find(row, _FIRST)[0], _find(row, _SECOND)[0]
+    return _find(row, FIRST)[0], _find(row, SECOND)[0]
 
 
 def _two(row: Row) -> tuple[Any, Any]:
     names = two_fields(row)
-    for name, known in zip(names, (_FIRST, _SECOND), strict=True):
+    for name, known in zip(names, (FIRST, SECOND), strict=True):
         if name is None:
             raise RecordError(known[0], "is missing")
         if not isinstance(row[name], str | list):

@@ -1,0 +1,111 @@
+"""From what was seen to a report: the severities of findings are decided here and in `balance`, nowhere else."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from align.config.schema import STAGES
+from align.data.files import Source
+from align.data.intake import Reading
+from align.data.report.balance import judgement_findings, length_findings, score_findings, token_findings
+from align.data.report.findings import Finding, Report
+from align.data.report.inspection import Inspection
+from align.data.report.repeats import duplicate_findings, split_findings
+from align.data.report.wording import language_findings, text_findings
+from align.records import converts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def judge(
+    seen: Inspection,
+    sources: Sequence[Source],
+    reading: Reading,
+    *,
+    title: str,
+    digests: dict[str, str],
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    max_length: int | None = None,
+) -> Report:
+    """The report on everything `seen`; with a tokenizer also tokens and what `max_length` would cut."""
+    findings: list[Finding] = []
+    statistics: dict[str, Any] = {}
+    histograms: dict[str, dict[str, Any]] = {}
+    _refusals(seen, findings)
+    duplicate_findings(seen, findings, statistics)
+    split_findings(seen, findings)
+    text_findings(seen, findings)
+    judgement_findings(seen, findings, statistics)
+    length_findings(seen, findings, statistics, histograms)
+    score_findings(seen, findings, statistics, histograms)
+    if tokenizer is not None:
+        token_findings(seen, findings, statistics, histograms, tokenizer, max_length)
+    language_findings(seen, findings, statistics)
+    records = len(seen.row)
+    files = [
+        {"name": source.name, "digest": digests[source.name], "rows": seen.file_rows[source.name]}
+        for source in sources
+    ]
+    refused = {
+        why: {"count": tally.count, "rows": tally.rows, "example": tally.examples[0][1] if tally.examples else ""}
+        for why, tally in sorted(seen.refused.items(), key=lambda item: -item[1].count)
+    }
+    return Report(
+        title=title,
+        files=files,
+        layout=reading.layout,
+        recognised=reading.why,
+        format=reading.format,
+        kind=seen.kind,
+        rows_in=seen.rows_in,
+        rows_used=seen.rows_used,
+        refused=refused,
+        records=records,
+        splits=dict(seen.splits),
+        stages=_stages(reading.format, records),
+        statistics=statistics,
+        histograms=histograms,
+        findings=sorted(findings, key=lambda one: ("error", "warning", "info").index(one.severity)),
+    )
+
+
+def _stages(format: str, records: int) -> dict[str, str]:
+    told = {}
+    for stage, demands in STAGES.items():
+        if not demands.formats:
+            continue
+        need = demands.formats[0]
+        if format == need:
+            told[stage] = f"reads its {records} records"
+        elif converts(format, need) and (format, need) != ("unpaired_preference", "prompt_completion"):
+            made = 2 * records if (format, need) == ("preference", "unpaired_preference") else records
+            told[stage] = f"makes {made} {need} records of it"
+        else:
+            told[stage] = f"cannot read it: it needs {need}"
+    return told
+
+
+def _refusals(seen: Inspection, findings: list[Finding]) -> None:
+    ties = sum(tally.count for why, tally in seen.refused.items() if why == "verdict is a tie")
+    broken = [(why, tally) for why, tally in seen.refused.items() if why != "verdict is a tie"]
+    count = sum(tally.count for _, tally in broken)
+    if count:
+        rows = tuple(place for _, tally in broken for place in tally.rows)[:50]
+        examples = tuple(example for _, tally in broken for example in tally.examples)[:5]
+        findings.append(
+            Finding(
+                "refused_rows",
+                "error" if count > seen.rows_in / 2 else "warning",
+                count,
+                seen.rows_in,
+                "rows that give no record; they are left out, counted by reason",
+                "mend them in the source, or name what they are: --layout, --columns, --labels",
+                rows,
+                examples,
+            )
+        )
+    if ties or seen.found["ties"].sides["pairs"]:
+        tally = seen.found["ties"]
+        message = f"{tally.sides['pairs']} judged pairs are ties and are in no pair; {ties} rows hold nothing else"
+        verdicts = seen.found["verdicts"].count
+        findings.append(Finding("ties", "info", tally.sides["pairs"], verdicts, message, rows=tuple(tally.rows)))

@@ -1,0 +1,104 @@
+"""What the words themselves show: markers, secrets, addresses, boilerplate, languages."""
+
+from collections import Counter
+from typing import Any
+
+from align.data.report.findings import Finding, find
+from align.data.report.inspection import LANGUAGE_SAMPLE, Inspection
+
+_TEXT_FINDINGS: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "secrets",
+        "error",
+        "texts with what looks like a key or token: a model learns them by heart",
+        "take them out: align data import --drop secrets",
+    ),
+    ("emails", "warning", "texts with e-mail addresses", "where they are people's: align data import --drop emails"),
+    (
+        "phones",
+        "warning",
+        "texts with what looks like a telephone number",
+        "where they are people's: align data import --drop phones",
+    ),
+    (
+        "turn_markers",
+        "warning",
+        "texts with a turn's marker inside: the model learns to write both sides, or a template breaks",
+        "split such turns in the source, or leave the rows out: align data import --drop turn_markers",
+    ),
+    (
+        "end_markers",
+        "warning",
+        "answers that end with an end-of-text marker: the template adds its own",
+        "align data import --fix end_markers",
+    ),
+    ("control_characters", "warning", "texts with control or invisible characters", "align data import --fix control"),
+    (
+        "replacement_characters",
+        "warning",
+        "texts with U+FFFD: bytes were lost when the file was made",
+        "make the file again from its source, reading it in its own encoding",
+    ),
+    (
+        "mojibake",
+        "warning",
+        "texts with UTF-8 that was read as Windows-1252 (Ã© for é)",
+        "align data import --fix mojibake",
+    ),
+    (
+        "tools",
+        "warning",
+        "rows that say which tools there are: an import keeps that, but no stage hands it to the chat template",
+        "write the tools into a system message where the model must know them",
+    ),
+    (
+        "role_order",
+        "warning",
+        "conversations whose roles do not take turns: many templates refuse them",
+        "align data import --drop role_order",
+    ),
+    ("prompt_in_answer", "warning", "answers that repeat the prompt word for word", ""),
+    ("answer_in_prompt", "warning", "answers of 40 characters and more that stand in the prompt", ""),
+    (
+        "outer_space",
+        "info",
+        "answers that begin or end with white space: tokens differ from those without",
+        "align data import --fix space",
+    ),
+)
+
+
+def text_findings(seen: Inspection, findings: list[Finding]) -> None:
+    for name, severity, message, remedy in _TEXT_FINDINGS:
+        tally = seen.found.get(name)
+        if tally and tally.count:
+            findings.append(find(tally, name, severity, len(seen.row), message, remedy))
+    refusals = seen.found.get("refusals")
+    if refusals and refusals.count:
+        findings.append(find(refusals, "refusals", "info", len(seen.row), "answers that refuse, or speak as an AI"))
+    if seen.answers >= 50 and seen.openings:
+        opening, count = seen.openings.most_common(1)[0]
+        if count > 0.05 * seen.answers:
+            severity = "warning" if count > 0.2 * seen.answers else "info"
+            message = f"answers that begin with the same words, {opening!r}"
+            findings.append(Finding("boilerplate", severity, count, seen.answers, message))
+
+
+def mixed_languages(languages: Counter[str]) -> bool:
+    """Whether a tenth or more of the sample is not in its main language."""
+    total = sum(languages.values())
+    return total >= 20 and total - languages.most_common(1)[0][1] - languages["?"] > 0.1 * min(total, LANGUAGE_SAMPLE)
+
+
+def language_findings(seen: Inspection, findings: list[Finding], statistics: dict[str, Any]) -> None:
+    """Which languages the sample is in (a guess), and whether they are mixed."""
+    if not seen.languages:
+        return
+    if mixed_languages(seen.languages):
+        main, count = seen.languages.most_common(1)[0]
+        total = sum(seen.languages.values())
+        message = f"sampled records that are not in the main language, {main} (a guess by script and common words)"
+        findings.append(Finding("languages", "info", total - count - seen.languages["?"], total, message))
+    top = dict(seen.languages.most_common(6))
+    total = sum(seen.languages.values())
+    statistics[f"languages (guessed, of {total})"] = {name: f"{count / total:.1%}" for name, count in top.items()}
