@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.artifacts.bases import is_adapter, resolve_base
 from align.artifacts.inputs import Input
 from align.config import Config
 from align.errors import UserError
@@ -15,19 +16,27 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
 
 
-def load_rewards(cfg: Config, inputs: dict[str, Any]) -> list[RewardFunction]:
-    """The reward models in `inputs`, each read through its own tokenizer and template, then the config's functions."""
+def load_rewards(cfg: Config, inputs: dict[str, Any], *, base: str | None = None) -> list[RewardFunction]:
+    """The reward models in `inputs`, each read through its own tokenizer and template, then the config's functions.
+
+    Args:
+        base: digest of the frozen base that the policy's adapter is on. A reward adapter on the same base is not
+            loaded: `place_rewards` puts it there.
+    """
     block = cfg.online
     dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=True)
     rewards: list[RewardFunction] = []
     models = inputs.get("reward_model", [])
     names = [_name(given) for given in models]
     for given, name in zip(models, names, strict=True):
-        model = load_reward_model(given.path, dtype=dtype, **cfg.model.load_options())
+        model = None
+        if base is None or base_digest(given) != base:
+            model = load_reward_model(given.path, dtype=dtype, **cfg.model.load_options())
+            model = model.eval().requires_grad_(False).to(own_device())
         rewards.append(
             RewardModelFunction(
                 name if names.count(name) == 1 else given.ref.replace(":", "_"),
-                model.eval().requires_grad_(False).to(own_device()),
+                model,
                 load_tokenizer(given.path, **cfg.model.tokenizer_options()),
                 batch_size=block.reward_batch_size,
                 max_length=block.reward_max_length or context_length(given.path),
@@ -37,14 +46,23 @@ def load_rewards(cfg: Config, inputs: dict[str, Any]) -> list[RewardFunction]:
     return [checked(reward) for reward in rewards]
 
 
-def shard_rewards(rewards: list[RewardFunction], trainer: "Trainer") -> None:
-    """Under ZeRO-3, split each reward model over the ranks as the policy is."""
+def place_rewards(rewards: list[RewardFunction], inputs: dict[str, Any], trainer: "Trainer") -> None:
+    """Put reward adapters that were not loaded on the policy's base; under ZeRO-3, split the others over the ranks."""
     from transformers.integrations import is_deepspeed_zero3_enabled
 
-    if is_deepspeed_zero3_enabled():
-        for reward in rewards:
-            if isinstance(reward.checked, RewardModelFunction):
-                reward.checked.shard(trainer.accelerator)
+    for number, given in enumerate(inputs.get("reward_model", [])):
+        reward = rewards[number].checked
+        if reward.model is None:
+            from align.ppo.adapters import add_reward_adapter
+
+            reward.model = add_reward_adapter(trainer.policy, f"reward{number}", given.path)
+        elif is_deepspeed_zero3_enabled():
+            reward.shard(trainer.accelerator)
+
+
+def base_digest(given: Input) -> str | None:
+    """The digest of the base that an adapter is on; None for whole weights."""
+    return resolve_base(given.path).digest if is_adapter(given.path) else None
 
 
 def load_value_model(cfg: Config, inputs: dict[str, Any], *, dtype: str) -> "PreTrainedModel | None":
@@ -55,7 +73,7 @@ def load_value_model(cfg: Config, inputs: dict[str, Any], *, dtype: str) -> "Pre
     Raises:
         UserError: it reads other tokens than the policy.
     """
-    source: Input | None = inputs.get("value_model") or next(iter(inputs.get("reward_model", [])), None)
+    source = next(iter(value_sources(inputs)), None)
     if source is None:
         return None
     ours, theirs = (
@@ -70,6 +88,11 @@ def load_value_model(cfg: Config, inputs: dict[str, Any], *, dtype: str) -> "Pre
         return None
     value_model = load_reward_model(source.path, dtype=dtype, **cfg.model.load_options())
     return value_model.requires_grad_(True)
+
+
+def value_sources(inputs: dict[str, Any]) -> list[Input]:
+    """What a value model may begin from: `inputs.value_model` alone where it is given, else each reward model."""
+    return [inputs["value_model"]] if "value_model" in inputs else inputs.get("reward_model", [])
 
 
 def room_for_prompts(context: int | None, max_completion_length: int | None) -> tuple[int | None, str]:

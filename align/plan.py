@@ -136,7 +136,13 @@ def resolve_data(cfg: Config, dataset: Input | None) -> dict[str, dict[str, Any]
     for format in STAGES[cfg.stage].formats:
         if dataset is not None and (format == main or offers(cfg.data, dataset, format)):
             continue
-        if not offers(cfg.data, None, format) or format not in (main, *formats_read(cfg)):
+        if format not in (main, *formats_read(cfg)):
+            continue
+        if format != main and cfg.stage == "ppo" and getattr(cfg.data, format).train is None:
+            raise UserError(
+                f"trainer.ptx_coef mixes in texts and there are none; name some: data.{format}.train=<file>"
+            )
+        if not offers(cfg.data, None, format):
             continue
         entry = getattr(cfg.data, format)
         told[format] = digest(source_of(entry), format, PROJECT)

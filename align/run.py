@@ -186,13 +186,14 @@ def publish(
     from align.adapters import name_base
 
     cfg = plan.cfg
-    adapter = None
     model_dir = output_dir / "model"
-    if is_adapter(model_dir):
-        base = base_of(plan)
-        name_base(model_dir, base)
-        adapter = {"kind": cfg.adapter.kind, "base": base.to_manifest()}
-    elif cfg.model.trust_remote_code and "policy" in plan.inputs and model_dir.is_dir():
+    adapters: dict[str, dict[str, Any]] = {}
+    for part in ("model", "value_model"):
+        if is_adapter(output_dir / part):
+            base = base_of(plan)
+            name_base(output_dir / part, base)
+            adapters[part] = {"kind": cfg.adapter.kind, "base": base.to_manifest()}
+    if cfg.model.trust_remote_code and "policy" in plan.inputs and model_dir.is_dir() and "model" not in adapters:
         leave_code(model_dir, plan.inputs["policy"])
     notes = {"stage": cfg.stage, "world_size": plan.world_size}
     format = None
@@ -214,7 +215,8 @@ def publish(
         name = f"{cfg.name}-value"
         folder = store.stage(name)
         (output_dir / "value_model").rename(folder / "model")
-        version = store.publish(folder, name=name, type="value_model", **facts)
+        adapter = adapters.get("value_model")
+        version = store.publish(folder, name=name, type="value_model", adapter=adapter, **facts)
         print(f"published {version.ref}  ({version.path})", flush=True)
     folder = store.stage(cfg.name)
     for item in output_dir.iterdir():
@@ -229,7 +231,7 @@ def publish(
         type=output_type(cfg.stage),
         format=format,
         metrics=metrics,
-        adapter=adapter,
+        adapter=adapters.get("model"),
         **facts,
     )
 

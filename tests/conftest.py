@@ -64,6 +64,9 @@ def stage_overrides(root: Path, *overrides: str) -> list[str]:
     defaults = {"artifacts.root": str(root)}
     if STAGES[stage].trainer_config is not None:
         defaults |= FEW_STEPS
+        if STAGES[stage].online:
+            del defaults["trainer.max_length"]
+            defaults["trainer.max_completion_length"] = "12"
         for format in STAGES[stage].formats if "data" not in given else ():
             defaults |= {
                 f"data.{format}.max_rows": "64",

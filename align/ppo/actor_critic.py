@@ -3,20 +3,17 @@
 Only what a loss reads is computed: the language-model head sees the states that chose a completion token and no other.
 """
 
-import contextlib
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE, maybe_gather_lm_head_ctx
 
-VALUE_ADAPTER = "value"
-REF_ADAPTER = "ref"
+from align.errors import UserError
+from align.ppo.adapters import VALUE_ADAPTER, adapter, recompute_contexts
 
 
 class ActorCritic(nn.Module):
@@ -77,25 +74,43 @@ class ActorCritic(nn.Module):
         head = self.value_model.score if self.value_model is not None else self.value_head
         if self.value_model is not None:
             hidden = hidden_states(self.value_model, input_ids, position_ids, states[:valued])
-        elif VALUE_ADAPTER in getattr(self.policy, "peft_config", {}):
+        elif self.has_value_adapter:
             with adapter(self.policy, VALUE_ADAPTER):
                 hidden = hidden_states(self.policy, input_ids, position_ids, states[:valued])
         values = head(hidden[:valued].to(next(head.parameters()).dtype))
         return logps, entropies, values.squeeze(-1).float()
 
+    @property
+    def has_value_adapter(self) -> bool:
+        """True if the value is an adapter on the policy's base."""
+        return VALUE_ADAPTER in getattr(self.policy, "peft_config", {})
+
     def value_parameters(self) -> list[nn.Parameter]:
         """What only the value is made of."""
         own = [module for module in (self.value_model, self.value_head) if module is not None]
-        names = [p for name, p in self.policy.named_parameters() if f".{VALUE_ADAPTER}." in name]
-        return [parameter for module in own for parameter in module.parameters()] + names
+        adapted = [one for name, one in self.policy.named_parameters() if f".{VALUE_ADAPTER}." in name]
+        return [parameter for module in own for parameter in module.parameters()] + adapted
 
-    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
-        """Of both networks; an adapter's states are computed again under the adapter they were computed with."""
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        """Of both networks; an adapter's states are computed again under the adapter they were computed with.
+
+        Raises:
+            UserError: re-entrant checkpointing, which PEFT needs under ZeRO-3, with a value adapter.
+        """
+        kwargs = dict(activation_checkpointing_kwargs or {})
+        if self.has_value_adapter:
+            if kwargs.get("use_reentrant"):
+                raise UserError(
+                    "under ZeRO-3 an adapter's activations are computed again under whichever adapter is active then, "
+                    "and policy and value have one each: set trainer.activation_checkpointing=false, "
+                    "trainer.share_backbone=true, or deepspeed=zero2"
+                )
+            kwargs |= {"use_reentrant": False, "context_fn": partial(recompute_contexts, self.policy)}
         for model in (self.policy, self.value_model):
             if model is not None:
-                model.gradient_checkpointing_enable(*args, **kwargs)
-
-    activation_checkpointing_enable = gradient_checkpointing_enable
+                model.activation_checkpointing_enable(kwargs or None, **options)
 
 
 def hidden_states(
@@ -142,24 +157,3 @@ def logit_scale(config: Any) -> float:
     if scaling is None:
         return 1.0
     return scaling if config.model_type == "hyperclovax" else 1 / scaling
-
-
-@contextlib.contextmanager
-def adapter(model: PeftModel, name: str | None) -> Iterator[None]:
-    """Forward under another adapter of `model`, None for its bare base, and leave what is trainable as it is.
-
-    PEFT's `set_adapter` and `disable_adapter` also change `requires_grad`: between two forwards of one loss they
-    silently take the first adapter's gradient away (PEFT 0.21).
-    """
-    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper)]
-    before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
-    try:
-        for layer in layers:
-            layer._disable_adapters = name is None
-            if name is not None:
-                has = name in getattr(layer, "modules_to_save", (name,))
-                layer._active_adapter = [name] if has else []
-        yield
-    finally:
-        for layer, (active, disabled) in zip(layers, before, strict=True):
-            layer._active_adapter, layer._disable_adapters = active, disabled

@@ -33,7 +33,8 @@ from trl.models.utils import add_hooks, disable_gradient_checkpointing, remove_h
 from trl.trainer.utils import create_model_from_path, disable_dropout_in_model, get_config_model_id, pad
 
 from align.errors import UserError
-from align.ppo.actor_critic import REF_ADAPTER, ActorCritic, adapter, hidden_states, token_logps
+from align.ppo.actor_critic import ActorCritic, hidden_states, token_logps
+from align.ppo.adapters import REF_ADAPTER, adapter, add_value_adapter, linear, save_value_adapter
 from align.ppo.advantages import kl_k1, kl_k3
 from align.ppo.boundary import RolloutBoundary
 from align.ppo.config import PPOConfig
@@ -92,7 +93,11 @@ class PPOTrainer(RLOOTrainer):
             copy of that adapter on the same base; of an adapter that is new, the bare base.
         value_model ([`~transformers.PreTrainedModel`], *optional*):
             Sequence classifier with one label that is trained to estimate each state's value. `None` begins from the
-            first reward model, else from the policy with a new head; not used with `args.share_backbone`.
+            first reward model, else from the policy with a new head; of a policy that is an adapter it is another
+            adapter on the same base.
+        value_adapter (`str`, *optional*):
+            Folder of a reward adapter on the policy's base (PEFT, sequence classification, one label), which the
+            value's adapter begins as. `None` begins with one that does nothing.
         ptx_dataset ([`~datasets.Dataset`], *optional*):
             Texts (column `"text"`) for the pretraining mix, with `args.ptx_coef`.
         callbacks, optimizers, quantization_config, peft_config:
@@ -126,6 +131,7 @@ class PPOTrainer(RLOOTrainer):
         reward_processing_classes: "PreTrainedTokenizerBase | list[PreTrainedTokenizerBase] | None" = None,
         ref_model: PreTrainedModel | None = None,
         value_model: PreTrainedModel | None = None,
+        value_adapter: str | None = None,
         ptx_dataset: Dataset | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
@@ -149,11 +155,12 @@ class PPOTrainer(RLOOTrainer):
         with_adapter = is_peft_model(model) or peft_config is not None
         if ref_model is None and not with_adapter:
             ref_model = self._copy(model, args)
-        value_head = None
-        if args.share_backbone:
-            value_model = None
-            value_head = new_head(model, args.seed)
-        elif value_model is None:
+        if args.use_vllm:
+            own = {"min_tokens": args.min_completion_length or 0}
+            if args.stop_strings:
+                own |= {"stop": args.stop_strings, "include_stop_str_in_output": True}
+            args.generation_kwargs = own | (args.generation_kwargs or {})
+        if value_model is None and not args.share_backbone and not with_adapter:
             value_model = self._first_value_model(model, reward_funcs, args)
 
         # RLOO would load a second reference from the policy's path: it is told that there is no KL.
@@ -174,9 +181,14 @@ class PPOTrainer(RLOOTrainer):
         finally:
             args.beta = beta
         self.policy = self.model
+        value_head = None
+        if args.share_backbone:
+            value_head = linear(torch.zeros(1, self.policy.config.get_text_config().hidden_size))
+        elif value_model is None:
+            value_head = add_value_adapter(self.policy, Path(value_adapter) if value_adapter else None)
         self.model = self.model_wrapped = ActorCritic(self.policy, value_model, value_head, self.temperature)
-        if args.disable_dropout and value_model is not None:
-            disable_dropout_in_model(value_model)
+        if args.disable_dropout:
+            disable_dropout_in_model(self.model)
         if self.place_model_on_device:
             self._move_model_to_device(self.model, args.device)
         if value_model is not None:
@@ -190,8 +202,8 @@ class PPOTrainer(RLOOTrainer):
                 prepare(ref_model, evaluation_mode=True) if prepare else prepare_deepspeed(ref_model, self.accelerator)
             )
         self.ref_model = ref_model
-        if self.min_new_tokens is not None and not self.use_vllm:
-            self.generation_config.min_new_tokens = self.min_new_tokens
+        if args.min_completion_length is not None and not self.use_vllm:
+            self.generation_config.min_new_tokens = args.min_completion_length
 
         self.kl_controller = KLController(args.beta, args.kl_target, args.kl_horizon)
         self.score_moments = RunningMoments()
@@ -219,10 +231,6 @@ class PPOTrainer(RLOOTrainer):
             return super().train(*args, **kwargs)
         finally:
             self.remove_callback(boundary)
-
-    @property
-    def min_new_tokens(self) -> int | None:
-        return self.args.min_completion_length
 
     # ---- Construction ----
 
@@ -633,12 +641,16 @@ class PPOTrainer(RLOOTrainer):
             self.processing_class.save_pretrained(folder)
 
     def save_value_model(self, output_dir: str | Path) -> bool:
-        """Save the value model, a sequence classifier with one label; False if the value has no network of its own."""
-        if self.model.value_model is None:
+        """Save the value model, a sequence classifier with one label; False if the value is read from the policy."""
+        if self.args.share_backbone:
             return False
-        state = self._weights_of("value_model")
+        state = self._weights_of("policy" if self.model.value_model is None else "value_model")
+        with self._dist.gather_params([] if self.model.value_head is None else [self.model.value_head.weight]):
+            if self.args.should_save and self.model.value_model is None:
+                save_value_adapter(self.policy, self.model.value_head, Path(output_dir), state)
+            elif self.args.should_save:
+                self.model.value_model.save_pretrained(output_dir, state_dict=state)
         if self.args.should_save:
-            self.model.value_model.save_pretrained(output_dir, state_dict=state)
             self.processing_class.save_pretrained(output_dir)
         return True
 
@@ -685,13 +697,6 @@ class PPOTrainer(RLOOTrainer):
         kept = Path(checkpoint) / f"last_good-{self._last_good_rank}.safetensors"
         if kept.is_file():
             self._last_good = load_file(kept)
-
-
-def new_head(model: PreTrainedModel | str, seed: int) -> nn.Linear:
-    """A map from a state to its value that begins at 0."""
-    head = nn.Linear(model.config.get_text_config().hidden_size, 1, bias=False, dtype=torch.float32)
-    nn.init.zeros_(head.weight)
-    return head
 
 
 def _own(parameter: nn.Parameter) -> Tensor:

@@ -14,7 +14,14 @@ from align.artifacts.bases import is_adapter
 from align.config import Config
 from align.data.examples import load_examples
 from align.models import context_length, finish_model, load_frozen, load_policy, load_tokenizer, save_merged
-from align.online import load_rewards, load_value_model, room_for_prompts, shard_rewards
+from align.online import (
+    base_digest,
+    load_rewards,
+    load_value_model,
+    place_rewards,
+    room_for_prompts,
+    value_sources,
+)
 from align.ppo import PPOConfig, PPOTrainer
 from align.progress import TrackingCallback
 from align.samples import RolloutSamples
@@ -49,8 +56,15 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     if lora is None or inputs["ref_model"].digest != inputs["policy"].digest:
         # An adapter needs no second model: its reference is the base, or a frozen copy of the adapter it began as.
         ref_model = load_frozen(inputs["ref_model"].path, dtype=dtype, **cfg.model.load_options())
-    rewards = load_rewards(cfg, inputs)
-    value_model = load_value_model(cfg, inputs, dtype=dtype) if not args.share_backbone else None
+    base = None
+    value_model = value_adapter = None
+    if lora is not None:
+        # Policy, reference, value, and a reward adapter of the same base share that base.
+        base = base_digest(inputs["policy"]) or inputs["policy"].digest
+        value_adapter = next((one.path for one in value_sources(inputs) if base_digest(one) == base), None)
+    elif not args.share_backbone:
+        value_model = load_value_model(cfg, inputs, dtype=dtype)
+    rewards = load_rewards(cfg, inputs, base=base)
 
     # data
     room, remedy = room_for_prompts(context_length(policy_path), args.max_completion_length)
@@ -68,6 +82,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
         reward_funcs=rewards,
         ref_model=ref_model,
         value_model=value_model,
+        value_adapter=value_adapter,
         args=args,
         train_dataset=examples.train,
         eval_dataset=examples.eval,
@@ -76,7 +91,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
         peft_config=None if is_adapter(policy_path) else lora,
         callbacks=[TrackingCallback(tracker, cfg.name)],
     )
-    shard_rewards(rewards, trainer)
+    place_rewards(rewards, inputs, trainer)
     trainer.add_callback(RolloutSamples(trainer, tracker, cfg.tracking))
     metrics = fit(trainer) | examples.metrics
 
@@ -84,7 +99,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     trainer.save_model(str(output_dir / "model"))
     finish_model(trainer.policy, tokenizer, output_dir / "model")
     if trainer.save_value_model(output_dir / "value_model"):
-        finish_model(trainer.model.value_model, tokenizer, output_dir / "value_model")
+        finish_model(trainer.model.value_model or trainer.policy, tokenizer, output_dir / "value_model")
     if lora is not None and cfg.adapter.merge:
         save_merged(output_dir / "model", partial(load_policy, **cfg.model.load_options()))
     return metrics

@@ -28,10 +28,11 @@ PROCESSES = 2
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with `base:v1`, the data beside it."""
+    """A store with `base:v1` and `judge:v1`, the data beside it."""
     root = tmp_path_factory.mktemp("regression") / "artifacts"
     world.write_data(root.parent / "data")
     run_command(world.base_overrides(root))
+    run_command(world.judge_overrides(root))
     return root
 
 

@@ -26,6 +26,7 @@ def main() -> None:
         root = Path(folder) / "artifacts"
         world.write_data(root.parent / "data")
         run_command(world.base_overrides(root))
+        run_command(world.judge_overrides(root))
         for run in world.STAGES:
             version = run_command(world.overrides(root, run))
             text = json.dumps({"loss": world.losses(version), "made_with": made_with}, indent=2)

@@ -14,7 +14,7 @@ from align.artifacts.store import Version
 
 STEPS = 20
 GLOBAL_BATCH = 8
-STAGES = ("pretrain", "sft", "reward", "dpo", "kto")
+STAGES = ("pretrain", "sft", "reward", "dpo", "kto", "ppo")
 REFERENCES = Path(__file__).parent / "references"
 
 # run -> `loss_type`: TRL estimates the KL term of `kto` in the device batch, so that only
@@ -59,6 +59,16 @@ OWN = {
     "reward": {"trainer.center_rewards_coefficient": 0.01},
     "dpo": {"trainer.beta": 0.5},
     "kto": {"trainer.beta": 0.5},
+    # Completions are the likeliest ones, so that every layout of processes answers alike; the two halves of a rollout
+    # are two minibatches, gone through twice.
+    "ppo": {
+        "inputs.reward_model": "judge:v1",
+        "trainer.generation_kwargs": "{do_sample: false}",
+        "trainer.generation_batch_size": 2 * GLOBAL_BATCH,
+        "trainer.num_iterations": 2,
+        "trainer.max_completion_length": 8,
+        "trainer.beta": 0.1,
+    },
 }
 FORMATS = {
     "pretrain": "language_modeling",
@@ -66,6 +76,7 @@ FORMATS = {
     "reward": "preference",
     "dpo": "preference",
     "kto": "unpaired_preference",
+    "ppo": "prompt_only",
 }
 
 
@@ -98,12 +109,13 @@ def write_data(folder: Path, seed: int = 0) -> None:
                         "completion": turn("assistant", wrong if number % 2 else right),
                         "label": number % 2 == 0,
                     },
+                    "prompt_only": {"prompt": prompt},
                 }[format]
             )
         return made
 
     folder.mkdir(parents=True, exist_ok=True)
-    for format in sorted(set(FORMATS.values())):
+    for format in dict.fromkeys(sorted(set(FORMATS.values()) - {"prompt_only"}) + ["prompt_only"]):
         for split, count in (("train", 800 if format == "language_modeling" else 40), ("eval", 16)):
             text = "".join(json.dumps(row) + "\n" for row in rows(format, count))
             (folder / f"{format}.{split}.jsonl").write_text(text, "utf-8")
@@ -149,6 +161,8 @@ def overrides(
         chosen["inputs.policy"] = "base:v1"
     if stage == "kto":
         chosen["trainer.loss_type"] = KTO[run]
+    if stage == "ppo":
+        del chosen["trainer.max_length"]
     chosen |= OWN[stage] | {key.replace("__", "."): value for key, value in more.items()}
     return [f"{key}={value}" for key, value in chosen.items()]
 
@@ -156,6 +170,11 @@ def overrides(
 def base_overrides(root: Path) -> list[str]:
     """The command line of `base:v1`, what every run but pretraining starts from: seeded weights, not trained."""
     return overrides(root, "pretrain", name="base", trainer__max_steps=1, trainer__learning_rate=0)
+
+
+def judge_overrides(root: Path) -> list[str]:
+    """The command line of `judge:v1`, the reward model of ppo: `base:v1` with a seeded head, not trained."""
+    return overrides(root, "reward", name="judge", trainer__max_steps=1, trainer__learning_rate=0)
 
 
 def losses(version: Version) -> list[float]:
