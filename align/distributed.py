@@ -12,11 +12,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from align import kernels
 from align.errors import UserError
+
+ORPHAN_GRACE = 25.0  # seconds that a rank without a launcher has to write a checkpoint
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,6 +38,11 @@ def world_size() -> int:
 def is_main() -> bool:
     """True on the one process that writes artifacts, metrics and messages."""
     return rank() == 0
+
+
+def is_first_of_host() -> bool:
+    """True on one process of each host."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def is_launched() -> bool:
@@ -59,8 +67,9 @@ def end_with_launcher() -> None:
     """End this rank when its launcher is gone.
 
     `deepspeed` terminated or killed leaves its launch process and the ranks running (DeepSpeed 0.19.8), where they
-    hold accelerators and may still publish. A rank therefore ends itself when it is an orphan, or when the launch
-    process that started it is one; that one then ends the other ranks.
+    hold accelerators and may still publish. A rank therefore stops, as by SIGTERM, when it is an orphan, or when the
+    launch process that started it is one; and it is killed if it has not stopped in time, for it may wait for ever
+    for a rank that is gone.
     """
     if not is_launched():
         return
@@ -73,6 +82,8 @@ def end_with_launcher() -> None:
         while os.getppid() == launcher and (not deepspeed or _parent(launcher) == deepspeed):
             time.sleep(1.0)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(ORPHAN_GRACE)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="launcher-watch", daemon=True).start()
 
@@ -169,7 +180,30 @@ def share(value: T) -> T:
 
 def barrier() -> None:
     """Wait until every process is here."""
-    share(None)
+    if world_size() > 1:
+        import torch.distributed as dist
+
+        dist.all_gather_object([None] * world_size(), None)
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is up on any process: they all learn the same, and the accelerator is not waited for."""
+    if world_size() == 1:
+        return flag
+    import torch
+    import torch.distributed as dist
+
+    word = torch.tensor([int(flag)])
+    dist.all_reduce(word, op=dist.ReduceOp.MAX, group=_cpu_group())
+    return bool(word.item())
+
+
+@cache
+def _cpu_group() -> Any:
+    """The ranks' group for words in CPU memory: the default one where that is gloo."""
+    import torch.distributed as dist
+
+    return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
 
 
 @contextlib.contextmanager

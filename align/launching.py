@@ -18,8 +18,10 @@ from align import distributed
 from align.config import PROJECT
 from align.config.schema import LauncherConfig
 from align.errors import UserError
+from align.stopping import Stopped
 
-GRACE = 15.0  # seconds that an interrupted stage has to end by itself
+GRACE = 15.0  # seconds that an interrupted stage has to end by itself ...
+STOP_GRACE = 60.0  # ... and one that was asked to stop, to write its checkpoint
 
 
 def check_launcher(launcher: LauncherConfig) -> None:
@@ -89,7 +91,8 @@ def environment(launcher: LauncherConfig) -> dict[str, str]:
 def launch(words: list[str], env: dict[str, str], log: Path | None = None) -> int:
     """Run a command in a session of its own, its output shown and kept in `log`; its exit code.
 
-    An interrupt goes to the whole session, and what does not end in time is killed: a launcher leaves its ranks alive.
+    An interrupt, and SIGTERM, goes to the whole session, and what does not end in time is killed: a launcher leaves
+    its ranks alive.
     """
     with open(log or os.devnull, "a", encoding="utf-8") as kept:
         kept.write(f"$ {shlex.join(words)}\n")
@@ -109,6 +112,9 @@ def launch(words: list[str], env: dict[str, str], log: Path | None = None) -> in
                 kept.flush()
                 print(line, end="", flush=True)
             return child.wait()
+        except Stopped:
+            end_session(child, first=signal.SIGTERM)
+            raise
         finally:
             end_session(child)
             os.set_blocking(child.stdout.fileno(), False)
@@ -116,14 +122,15 @@ def launch(words: list[str], env: dict[str, str], log: Path | None = None) -> in
                 kept.write(child.stdout.read())
 
 
-def end_session(child: subprocess.Popen) -> None:
-    """Interrupt every process of the child's session, then kill what is left; a second Ctrl-C kills at once."""
-    for name in (signal.SIGINT, signal.SIGKILL):
+def end_session(child: subprocess.Popen, first: signal.Signals = signal.SIGINT) -> None:
+    """Signal every process of the child's session, then kill what is left; a second Ctrl-C kills at once."""
+    patience = STOP_GRACE if first is signal.SIGTERM else GRACE
+    for name in (first, signal.SIGKILL):
         if not session_alive(child.pid):
             break
         with contextlib.suppress(ProcessLookupError, KeyboardInterrupt):
             os.killpg(child.pid, name)
-            until = time.monotonic() + GRACE
+            until = time.monotonic() + patience
             while session_alive(child.pid) and time.monotonic() < until:
                 child.poll()
                 time.sleep(0.1)
@@ -151,9 +158,12 @@ def _runs_in(group: int, stat: Path) -> bool:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM, or a closed terminal, is an interrupt in the block: the stage that runs ends too, as by Ctrl-C."""
+    """SIGTERM stops the block, a closed terminal interrupts it, and the stage that runs in it is told the same."""
 
     def interrupt(number: int, frame: Any) -> None:
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)  # whoever asks twice is not answered sooner
+            raise Stopped
         raise KeyboardInterrupt
 
     before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGHUP)}

@@ -18,50 +18,78 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from align import config, distributed
+from align import config, distributed, runs
 from align.artifacts import display
 from align.artifacts.manifest import json_digest
 from align.artifacts.store import Store, Version
 from align.clock import clock
 from align.errors import UserError
+from align.forecast import forecast
 from align.launching import command, environment, launch, terminable, world_size
 from align.plan import Plan, make_plan
 from align.report import gain
-from align.steps import Step, as_list, check_steps, flatten, load_steps, split_name
+from align.steps import Step, as_list, check_steps, flatten, load_steps, select, split_name
+from align.stopping import STOPPED, Stopped
+
+LAST_LINES = 8  # of a failing step's log
+LEFT_OUT = "left out"
 
 
 class StepFailed(Exception):
-    """A step ended without publishing; its log has been shown as it came."""
+    """A step ended without publishing; its log has been shown as it came.
+
+    Attributes:
+        last_words: of its log, told once more at the end.
+    """
+
+    def __init__(self, sentence: str, last_words: str):
+        super().__init__(sentence)
+        self.last_words = last_words
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line of `launch/pipeline.py`; returns the exit code.
 
-    0 every step has published; 1 a step failed; 2 the user's mistake, told before the first step; 130 interrupted.
+    0 every step has published; 1 a step failed; 2 the user's mistake, told before the first step; 75 stopped by
+    SIGTERM, as was the step that ran; 130 interrupted.
     """
     parser = argparse.ArgumentParser(prog="pipeline.py", description="Run a pipeline of stages.")
     parser.add_argument(
         "overrides", nargs="*", help="pipeline=<name>, and overrides for all steps or <step>.<key>=value"
     )
-    asked = parser.parse_args(argv)
+    parser.add_argument("--from", dest="first", metavar="STEP", help="run no step before this one")
+    parser.add_argument("--until", dest="last", metavar="STEP", help="run no step after this one")
+    parser.add_argument("--only", metavar="STEP[,STEP]", help="run these steps and no other")
+    parser.add_argument("--dry-run", action="store_true", help="tell what would run, and why")
+    asked = parser.parse_intermixed_args(argv)
     try:
         if distributed.is_launched():
             raise UserError(
                 "a pipeline starts launchers itself: python launch/pipeline.py pipeline=... launcher=deepspeed"
             )
         name, rest = split_name(asked.overrides)
+        steps = load_steps(name, rest)
+        chosen = select(steps, first=asked.first, last=asked.last, only=asked.only and asked.only.split(","))
         with terminable():
-            return run(name, load_steps(name, rest))
+            return run(name, steps, chosen, dry=asked.dry_run)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr, flush=True)
         return 130
+    except Stopped:
+        print("stopped; the same command goes on where this one stopped", file=sys.stderr, flush=True)
+        return STOPPED
 
 
-def run(name: str, steps: list[Step]) -> int:
-    """Run what is not done; print what came of it. 0 if every step has published."""
+def run(name: str, steps: list[Step], chosen: set[str], *, dry: bool = False) -> int:
+    """Run what is not done; print what came of it. 0 if every chosen step has published.
+
+    Args:
+        chosen: names of the steps that may run; of the others, what they have published is handed on.
+        dry: start nothing, and tell what would run and why.
+    """
     eta = Eta()
     check_steps(steps)
     done: dict[str, Version] = {}
@@ -71,7 +99,7 @@ def run(name: str, steps: list[Step]) -> int:
         head = f"[{number}/{len(steps)}] {step.name}"
         missing = [one for one in flatten(step.given().values()) if one in failed]
         if missing:
-            failed[step.name] = f"not run, it needs {missing[0]}"
+            failed[step.name] = LEFT_OUT if step.name not in chosen else _waits_for(step, missing[0], failed, dry=dry)
             print(f"{head}: {failed[step.name]}", flush=True)
             continue
         overrides = as_list({"tracking.group": group} | _with_inputs(step, done))
@@ -79,40 +107,69 @@ def run(name: str, steps: list[Step]) -> int:
             cfg = config.compose(overrides)
             store = Store.open(cfg.artifacts.root)
             plan = make_plan(cfg, store, world_size=world_size(cfg.launcher))
-            if plan.published:
-                store.point(plan.published[-1])
-                print(f"{head}: {plan.published[-1].ref} is there already", flush=True)
+            if plan.is_done or (plan.published and step.name not in chosen):
                 done[step.name] = plan.published[-1]
-                continue
-            print(f"{head}: starting{eta.told(steps[number - 1 :])}", flush=True)
-            with eta.measure(step):
-                done[step.name] = run_step(plan, store, overrides)
+                if not dry:
+                    store.point(plan.published[-1])
+                print(f"{head}: {done[step.name].ref} is there already", flush=True)
+            elif dry or step.name not in chosen:
+                failed[step.name] = LEFT_OUT if step.name not in chosen else forecast(plan, store)
+                print(f"{head}: {failed[step.name]}", flush=True)
+            else:
+                print(f"{head}: starting{eta.told(steps[number - 1 :])}", flush=True)
+                with eta.measure(step):
+                    done[step.name] = run_step(plan, store, overrides)
         except (StepFailed, UserError) as error:
-            failed[step.name] = str(error)
+            failed[step.name] = str(error) + getattr(error, "last_words", "")
             print(f"{head}: {error}", file=sys.stderr, flush=True)
+    if dry:
+        return 0
     print(f"\n{summary(steps, done)}\n\n{len(done)} of {len(steps)} steps done in {clock(eta.elapsed)}.")
     for step, why in failed.items():
         print(f"{step}: {why}")
     print(where_next(done), flush=True)
-    return 1 if failed else 0
+    return 1 if chosen & failed.keys() else 0
+
+
+def _waits_for(step: Step, needs: str, failed: dict[str, str], *, dry: bool) -> str:
+    """Why a step does not run that needs one which has published nothing."""
+    if failed[needs] == LEFT_OUT:
+        role = next(role for role, given in step.given().items() if needs in flatten([given]))
+        return (
+            f"not run, it needs {needs}, which was left out and has published nothing under this configuration; let "
+            f"that one run too, or name a version: {step.name}.inputs.{role}={needs}:latest"
+        )
+    return f"runs after {needs}" if dry else f"not run, it needs {needs}"
 
 
 def run_step(plan: Plan, store: Store, overrides: list[str]) -> Version:
     """Start a step's process and wait for it; the version it published.
 
-    Whether it has published is asked of the store; a launcher's exit code can lie (DeepSpeed 0.19 exits 0 after its
-    launch process was killed).
+    What became of it is asked of the store and of the run's record; a launcher's exit code can lie (DeepSpeed 0.19
+    exits 0 after its launch process was killed).
 
     Raises:
-        StepFailed: it has not.
+        StepFailed: it has published nothing.
+        Stopped: it was asked to stop, which is meant for the pipeline too.
     """
     cfg = plan.cfg
-    log = store.run_dir(plan.identity) / "log.txt"
+    run_dir = store.run_dir(plan.identity)
+    before = runs.read_holder(run_dir)
+    log = run_dir / "log.txt"
     code = launch(command(cfg.launcher, overrides), environment(cfg.launcher), log)
-    published = [version for version in store.find(plan.identity) if version.name == cfg.name]
-    if not published:
-        raise StepFailed(f"ended with exit code {code} and published nothing; its log is {log}")
-    return published[-1]
+    published = plan.again(store).published
+    if len(published) > len(plan.published):
+        return published[-1]
+    holder = runs.read_holder(run_dir)
+    if holder is not None and holder != before and holder.state == runs.STOPPED:
+        raise Stopped(holder.step)
+    raise StepFailed(f"ended with exit code {code} and published nothing; its log is {log}", last_words(log))
+
+
+def last_words(log: Path) -> str:
+    """The last lines of a log, indented, each after a line break."""
+    lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
+    return "".join(f"\n    {line}" for line in lines[-LAST_LINES:])
 
 
 class Eta:

@@ -1,11 +1,11 @@
 """What a run will do, decided once and before torch is imported: exact inputs, exact data, its identity.
 
 The identity is the digest of everything that can change a number: the stage, the config without tracking, store,
-launcher and logging cadence, the world size, and the digests of models and datasets. Same identity and published:
-nothing to do. Same identity and half done: resume.
+launcher and logging cadence, the world size, the versions of packages, and the digests of models and datasets. Same
+identity and published: nothing to do, unless `force`. Same identity and half done: resume.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from align.artifacts.code import check_code
@@ -31,6 +31,7 @@ from align.data.scored import check_scorable
 from align.data.sources import digest, pinned
 from align.errors import UserError
 from align.judges import load_function, load_judge
+from align.provenance import numeric_packages
 from align.records import kind
 
 LONGEST = 2048  # tokens of a row where trainer.max_length is null: what a context allows may not fit a device's memory
@@ -55,6 +56,15 @@ class Plan:
     identity: str
     world_size: int
     published: list[Version] = field(default_factory=list)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing to do: published, and not to be made once more."""
+        return bool(self.published) and not self.cfg.force
+
+    def again(self, store: Store) -> "Plan":
+        """This plan with what has been published since it was made."""
+        return replace(self, published=find_published(store, self.identity, self.cfg.name))
 
     def to_manifest(self) -> dict[str, Any]:
         """Role -> record, as the manifest keeps a run's inputs."""
@@ -86,12 +96,19 @@ def make_plan(cfg: Config, store: Store, *, world_size: int) -> Plan:
         "stage": cfg.stage,
         "config": identity_config(cfg),
         "world_size": world_size,
+        "packages": numeric_packages(
+            deepspeed=cfg.deepspeed.config is not None, quantized=cfg.adapter.kind == "qlora"
+        ),
         "inputs": {role: _digests(given) for role, given in sorted(inputs.items())},
         "data": {format: told["digest"] for format, told in sorted(data.items())},
     }
     identity = json_digest(name_of)
-    published = [version for version in store.find(identity) if version.name == cfg.name]
-    return Plan(cfg, inputs, data, identity, world_size, published)
+    return Plan(cfg, inputs, data, identity, world_size, find_published(store, identity, cfg.name))
+
+
+def find_published(store: Store, identity: str, name: str) -> list[Version]:
+    """The versions of `name` that a run of this identity has published, oldest first."""
+    return [version for version in store.find(identity) if version.name == name]
 
 
 def resolve_inputs(cfg: Config, store: Store) -> dict[str, Any]:

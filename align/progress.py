@@ -28,19 +28,26 @@ class TrackingCallback(TrainerCallback):
         self._shown: dict[str, float] = {}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        self.tracker.truncate(state.global_step)
+        if not state.global_step:
+            self.tracker.rewind({})
         if state.global_step and distributed.is_main():
             total = f"/{state.max_steps}" if state.global_step < state.max_steps else ", its last"
             print(f"{self.label:<9} goes on after step {state.global_step}{total}", flush=True)
         self._started = time.monotonic()
         self._first_step = state.global_step
 
+    def running_state(self) -> dict[str, int]:
+        """How far the tracker's files go, for a checkpoint."""
+        return self.tracker.mark()
+
+    def load_running_state(self, state: dict[str, int]) -> None:
+        """Forget what was tracked after the checkpoint."""
+        self.tracker.rewind(state)
+
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kwargs
     ):
         logs = dict(logs or {})
-        if "train_loss" in logs and state.global_step == self._first_step:
-            return  # resumed after the last step: there is nothing to take a mean of
         logs.pop("total_flos", None)
         self.tracker.log(state.global_step, logs)
         self._shown.update(

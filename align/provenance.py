@@ -33,6 +33,16 @@ def packages() -> dict[str, str]:
     return versions
 
 
+def numeric_packages(*, deepspeed: bool, quantized: bool) -> dict[str, str]:
+    """Name -> version of the packages that a run's identity depends on: what computes, and what orders the data.
+
+    Args:
+        deepspeed, quantized: whether the run uses DeepSpeed, and bitsandbytes.
+    """
+    unused = {"python": True, "deepspeed": not deepspeed, "bitsandbytes": not quantized}
+    return {name: version for name, version in packages().items() if not unused.get(name)}
+
+
 def git_commit(folder: Path) -> str | None:
     """The commit of the checkout in `folder`, with `-dirty` where files differ from it; None outside a checkout."""
     try:

@@ -6,6 +6,7 @@ python    launch/run.py --multirun stage=dpo trainer.beta=0.05,0.1,0.3
 """
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -16,19 +17,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from align import config, distributed, launching
+from align import config, distributed, launching, runs, stopping
 from align.artifacts.bases import is_adapter, resolve_base
 from align.artifacts.code import leave_code
-from align.artifacts.disk import is_full
+from align.artifacts.disk import is_full, remove_tree
 from align.artifacts.inputs import Input
 from align.artifacts.manifest import json_digest
 from align.artifacts.store import Store, Version, utc_now
 from align.config import PROJECT, Config
 from align.data.publishing import described
 from align.errors import UserError
-from align.plan import Plan, check_data, make_plan, output_type
+from align.plan import Plan, check_data, find_published, make_plan, output_type
 from align.provenance import git_commit, packages, process
 from align.quiet import hush
+from align.stopping import STOPPED, Stopped
 from align.tracking import Tracker, check_wandb
 
 TRAINER_SEED = 42  # transformers' default for `trainer.seed`
@@ -39,7 +41,8 @@ RANKS_WAIT = 5.0  # seconds; the deepspeed launcher looks after its processes ev
 def main(argv: list[str] | None = None) -> int:
     """The command line of `launch/run.py`; returns the exit code.
 
-    0 published, or nothing to do; 2 the user's mistake, told in a sentence; 130 interrupted. A bug raises.
+    0 published, or nothing to do; 2 the user's mistake, told in a sentence; 75 stopped by SIGTERM, the same command
+    goes on; 130 interrupted. A bug raises.
     """
     parser = argparse.ArgumentParser(
         prog="run.py", description="Run one stage.", epilog="Overrides are Hydra's: stage=dpo trainer.beta=0.05"
@@ -73,6 +76,18 @@ def main(argv: list[str] | None = None) -> int:
                 flush=True,
             )
         return INTERRUPTED
+    except Stopped as stop:
+        if distributed.is_main():
+            print(stop_notice(stop), file=sys.stderr, flush=True)
+        return STOPPED
+
+
+def stop_notice(stop: Stopped) -> str:
+    """What is said of a run that was asked to stop."""
+    wrote = "the same command goes on from the last checkpoint, if there is one"
+    if stop.step is not None:
+        wrote = f"a checkpoint is written after step {stop.step}, and the same command goes on from there"
+    return f"stopped by SIGTERM: nothing was published; {wrote} (exit code {STOPPED})"
 
 
 def sweep(overrides: list[str]) -> int:
@@ -101,42 +116,53 @@ def sweep(overrides: list[str]) -> int:
 
 def run(cfg: Config) -> int:
     """Run one stage on this process, which may be one rank of many."""
-    hush()
-    distributed.divide_cores()
-    distributed.end_with_launcher()
-    store = Store.open(cfg.artifacts.root)
-    plan = None
-    if distributed.is_main():
-        plan = make_plan(cfg, store, world_size=distributed.world_size())
-        if not plan.published:
-            check_data(plan)
-            check_wandb(cfg.tracking.wandb)
-            store.run_dir(plan.identity)  # where nothing can be written, nothing need be trained
-            check_space(plan, store)
-    if distributed.world_size() == 1 and plan.published:
-        return say_done(plan)
-    distributed.join(deepspeed=cfg.deepspeed.config is not None)
-    plan = distributed.share(plan)
-    if plan.published:
+    with stopping.stoppable(), contextlib.ExitStack() as held:
+        hush()
+        distributed.divide_cores()
+        distributed.end_with_launcher()
+        store = Store.open(cfg.artifacts.root)
+        plan = hold = None
+        if distributed.is_main():
+            plan = make_plan(cfg, store, world_size=distributed.world_size())
+            if not plan.is_done:
+                hold = held.enter_context(runs.Hold(store.run_dir(plan.identity)))
+                plan = plan.again(store)  # it may have been published while this process looked
+            if not plan.is_done:
+                check_data(plan)
+                check_wandb(cfg.tracking.wandb)
+                check_space(plan, store)
+        if distributed.world_size() == 1 and plan.is_done:
+            return say_done(plan)
+        distributed.join(deepspeed=cfg.deepspeed.config is not None)
+        plan = distributed.share(plan)
+        if plan.is_done:
+            distributed.leave()
+            return say_done(plan)
+        try:
+            version = execute(plan, store, hold)
+        except Exception as error:
+            if is_full(error, store.root):
+                raise UserError(
+                    f"no space left on the disk of {getattr(error, 'filename', None) or store.root}; free some and "
+                    "give the same command again, it goes on from the last checkpoint"
+                ) from error
+            raise
+        except Stopped as stop:
+            if hold is not None:
+                hold.note(state=runs.STOPPED, step=stop.step)
+            raise
         distributed.leave()
-        return say_done(plan)
-    try:
-        version = execute(plan, store)
-    except Exception as error:
-        if is_full(error, store.root):
-            raise UserError(
-                f"no space left on the disk of {getattr(error, 'filename', None) or store.root}; free some and give "
-                "the same command again, it goes on from the last checkpoint"
-            ) from error
-        raise
-    distributed.leave()
-    if version is not None:
-        print(f"published {version.ref}  ({version.path})", flush=True)
-    return 0
+        if version is not None:
+            print(f"published {version.ref}  ({version.path})", flush=True)
+        return 0
 
 
-def execute(plan: Plan, store: Store) -> Version | None:
-    """Run the stage and publish what it made; the version on the main process, None on the others."""
+def execute(plan: Plan, store: Store, hold: runs.Hold | None) -> Version | None:
+    """Run the stage and publish what it made; the version on the main process, None on the others.
+
+    Args:
+        hold: the main process's hold on the run.
+    """
     from datasets import disable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
@@ -153,7 +179,7 @@ def execute(plan: Plan, store: Store) -> Version | None:
     distributed.barrier()
     with Tracker(
         run_dir,
-        run_id=plan.identity[:32],
+        run_id=wandb_id(plan),
         wandb=cfg.tracking.wandb,
         project=cfg.tracking.project,
         entity=cfg.tracking.entity,
@@ -166,11 +192,18 @@ def execute(plan: Plan, store: Store) -> Version | None:
         metrics = stage.run(cfg, plan.inputs, output_dir, tracker)
         version = None
         if distributed.is_main():
-            version = publish(plan, store, run_dir, output_dir, metrics, started, tracker.wandb_run)
+            with stopping.wait():
+                version = publish(plan, store, run_dir, output_dir, metrics, started, tracker.wandb_run)
+                hold.note(state=runs.PUBLISHED, published=version.ref)
             tracker.finish({**metrics, "artifact": version.ref})
-            shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+            remove_tree(run_dir / "checkpoints")
     distributed.barrier()
     return version
+
+
+def wandb_id(plan: Plan) -> str:
+    """The run's id in W&B: the same after a resume, another for each version that `force` adds."""
+    return plan.identity[:32] + (f"-{len(plan.published) + 1}" if plan.published else "")
 
 
 def publish(
@@ -211,8 +244,10 @@ def publish(
         "wandb": wandb,
         "notes": notes,
     }
+    name = f"{cfg.name}-value"
+    if (output_dir / "value_model").is_dir() and len(find_published(store, plan.identity, name)) > len(plan.published):
+        shutil.rmtree(output_dir / "value_model")  # published before the run died between the two
     if (output_dir / "value_model").is_dir():
-        name = f"{cfg.name}-value"
         folder = store.stage(name)
         (output_dir / "value_model").rename(folder / "model")
         adapter = adapters.get("value_model")
@@ -240,7 +275,11 @@ def say_done(plan: Plan) -> int:
     """Tell that there is nothing to do, and mend `latest` if the run died between publishing and pointing."""
     if distributed.is_main():
         newest = plan.published[-1]
-        Store.open(plan.cfg.artifacts.root).point(newest)
+        store = Store.open(plan.cfg.artifacts.root)
+        store.point(newest)
+        run_dir = store.run_dir(plan.identity)
+        if not runs.is_held(run_dir):
+            remove_tree(run_dir / "checkpoints")  # of a run that died before it was tidy
         print(f"nothing to do: {newest.ref} is this run's result  ({newest.path})", flush=True)
     return 0
 

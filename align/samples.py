@@ -43,6 +43,10 @@ class SampleCallback(TrainerCallback):
         self.every = every
         self._last = -1
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        if self.every and state.global_step and state.global_step % self.every == 0:
+            self._last = state.global_step  # sampled before the checkpoint from which the run goes on
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         if self.every and state.global_step % self.every == 0:
             self.sample(state.global_step)
@@ -96,6 +100,14 @@ class RolloutSamples(TrainerCallback):
         self.tracker = tracker
         self.tracking = tracking
         self._last = 0
+
+    def running_state(self) -> dict[str, int]:
+        """For a checkpoint: when rows were shown last."""
+        return {"last": self._last}
+
+    def load_running_state(self, state: dict[str, int]) -> None:
+        """Go on after those."""
+        self._last = state["last"]
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         every = self.tracking.sample_every

@@ -121,6 +121,27 @@ def split_overrides(overrides: list[str], steps: list[str]) -> tuple[dict[str, s
     return common, own
 
 
+def select(
+    steps: list[Step], *, first: str | None = None, last: str | None = None, only: list[str] | None = None
+) -> set[str]:
+    """The names of the steps that may run: `--from`, `--until` and `--only`; all of them where none is given.
+
+    Raises:
+        UserError: there is no such step, or none is left.
+    """
+    names = [step.name for step in steps]
+    for name in [*(one for one in (first, last) if one is not None), *(only or [])]:
+        if name not in names:
+            raise UserError(f"there is no step {name!r}{nearest(name, names) or ';'} the steps are {', '.join(names)}")
+    if only and (first or last):
+        raise UserError("--only says which steps run; leave out --from and --until")
+    begin = names.index(first) if first else 0
+    end = names.index(last) + 1 if last else len(names)
+    if begin >= end:
+        raise UserError(f"--from {first} comes after --until {last}; the steps are {', '.join(names)}")
+    return set(only or names[begin:end])
+
+
 def check_steps(steps: list[Step]) -> None:
     """What any step's config, data or launcher lacks is told before the first step has run for hours.
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from align import distributed
+from align.artifacts.disk import sync_file
 from align.artifacts.manifest import json_numbers
 from align.errors import UserError
 
@@ -47,6 +48,7 @@ class Tracker:
         self.metrics_file = folder / "metrics.jsonl"
         self.samples_file = folder / "samples.jsonl"
         self._wandb = None
+        self._told = 0  # calls of W&B's log; the same call has the same number in a resumed run
         if not distributed.is_main():
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,8 +87,7 @@ class Tracker:
             return
         numbers = {key: number for key, value in metrics.items() if (number := as_number(value)) is not None}
         _append(self.metrics_file, [{"step": step, **numbers}])
-        if self._wandb is not None:
-            self._wandb.log({_wandb_key(key): value for key, value in numbers.items()} | {"train/step": step})
+        self._tell({_wandb_key(key): value for key, value in numbers.items()} | {"train/step": step})
 
     def log_samples(self, step: int, samples: list[dict[str, Any]]) -> None:
         """Append what the policy answers at optimizer step `step`, one line a prompt; a table in W&B."""
@@ -102,7 +103,9 @@ class Tracker:
             import wandb
 
             at = {} if step is None else {"train/step": step}
-            self._wandb.log({name: wandb.Table(columns=columns, data=rows), **at})
+            self._tell({name: wandb.Table(columns=columns, data=rows), **at})
+        elif distributed.is_main():
+            self._told += 1
 
     def finish(self, summary: dict[str, Any] | None = None, *, failed: bool = False) -> None:
         """End the W&B run, with the final metrics and the artifact's ref in its summary."""
@@ -111,15 +114,32 @@ class Tracker:
             self._wandb.finish(exit_code=int(failed))
             self._wandb = None
 
-    def truncate(self, step: int) -> None:
-        """Forget lines after `step`: a resumed run takes those steps again."""
-        for file in (self.metrics_file, self.samples_file):
-            if not distributed.is_main() or not file.exists():
-                continue
-            # An interrupted process may have left half a line.
-            lines = [line for line in file.read_text("utf-8").split("\n") if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            file.write_text("".join(line + "\n" for line in kept), "utf-8")
+    def mark(self) -> dict[str, int]:
+        """How far the record goes, for a checkpoint; what is before the mark survives a power cut."""
+        if not distributed.is_main():
+            return {}
+        for file in self._files():
+            if file.exists():
+                sync_file(file)
+        return {"told": self._told} | {file.name: _size(file) for file in self._files()}
+
+    def rewind(self, mark: dict[str, int]) -> None:
+        """Forget what came after a mark: a resumed run takes those steps again. An empty mark is the beginning."""
+        if not distributed.is_main():
+            return
+        self._told = mark.get("told", 0)
+        for file in self._files():
+            if file.exists():
+                os.truncate(file, min(mark.get(file.name, 0), _size(file)))
+
+    def _files(self) -> tuple[Path, Path]:
+        return self.metrics_file, self.samples_file
+
+    def _tell(self, values: dict[str, Any]) -> None:
+        """Log to W&B under the call's number: what it has from the run's life before, it ignores."""
+        if self._wandb is not None:
+            self._wandb.log(values, step=self._told)
+        self._told += 1
 
 
 def check_wandb(mode: str) -> None:
@@ -156,6 +176,10 @@ def as_number(value: Any) -> int | float | None:
 def _append(file: Path, rows: list[dict[str, Any]]) -> None:
     with file.open("a", encoding="utf-8") as stream:
         stream.writelines(json.dumps(json_numbers(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _wandb_key(key: str) -> str:

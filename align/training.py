@@ -5,14 +5,14 @@ write, precision, DeepSpeed, device and reporting.
 """
 
 import copy
-import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from align import distributed
+from align import checkpoints, distributed, stopping
 from align.adapters import settle_quantized
 from align.errors import UserError
+from align.resuming import Resumable, RunCallback
+from align.stopping import Stopped
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -74,15 +74,19 @@ def build_arguments(
 
 
 def build_trainer(trainer_class: "type[Trained]", **arguments: Any) -> "Trained":
-    """A TRL trainer; what it will not do with the arguments, the model or the data at hand is told in a sentence.
+    """A TRL trainer that survives being killed (align.resuming says how one with state of its own joins in).
+
+    What it will not do with the arguments, the model or the data at hand is told in a sentence.
 
     Raises:
         UserError: TRL refuses, for instance settings that exclude each other.
     """
+    resumable = type(trainer_class.__name__, (Resumable, trainer_class), {"__module__": trainer_class.__module__})
     try:
-        trainer = trainer_class(**arguments)
+        trainer = resumable(**arguments)
     except (ValueError, ImportError) as error:
         raise UserError(f"{trainer_class.__name__} refuses this run: {' '.join(str(error).split())}") from error
+    trainer.add_callback(RunCallback(trainer))
     settle_quantized(trainer.model, bf16=trainer.args.bf16)
     return trainer
 
@@ -118,8 +122,14 @@ def resolve_dtype(dtype: str, precision: str, *, frozen: bool) -> str:
     return compute if frozen else "float32"
 
 
-def fit(trainer: "Trainer") -> dict[str, float]:
+def fit(trainer: "Trainer", *, checkpoints_gb: float | None = None) -> dict[str, float]:
     """Train from the last checkpoint of this run's own folder, or from the start; then evaluate.
+
+    Asked to stop, it writes a checkpoint after the step at hand and raises `Stopped`.
+
+    Args:
+        trainer: what `build_trainer` gave.
+        checkpoints_gb: 10^9 bytes that the run's checkpoints may take; the last stays in any case.
 
     Returns:
         The mean training loss and the metrics of the held-out set, where there is one, under TRL's names.
@@ -127,6 +137,7 @@ def fit(trainer: "Trainer") -> dict[str, float]:
     from transformers import PrinterCallback, TrainerState
 
     trainer.remove_callback(PrinterCallback)  # the tracker says it all
+    trainer.checkpoints_gb = checkpoints_gb
     checkpoint = last_checkpoint(Path(trainer.args.output_dir))
     if checkpoint is not None:
         reached = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE))
@@ -134,29 +145,38 @@ def fit(trainer: "Trainer") -> dict[str, float]:
             # transformers 5.23 asks after a step whether it was the last; what stopped between its last checkpoint and
             # publishing would take one too many
             trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0
-    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    with stopping.wait():
+        outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    if distributed.any_rank(stopping.asked()):
+        raise Stopped
     metrics = {"train_loss": outcome.training_loss, "train_runtime": outcome.metrics["train_runtime"]}
-    if trainer.args.num_train_epochs == 0:
-        metrics = {}  # a mean over no step
     if trainer.eval_dataset is not None:
-        metrics |= trainer.evaluate()
+        metrics |= _last_evaluation(trainer) or trainer.evaluate()
     return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+
+
+def _last_evaluation(trainer: "Trainer") -> dict[str, float] | None:
+    """The held-out metrics of the weights as they are, if training ended with them."""
+    state = trainer.state
+    last = state.log_history[-2] if len(state.log_history) > 1 else {}  # before the line of the mean loss
+    if trainer.args.load_best_model_at_end or last.get("step") != state.global_step or "eval_loss" not in last:
+        return None
+    return {key: value for key, value in last.items() if key.startswith("eval_")}
 
 
 def last_checkpoint(folder: Path) -> str | None:
     """The last whole checkpoint, the same on every rank; those that an interrupt or a full disk cut off are removed.
 
-    A checkpoint is whole when its trainer state, which is written last, can be read.
+    Raises:
+        UserError: others may write in the run's folder.
     """
-    last = None
+    found, refusal = None, None
     if distributed.is_main():
-        checkpoints = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
-        for _, path in sorted(checkpoints.items(), reverse=True):
-            try:
-                json.loads((path / TRAINER_STATE).read_text("utf-8"))
-            except (OSError, ValueError):
-                shutil.rmtree(path)
-                continue
-            last = str(path)
-            break
-    return distributed.share(last)
+        try:
+            found = checkpoints.last_whole(folder)
+        except UserError as error:
+            refusal = str(error)
+    found, refusal = distributed.share((found and str(found), refusal))
+    if refusal:
+        raise UserError(refusal)
+    return found

@@ -18,6 +18,8 @@ from align.artifacts.store import Store
 from align.config import PROJECT
 from align.config.schema import LauncherConfig
 from align.launching import command, session_alive
+from align.runs import read_holder
+from align.stopping import STOPPED
 from tests.conftest import stage_overrides
 
 PATIENCE = 120.0  # seconds that a launch may take on a busy machine
@@ -165,6 +167,13 @@ def assert_nothing_was_published(store: Path) -> None:
     assert not list(store.glob("*/.staging-*"))
 
 
+def assert_a_checkpoint_was_written(store: Path) -> None:
+    """The ranks agreed on a step, and the run's record knows of it, whatever the launcher's exit code was."""
+    (mark,) = store.glob(".runs/*/checkpoints/checkpoint-*/whole.json")
+    holder = read_holder(mark.parents[2])
+    assert (holder.state, holder.step) == ("stopped", json.loads(mark.read_text())["step"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda name: name.name)
 def test_deepspeed_ended_ends_every_rank(tiny_store, started, name):
@@ -180,6 +189,8 @@ def test_deepspeed_ended_ends_every_rank(tiny_store, started, name):
     assert gone(child.pid, 30), log.read_text()[-3000:]
     assert ranks_of(tiny_store) == []
     assert_nothing_was_published(tiny_store)
+    if name is not signal.SIGINT:
+        assert_a_checkpoint_was_written(tiny_store)
     # DeepSpeed terminates the ranks at once: the main one may have no time for its word, and says it once
     assert log.read_text().count("nothing was published") <= 1
 
@@ -193,7 +204,8 @@ def test_a_pipeline_ended_ends_its_step(tiny_store, started):
     child, log = started([*words, *launcher, *own])
     assert len(ranks_of(tiny_store)) >= 4
     child.terminate()
-    assert child.wait(60) == 130
+    assert child.wait(90) == STOPPED
     assert ranks_of(tiny_store) == [], log.read_text()[-3000:]
-    assert "interrupted" in log.read_text()
+    assert "stopped; the same command goes on" in log.read_text()
     assert_nothing_was_published(tiny_store)
+    assert_a_checkpoint_was_written(tiny_store)

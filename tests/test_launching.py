@@ -11,6 +11,7 @@ from align import launching
 from align.config.schema import LauncherConfig
 from align.errors import UserError
 from align.launching import check_launcher, command, environment, launch, session_alive, terminable, world_size
+from align.stopping import Stopped
 
 TWO = LauncherConfig(kind="deepspeed", num_accelerators=2)
 
@@ -58,6 +59,7 @@ def test_output_is_shown_and_kept_and_the_exit_code_told(tmp_path, capsys):
 STUBBORN = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 open(sys.argv[1], "w").write(str(os.getpid()))
 os.kill(os.getppid(), int(sys.argv[2]))
@@ -70,8 +72,9 @@ time.sleep(600)
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_every_process_even_a_stubborn_one(tmp_path, monkeypatch, name):
     monkeypatch.setattr(launching, "GRACE", 0.5)
+    monkeypatch.setattr(launching, "STOP_GRACE", 0.5)
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), terminable():
+    with pytest.raises(Stopped if name is signal.SIGTERM else KeyboardInterrupt), terminable():
         words = [sys.executable, "-c", STUBBORN, str(tmp_path / "pid"), str(int(name))]
         launch(words, dict(os.environ), tmp_path / "log.txt")
     assert not session_alive(int((tmp_path / "pid").read_text())) and time.monotonic() - began < 30
@@ -85,7 +88,7 @@ def test_signals_are_as_before_after_the_block(monkeypatch):
         with terminable():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             os.kill(os.getpid(), signal.SIGHUP)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(Stopped):
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(5)
         assert signal.getsignal(signal.SIGTERM) is before

@@ -12,9 +12,10 @@ FLOORS = (
     ("run", "pipeline", "cli"),
     ("stages", "review"),
     ("evaluation", "samples", "models", "adapters", "scoring", "generation", "training", "rewards", "ppo", "online"),
-    ("steps", "progress", "tracking", "launching", "quiet", "distributed", "kernels"),
-    ("plan", "contract", "config", "data", "judges", "report", "provenance"),
-    ("records", "artifacts", "statistics", "clock", "errors"),
+    ("resuming",),
+    ("forecast", "steps", "progress", "tracking", "launching", "quiet", "distributed", "kernels"),
+    ("plan", "contract", "config", "data", "judges", "report", "provenance", "checkpoints", "runs"),
+    ("records", "artifacts", "statistics", "clock", "errors", "stopping"),
 )
 # A process must know which rank it is before it may print; distributed imports only errors and kernels.
 EVERYWHERE = {"distributed"}

@@ -45,6 +45,7 @@ def launched(monkeypatch) -> list[list[str]]:
     def launch(words, env, log):
         assert words[:2] == [sys.executable, str(PROJECT / "launch" / "run.py")]
         started.append(words[2:])
+        log.write_text("".join(f"line {number}\n\n" for number in range(20)))
         return run.main(words[2:])
 
     monkeypatch.setattr(pipeline, "launch", launch)
@@ -221,7 +222,7 @@ def test_steps_in_order_exact_versions_and_a_second_time_nothing(tiny_store, lau
 def test_a_step_that_fails_stops_only_what_needs_it(tiny_store, launched, own, capsys, monkeypatch):
     from align.stages import dpo
 
-    def fit(trainer):
+    def fit(trainer, **options):
         raise UserError("no luck today; try tomorrow")
 
     monkeypatch.setattr(dpo, "fit", fit)
@@ -238,6 +239,9 @@ def test_a_step_that_fails_stops_only_what_needs_it(tiny_store, launched, own, c
     assert "[2/3] further: not run, it needs dpo" in out
     assert "published more:v1" in out and "1 of 3 steps done" in out
     assert re.search(r"^dpo: ended with exit code 2", out, re.M) and re.search(r"^further: not run", out, re.M)
+    assert re.search(r"log\.txt\n    line 12\n(    line 1\d\n){7}further", out), (
+        out
+    )  # its last words, at the end again
     store = Store.open(str(tiny_store))
     assert (store.numbers("dpo"), store.numbers("further"), store.numbers("more")) == ([], [], [1])
 
@@ -249,7 +253,7 @@ def test_what_the_command_line_says_of_an_input_stands(tiny_store, own, monkeypa
         "more": {"overrides": ["stage=sft", "name=more"], "inputs": {"policy": "sft"}},
     }
     started: list[list[str]] = []
-    monkeypatch.setattr(pipeline, "launch", lambda words, env, log: started.append(words[2:]) or 1)
+    monkeypatch.setattr(pipeline, "launch", lambda words, env, log: log.touch() or started.append(words[2:]) or 1)
     given = [own(steps), f"artifacts.root={tiny_store}", "trainer.max_length=128"]
     assert pipeline.main([*given, "more.inputs.policy=sft:v1", "tracking.group=mine"]) == 1
     policies = [dict(text.split("=", 1) for text in words)["inputs.policy"] for words in started]

@@ -328,7 +328,7 @@ def test_a_disk_that_fills_up_while_training_is_a_sentence(refused, tiny_store, 
     class SafetensorError(Exception):
         """As safetensors has it: the system's words, no number."""
 
-    def fit(trainer):
+    def fit(trainer, **options):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(sft, "fit", fit)
@@ -338,7 +338,7 @@ def test_a_disk_that_fills_up_while_training_is_a_sentence(refused, tiny_store, 
 def test_a_bug_keeps_its_traceback(tiny_store, monkeypatch):
     from align.stages import sft
 
-    def fit(trainer):
+    def fit(trainer, **options):
         raise ZeroDivisionError
 
     monkeypatch.setattr(sft, "fit", fit)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import wandb
@@ -96,12 +97,33 @@ def test_a_resumed_run_takes_its_last_steps_again(tmp_path):
     for step in (1, 2, 3):
         tracker.log(step, {"loss": step})
         tracker.log_samples(step, [{"prompt": "p", "completion": "line\u2028break"}])
+        if step == 2:
+            mark = tracker.mark()
     with (tmp_path / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 4, "lo')
-    tracker.truncate(2)
+    tracker.rewind(mark)
     assert [line["step"] for line in lines(tmp_path / "metrics.jsonl")] == [1, 2]
     samples = (tmp_path / "samples.jsonl").read_text("utf-8").split("\n")
     assert [json.loads(line)["step"] for line in samples if line] == [1, 2]
+    tracker.rewind({})
+    assert lines(tmp_path / "metrics.jsonl") == []
+
+
+def test_wandb_is_told_each_line_under_the_same_number_again(tmp_path, monkeypatch):
+    """W&B ignores a number that it has: a resumed run leaves neither doubles nor holes in its curves."""
+    told = []
+    tracker = Tracker(tmp_path, run_id="r")
+    tracker._wandb = SimpleNamespace(log=lambda values, step: told.append((step, values["train/step"])))
+    tracker.log(1, {"loss": 1.0})
+    mark = tracker.mark()
+    tracker.log(2, {"loss": 0.5})
+    tracker.log_samples(2, [{"prompt": "p"}])
+    resumed = Tracker(tmp_path, run_id="r")
+    resumed._wandb = tracker._wandb
+    resumed.rewind(mark)
+    resumed.log(2, {"loss": 0.5})
+    resumed.log_samples(2, [{"prompt": "p"}])
+    assert told == [(0, 1), (1, 2), (2, 2), (1, 2), (2, 2)]
 
 
 def test_only_the_main_process_writes(tmp_path, monkeypatch):
@@ -109,7 +131,8 @@ def test_only_the_main_process_writes(tmp_path, monkeypatch):
     tracker = Tracker(tmp_path / "run", run_id="r", wandb="offline")
     tracker.log(1, {"loss": 0.5})
     tracker.log_samples(1, [{"prompt": "p"}])
-    tracker.truncate(0)
+    assert tracker.mark() == {}
+    tracker.rewind({})
     tracker.finish()
     assert not (tmp_path / "run").exists()
 

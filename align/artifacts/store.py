@@ -149,11 +149,18 @@ class Store:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
+    @property
+    def runs_root(self) -> Path:
+        """Where the runs' private folders are."""
+        return self.root / _RUNS
+
     def run_dir(self, identity: str) -> Path:
         """The private folder (mode 0700) where the run with this identity keeps what it needs to resume."""
-        folder = self.root / _RUNS / _check_identity(identity)
+        folder = self.runs_root / _check_identity(identity)
         with explain_disk_errors("make the run's folder", folder):
             make_folder(folder, 0o700)
+            if folder.stat().st_mode & 0o077:  # an older align, or a copy, made it
+                folder.chmod(0o700)
         return folder
 
     def stage(self, name: str) -> Path:

@@ -11,19 +11,19 @@ from align.config.schema import FORMATS, STAGES, Config, DatasetConfig
 
 # Keys of trainer that decide when a run is logged or saved and who feeds it, never what it computes.
 CADENCE = ("logging_", "log_", "save_", "dataloader_", "dataset_num_proc", "ddp_timeout", "skip_memory_metrics")
-COMPUTES = ("dataloader_drop_last", "save_only_model")
+COMPUTES = ("dataloader_drop_last",)
 
 
 def identity_config(cfg: Config) -> dict[str, Any]:
     """What the identity of a run digests of its config.
 
-    Left out: tracking, launcher, store and name; logging and saving cadence; blocks and datasets that the stage does
-    not read; and whatever is named by reference (`inputs`, `model.source`, dataset files), because the same name may
-    mean other bytes tomorrow. Who digests this adds the digests of the resolved inputs and datasets, the world size,
-    and the precision as resolved on the device.
+    Left out: tracking, launcher, store, name and force; logging and saving cadence; blocks and datasets that the
+    stage does not read; and whatever is named by reference (`inputs`, `model.source`, dataset files), because the
+    same name may mean other bytes tomorrow. Who digests this adds the digests of the resolved inputs and datasets,
+    the world size, and the versions of packages.
     """
     kept = dataclasses.asdict(cfg)
-    for block in ("name", "inputs", "tracking", "launcher", "artifacts"):
+    for block in ("name", "force", "inputs", "tracking", "launcher", "artifacts"):
         del kept[block]
     for block in ("reward", "evaluate", "score", "online"):
         if block != ("online" if STAGES[cfg.stage].online else cfg.stage):

@@ -178,6 +178,7 @@ class ArtifactsConfig:
     root: str | None = None  # null: $ALIGN_ARTIFACTS, else ./artifacts
     verify: str = choice("full", "sampled", "off")  # hash inputs before they are loaded; datasets whole
     verify_below_gb: float = 20  # 10^9 bytes: larger models are sampled (small files and one large one)
+    checkpoints_gb: float | None = None  # 10^9 bytes that a run's checkpoints may take, the last one in any case
 
 
 @dataclass
@@ -229,6 +230,7 @@ class Config:
 
     stage: str
     name: str  # of the artifact this run publishes
+    force: bool = False  # make one more version where this run has published already
     precision: str = choice("auto", "fp32", "bf16", "fp16")  # auto: bf16 where the device has it, else fp32
     inputs: InputsConfig = field(default_factory=InputsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -19,6 +19,7 @@ from align.errors import UserError
 _STORE = "align publishes to its own store, set artifacts.root"
 _PRECISION = "set precision=auto|fp32|bf16|fp16"
 _TRACKING = "choose tracking=none|wandb|wandb_offline and set tracking.project"
+_RESUME = "a resumed run ends as if it had never stopped, and needs all of its checkpoint"
 _LAUNCH = "the launcher and the machine decide"
 _TOKENIZER = "the tokenizer travels with the model"
 
@@ -36,6 +37,10 @@ OWNED = {
     "trackio_bucket_id": _TRACKING,
     "trackio_static_space_id": _TRACKING,
     "resume_from_checkpoint": "an interrupted run resumes when the same command is given again",
+    "enable_jit_checkpoint": "a run that is asked to stop by SIGTERM writes a checkpoint as it is",
+    "save_only_model": _RESUME,
+    "ignore_data_skip": _RESUME,
+    "restore_callback_states_from_checkpoint": _RESUME,
     "push_to_hub": _STORE,
     "hub_token": _STORE,
     "hub_private_repo": _STORE,

@@ -67,7 +67,7 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
         callbacks=[TrackingCallback(tracker, cfg.name)],
     )
     add_samples(trainer, tracker, cfg.tracking, cfg.data, examples)
-    metrics = fit(trainer) | examples.metrics
+    metrics = fit(trainer, checkpoints_gb=cfg.artifacts.checkpoints_gb) | examples.metrics
 
     # save
     save_model(trainer, output_dir / "model")

@@ -93,7 +93,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     )
     place_rewards(rewards, inputs, trainer)
     trainer.add_callback(RolloutSamples(trainer, tracker, cfg.tracking))
-    metrics = fit(trainer) | examples.metrics
+    metrics = fit(trainer, checkpoints_gb=cfg.artifacts.checkpoints_gb) | examples.metrics
 
     # save
     trainer.save_model(str(output_dir / "model"))

@@ -86,7 +86,7 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
         peft_config=None if policy_path is None or is_adapter(policy_path) else lora,
         callbacks=[TrackingCallback(tracker, cfg.name)],
     )
-    metrics = fit(trainer) | examples.metrics
+    metrics = fit(trainer, checkpoints_gb=cfg.artifacts.checkpoints_gb) | examples.metrics
 
     # save
     save_model(trainer, output_dir / "model")

@@ -69,7 +69,7 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
         peft_config=None if hasattr(reward_model, "peft_config") else lora,
         callbacks=[TrackingCallback(tracker, cfg.name)],
     )
-    metrics = fit(trainer) | examples.metrics
+    metrics = fit(trainer, checkpoints_gb=cfg.artifacts.checkpoints_gb) | examples.metrics
 
     def score(pairs: list) -> list[float]:
         return reward_scores(trainer.model_wrapped, tokenizer, pairs, max_length=args.max_length)

@@ -67,7 +67,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     )
     place_rewards(rewards, inputs, trainer)
     trainer.add_callback(RolloutSamples(trainer, tracker, cfg.tracking))
-    metrics = fit(trainer) | examples.metrics
+    metrics = fit(trainer, checkpoints_gb=cfg.artifacts.checkpoints_gb) | examples.metrics
 
     # save
     save_model(trainer, output_dir / "model")
