@@ -45,7 +45,7 @@ class Resumable(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir)
-        self._check_room(folder)
+        self._check_disk(folder)
         staging = distributed.share(str(checkpoints.stage(folder)) if distributed.is_main() else None)
         step = self.state.global_step
         written = Path(staging) / checkpoints.name_of(step)
@@ -70,7 +70,7 @@ class Resumable(Trainer):
             checkpoints.keep_budget(folder, limit=limit, max_gb=self.checkpoints_gb, best=best and Path(best))
         distributed.barrier()
 
-    def _check_room(self, folder: Path) -> None:
+    def _check_disk(self, folder: Path) -> None:
         """Every rank raises the same UserError where the disk has no room for one more checkpoint."""
         refusal = None
         need = 0
@@ -93,7 +93,7 @@ class Resumable(Trainer):
 
     def _running_states(self) -> dict[str, Any]:
         counted = {name: getattr(self, name) for name in (*_LOSS, *_TRL_OPEN) if hasattr(self, name)}
-        states = {"counted": _plain(counted)}
+        states = {"counted": _plain(counted), "training": self.model.training}
         if getattr(self.args, "sync_ref_model", False):
             states["ref_model"] = _own_weights(self.ref_model)
         return states | {name: part.running_state() for name, part in self._stateful().items()}
@@ -113,6 +113,7 @@ class Resumable(Trainer):
                 weight.copy_(states["ref_model"][name])
         for name, part in self._stateful().items():
             part.load_running_state(states[name])
+        self.model_wrapped.train(states["training"])  # TRL's next log asks which averages are open
         replay_beta_products(self.optimizer)
 
 
@@ -131,6 +132,8 @@ class RunCallback(TrainerCallback):
         if self.trainer.resumed_from is not None:
             self.trainer._load_running_states(self.trainer.resumed_from)
             args.eval_on_start = False  # the run has started before
+            if not args.num_train_epochs:  # no step is left, before which transformers would do it
+                self.trainer._load_rng_state(str(self.trainer.resumed_from))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         self._stopping = distributed.any_rank(stopping.asked())

@@ -20,12 +20,55 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from align.artifacts.store import Version
+from align.artifacts.store import Store, Version
+from align.config.schema import STAGES
+from tests.conftest import TINY_MODEL
 
 KILLED = -signal.SIGKILL
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: ranks whose launcher was killed become the zygote's children
 _PATIENCE = 10.0  # seconds that the ranks have to end after one has died, as under `deepspeed`
-_WALL_CLOCK = ("_runtime", "_per_second")
+_WALL_CLOCK = ("_runtime", "_per_second", "step_time", "time/")
+
+
+# What a stage calls when the costly part of its work is done.
+WORK = {"evaluate": "write_report", "score": "write_scored", "ppo": "finish_model"}
+FEW_ROWS = {"max_rows": "64", "eval": "null", "eval_fraction": "0.05"}
+TRAINING = {
+    "trainer.learning_rate": "1e-3",
+    "trainer.per_device_train_batch_size": "4",
+    "trainer.per_device_eval_batch_size": "8",
+    "trainer.gradient_accumulation_steps": "2",
+    "trainer.activation_checkpointing": "false",
+    "trainer.logging_steps": "3",
+    "trainer.save_strategy": "steps",
+    "trainer.save_steps": "2",
+    "tracking.sample_prompts": "2",
+    "tracking.sample_tokens": "4",
+}
+OFFLINE = TRAINING | {
+    "trainer.max_steps": "10",  # beyond an epoch
+    "trainer.max_length": "128",
+    "trainer.eval_strategy": "steps",
+    "trainer.eval_steps": "4",
+}
+ONLINE = TRAINING | {
+    "trainer.max_steps": "8",
+    "trainer.num_iterations": "2",
+    "trainer.max_completion_length": "8",
+}
+SMALL = {
+    "pretrain": TINY_MODEL | {"data.language_modeling.max_rows": "512"},
+    "evaluate": {
+        "inputs.policy": "[sft:v1]",
+        "inputs.reward_model": "reward:v1",
+        "evaluate.max_prompts": "4",
+        "evaluate.max_rows": "4",
+        "evaluate.max_new_tokens": "8",
+        "evaluate.bootstrap": "20",
+        "evaluate.temperature": "1",
+    },
+    "score": {"inputs.dataset": "pairs:v1", "inputs.reward_model": "reward:v1"},
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +94,45 @@ class Kill:
         return f"{'after' if self.after else 'before'} call {self.nth} of {self.where} on rank {self.rank}"
 
 
+def moments(stage: str) -> list[Kill]:
+    """Moments at which a one-process run of a stage is worth killing, in the order of its life."""
+    publishing = [
+        Kill("align.artifacts.store:seal", after=True),  # hashed and durable
+        Kill("align.artifacts.store:rename_onto"),
+        Kill("align.artifacts.store:rename_onto", after=True),  # published, and no alias points at it
+        Kill("align.run:remove_tree"),  # before it has tidied up
+    ]
+    if STAGES[stage].trainer_config is None:
+        return [
+            Kill(f"align.stages.{stage}:{WORK[stage]}"),
+            Kill("align.distributed:map_batches", after=True),
+            *publishing,
+        ]
+    return [
+        Kill("transformers.trainer:Trainer.training_step"),
+        Kill("align.tracking:_append", after=True),
+        Kill("align.checkpoints:stage", after=True),
+        Kill("transformers.trainer:Trainer._save_rng_state", 2),  # weights and optimizer are written
+        Kill("align.checkpoints:commit", 2),  # all is written, nothing is marked
+        Kill("align.checkpoints:write_durably", 2, after=True),  # marked, and not yet in its place
+        Kill("transformers.trainer:Trainer.training_step", 6),
+        Kill("align.checkpoints:remove_tree", 4),  # while an old one is taken away
+        Kill("align.checkpoints:commit", 3, after=True),
+        Kill(f"align.stages.{stage}:{WORK.get(stage, 'save_model')}"),  # trained, not saved
+        *publishing,
+    ]
+
+
+def overrides(stage: str, root: Path, *more: str) -> list[str]:
+    """A small run of a stage, whose logs, evaluations and checkpoints do not coincide; what `more` says stands."""
+    given = {"stage": stage, "artifacts.root": str(root)}
+    if STAGES[stage].trainer_config is not None:
+        given |= ONLINE if STAGES[stage].online else OFFLINE
+        given |= {f"data.{STAGES[stage].formats[0]}.{key}": value for key, value in FEW_ROWS.items()}
+    given |= SMALL.get(stage, {}) | dict(text.split("=", 1) for text in more)
+    return [f"{key}={value}" for key, value in given.items()]
+
+
 class Zygote:
     """The process that forks runs: a context."""
 
@@ -71,6 +153,16 @@ class Zygote:
         return json.loads(self._process.stdout.readline())
 
 
+def publish_pairs(root: Path) -> None:
+    """A dataset artifact for the stages that read no other."""
+    store = Store(root)
+    folder = store.stage("pairs")
+    (folder / "records").mkdir()
+    rows = [{"prompt": f"say {n}", "chosen": "yes, gladly", "rejected": "no"} for n in range(8)]
+    (folder / "records" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    store.publish(folder, name="pairs", type="dataset", format="preference")
+
+
 def differences(left: Version, right: Version) -> list[str]:
     """What two versions disagree about, but for the clock: weights, metrics, samples, reports."""
     found = []
@@ -86,7 +178,8 @@ def differences(left: Version, right: Version) -> list[str]:
 
 
 def _compared(version: Version) -> list[str]:
-    return sorted(name for name in version.manifest.files if name.endswith((".safetensors", ".jsonl", "report.json")))
+    endings = (".safetensors", ".jsonl", *([] if version.manifest.type == "dataset" else ["report.json"]))
+    return sorted(name for name in version.manifest.files if name.endswith(endings))
 
 
 def _content(file: Path) -> Any:
@@ -96,7 +189,7 @@ def _content(file: Path) -> Any:
 
 
 def _timeless(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if not key.endswith(_WALL_CLOCK)}
+    return {key: value for key, value in values.items() if not any(word in key for word in _WALL_CLOCK)}
 
 
 # -- the zygote -------------------------------------------------------------------------------------------------------
@@ -113,8 +206,6 @@ def _serve() -> None:
 
 
 def _warm_up() -> None:
-    from align.config.schema import STAGES
-
     importlib.import_module("align.run")
     for stage in STAGES:
         importlib.import_module(f"align.stages.{stage}")

@@ -173,17 +173,18 @@ def test_a_trainer_with_state_of_its_own_joins_in(tmp_path):
             self.loaded = state
 
     states = {"counted": {"_metrics": {"train": {"loss": [1.0]}, "eval": {}}, "_total_train_tokens": 9}}
+    states["training"] = True
     own = Own()
     states["trainer"] = own.running_state()
     file = tmp_path / resuming.RUNNING_STATE.format(rank=0)
     resuming.torch.save(states, file)
     own._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
     own._total_train_tokens = 0
-    own.optimizer = None
+    own.optimizer, own.model_wrapped = None, resuming.torch.nn.Linear(1, 1).eval()
     own._stateful = lambda: {"trainer": own}
     resuming.Resumable._load_running_states(own, tmp_path)
     assert own.loaded["kl"] == 0.25 and own.loaded["buffer"][0].tolist() == [1.0, 1.0]
-    assert own._total_train_tokens == 9 and own._metrics["train"]["loss"] == [1.0]
+    assert own.model_wrapped.training and own._total_train_tokens == 9 and own._metrics["train"]["loss"] == [1.0]
     own._metrics["train"]["new"].append(2.0)  # still a defaultdict
 
 
