@@ -36,6 +36,7 @@ DEMANDS: dict[str, dict[str, tuple[str, ...]]] = {
         "baseline": ("model",),
         "reward_model": ("reward_model",),
     },
+    "sample": {"policy": ("model",), "reward_model": ("reward_model",)},
     "score": {"reward_model": ("reward_model",)},
 }
 PRODUCES = {
@@ -48,6 +49,7 @@ PRODUCES = {
     "rloo": "model",
     "grpo": "model",
     "evaluate": "report",
+    "sample": "comparisons",
     "score": "dataset",
 }
 # Tokenizer classes of transformers that bring no special token of their own, and those that bring all but padding.
@@ -59,6 +61,7 @@ OPTIONAL = {
     "rloo": ("reward_model",),
     "grpo": ("reward_model",),
     "evaluate": ("policy", "ref_model", "baseline", "reward_model"),
+    "sample": ("reward_model",),
 }
 
 
@@ -234,13 +237,12 @@ def check_max_length(given: Input, max_length: int | None) -> None:
         )
 
 
-def check_room(given: Input, max_completion_length: int | None) -> None:
-    """The context that the model was built for has room for a prompt beside `trainer.max_completion_length` tokens."""
+def check_room(given: Input, tokens: int | None, key: str = "trainer.max_completion_length") -> None:
+    """The context that the model was built for has room for a prompt beside the tokens of `key`."""
     context = context_length(given.path)
-    if context is not None and max_completion_length is not None and max_completion_length >= context:
+    if context is not None and tokens is not None and tokens >= context:
         raise UserError(
-            f"trainer.max_completion_length={max_completion_length} leaves no room for a prompt in the context of "
-            f"{given.ref}, {context} tokens; lower it"
+            f"{key}={tokens} leaves no room for a prompt in the context of {given.ref}, {context} tokens; lower it"
         )
 
 

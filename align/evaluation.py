@@ -22,6 +22,7 @@ def fitting(
     readers: "list[tuple[PreTrainedTokenizerBase, int | None]]",
     tokens: "Callable[[PreTrainedTokenizerBase, dict[str, Any]], int]",
     what: str,
+    stage: str = "evaluate",
 ) -> list[dict[str, Any]]:
     """The rows that every model's context has room for; the others are counted aloud, never cut.
 
@@ -29,10 +30,11 @@ def fitting(
         readers: each model's tokenizer and context length, None for no limit.
         tokens: what a row needs, in tokens.
         what: the rows' name in the message.
+        stage: who asks, in the message.
     """
     kept = [row for row in rows if all(limit is None or tokens(reader, row) <= limit for reader, limit in readers)]
     if len(kept) < len(rows) and distributed.is_main():
-        print(f"evaluate  {len(rows) - len(kept)} of {len(rows)} {what} are left out: too long for a model's context")
+        print(f"{stage}  {len(rows) - len(kept)} of {len(rows)} {what} are left out: too long for a model's context")
     return kept
 
 

@@ -43,8 +43,8 @@ class Plan:
 
     Attributes:
         cfg: the resolved config, hub datasets pinned to a commit.
-        inputs: role -> what was resolved; `policy` of evaluate is a list; `references` maps the ref of a model under
-            evaluation to the reference it was trained against.
+        inputs: role -> what was resolved; `policy` of evaluate and sample is a list; `references` maps the ref of a
+            model under evaluation to the reference it was trained against.
         data: format -> what the manifest records of that dataset, its digest among it.
         identity: 64 hex digits.
         published: what a run of this identity has already published.
@@ -130,9 +130,9 @@ def resolve_inputs(cfg: Config, store: Store) -> dict[str, Any]:
         inputs.setdefault("ref_model", inputs["policy"])
     if STAGES[cfg.stage].online and isinstance(inputs.get("reward_model"), Input):
         inputs["reward_model"] = [inputs["reward_model"]]
+    if cfg.stage in ("evaluate", "sample") and isinstance(inputs.get("policy"), Input):
+        inputs["policy"] = [inputs["policy"]]
     if cfg.stage == "evaluate":
-        if isinstance(inputs.get("policy"), Input):
-            inputs["policy"] = [inputs["policy"]]
         systems = [*inputs.get("policy", []), *([inputs["baseline"]] if "baseline" in inputs else [])]
         references = {system.ref: _reference(system, inputs.get("ref_model"), store) for system in systems}
         inputs["references"] = {ref: reference for ref, reference in references.items() if reference is not None}
@@ -193,6 +193,15 @@ def check_data(plan: Plan) -> None:
         chats = kind(load_split(cfg.data, dataset, dataset.manifest.format, "train").records[0]) == "conversational"
         template, pad = cfg.model.chat_template, cfg.model.pad_token
         check_tokenizer(plan.inputs["reward_model"], conversational=chats, chat_template=template, pad_token=pad)
+        return
+    if cfg.stage == "sample":
+        prompts = load_split(cfg.data, dataset, "prompt_only", cfg.sample.split, stage=cfg.stage).records
+        chats, template, pad = kind(prompts[0]) == "conversational", cfg.model.chat_template, cfg.model.pad_token
+        for policy in plan.inputs["policy"]:
+            if cfg.model.trust_remote_code:
+                check_code(policy)
+            check_tokenizer(policy, conversational=chats, chat_template=template, pad_token=pad)
+            check_room(policy, cfg.sample.max_new_tokens, "sample.max_new_tokens")
         return
     format = STAGES[cfg.stage].formats[0]
     train = load_split(cfg.data, dataset, format, "train", stage=cfg.stage)

@@ -25,6 +25,7 @@ from align.artifacts.inputs import Input
 from align.artifacts.manifest import json_digest
 from align.artifacts.store import Store, Version, utc_now
 from align.config import PROJECT, Config
+from align.config.schema import STAGES
 from align.data.publishing import described
 from align.errors import UserError
 from align.plan import Plan, check_data, find_published, make_plan, output_type
@@ -239,7 +240,7 @@ def publish(
         "config_digest": json_digest(asdict(cfg)),
         "packages": packages(),
         "git_commit": git_commit(PROJECT),
-        "seed": cfg.evaluate.seed if cfg.stage == "evaluate" else cfg.trainer.get("seed", TRAINER_SEED),
+        "seed": getattr(getattr(cfg, cfg.stage, None), "seed", cfg.trainer.get("seed", TRAINER_SEED)),
         "started": started,
         "wandb": wandb,
         "notes": notes,
@@ -290,7 +291,7 @@ def check_space(plan: Plan, store: Store) -> None:
     Raises:
         UserError: there is not, with how much is missing.
     """
-    if "policy" not in plan.inputs or plan.cfg.stage == "evaluate":
+    if "policy" not in plan.inputs or STAGES[plan.cfg.stage].trainer_config is None:
         return
     weights = sum(file.stat().st_size for file in plan.inputs["policy"].path.glob("*.safetensors"))
     trains_whole = plan.cfg.adapter.kind == "none"

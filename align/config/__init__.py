@@ -126,8 +126,16 @@ def _check(cfg: Config) -> Config:
     """What no single key can tell: the trainer block against its TRL class, files, keys that exclude each other."""
     stage = cfg.stage
     cfg.trainer = check_trainer(stage, STAGES[stage].trainer_config, cfg.trainer)
-    if isinstance(cfg.inputs.policy, list) and stage != "evaluate":
-        raise UserError(f"inputs.policy is a list, but stage {stage} takes one model; only evaluate takes several")
+    if isinstance(cfg.inputs.policy, list) and stage not in ("evaluate", "sample"):
+        raise UserError(
+            f"inputs.policy is a list, but stage {stage} takes one model; only evaluate and sample take several"
+        )
+    policies = len(cfg.inputs.policy) if isinstance(cfg.inputs.policy, list) else 1
+    if stage == "sample" and cfg.sample.answers * policies < 2:
+        raise UserError(
+            f"sample.answers={cfg.sample.answers} of {policies} policy gives nothing to compare; set sample.answers=2, "
+            "or name two policies"
+        )
     if isinstance(cfg.inputs.reward_model, list) and not STAGES[stage].online:
         raise UserError(f"inputs.reward_model is a list, but stage {stage} takes one; name one")
     if STAGES[stage].online and cfg.inputs.reward_model is None and not cfg.online.reward_functions:

@@ -25,7 +25,7 @@ def identity_config(cfg: Config) -> dict[str, Any]:
     kept = dataclasses.asdict(cfg)
     for block in ("name", "force", "inputs", "tracking", "launcher", "artifacts"):
         del kept[block]
-    for block in ("reward", "evaluate", "score", "online"):
+    for block in ("reward", "evaluate", "sample", "score", "online"):
         if block != ("online" if STAGES[cfg.stage].online else cfg.stage):
             del kept[block]
     del kept["model"]["source"]

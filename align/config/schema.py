@@ -33,6 +33,7 @@ STAGES = {
     "rloo": Stage("RLOOConfig", ("prompt_only",), online=True),
     "grpo": Stage("GRPOConfig", ("prompt_only",), online=True),
     "evaluate": Stage(None, ("preference", "prompt_only", "language_modeling")),
+    "sample": Stage(None, ("prompt_only",)),
     "score": Stage(None, ()),  # any dataset artifact that has answers
 }
 
@@ -46,7 +47,9 @@ def choice(*words: str) -> Any:
 class InputsConfig:
     """Refs (`sft:v2`, `sft:latest`), `hf:org/model@revision` or paths; null is none."""
 
-    policy: str | list[str] | None = None  # the model trained, or judged; `evaluate` also takes a list
+    policy: str | list[str] | None = (
+        None  # the model trained, judged or asked; `evaluate` and `sample` also take a list
+    )
     ref_model: str | None = None  # the model KL is measured from; null is the policy as it came in
     reward_model: str | list[str] | None = None  # the stages that train on the policy's own answers take several
     value_model: str | None = None  # what ppo's value model begins from; null is the first reward model
@@ -208,6 +211,20 @@ class OnlineBlock:
 
 
 @dataclass
+class SampleBlock:
+    """Read by stage sample."""
+
+    split: str = choice("train", "eval")  # of data.prompt_only
+    max_prompts: int | None = 256  # null is all
+    answers: int = 2  # to a prompt, from each policy
+    max_new_tokens: int = 256  # tokens an answer
+    temperature: float = 1.0  # 1 samples from the policy itself
+    top_p: float = 1.0
+    batch_size: int = 32  # prompts, or answers scored, a forward pass
+    seed: int = 0
+
+
+@dataclass
 class EvaluateBlock:
     """Read by stage evaluate."""
 
@@ -244,4 +261,5 @@ class Config:
     reward: RewardBlock = field(default_factory=RewardBlock)
     online: OnlineBlock = field(default_factory=OnlineBlock)
     evaluate: EvaluateBlock = field(default_factory=EvaluateBlock)
+    sample: SampleBlock = field(default_factory=SampleBlock)
     score: ScoreBlock = field(default_factory=ScoreBlock)

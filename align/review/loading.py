@@ -1,8 +1,7 @@
 """Comparisons into a campaign: from an artifact, or from pairs and ratings that were made elsewhere."""
 
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -13,37 +12,13 @@ import sqlalchemy as sa
 from align.artifacts.inputs import resolve_input
 from align.artifacts.manifest import json_digest
 from align.artifacts.store import Store
+from align.data.comparisons import COMPARISONS_FILE, read_comparisons
 from align.errors import UserError
-from align.records import Comparison, RecordError
+from align.records import Comparison
 from align.review.schemas import STRENGTH, Settings
 from align.review.store import people, ratings
 from align.review.store.campaigns import Campaign, NewItem, add_items
 from align.review.tables import item
-
-COMPARISONS_FILE = "comparisons.jsonl"
-MOST_ROWS = 1_000_000
-
-
-def read_comparisons(lines: Iterable[str | bytes], where: str) -> Iterator[tuple[Comparison, dict[str, Any]]]:
-    """Each line's comparison, and the line itself.
-
-    Raises:
-        UserError: names the line and what is wrong with it.
-    """
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        if number > MOST_ROWS:
-            raise UserError(f"{where} has more than {MOST_ROWS} lines; load it in parts")
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise RecordError("the line", "is no JSON object")
-            yield Comparison.from_row(row), row
-        except RecordError as error:
-            raise UserError(f"{where}, line {number}: {error}; mend it") from None
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}, line {number} is not JSON ({error}); mend it") from None
 
 
 def to_items(rows: Iterable[tuple[Comparison, dict[str, Any]]], settings: Settings) -> list[NewItem]:

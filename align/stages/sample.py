@@ -1,0 +1,107 @@
+"""Sampling: one policy, or several, answer the same prompts; what they say is compared by people (align review).
+
+Of answers that are the same word for word one stays, and a prompt that is left with fewer than two is left out: both
+are counted. A reward model, where one is given, leaves its score beside each answer.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from align import distributed
+from align.artifacts.inputs import Input
+from align.artifacts.manifest import json_digest
+from align.config import Config
+from align.data.comparisons import write_comparisons
+from align.data.examples import load_split
+from align.evaluation import fitting, prompt_tokens, rate
+from align.generation import generate
+from align.models import context_length, load_frozen, load_reward_model, load_tokenizer, own_device
+from align.records import prompt_key
+from align.statistics import shuffled
+from align.tracking import Tracker
+from align.training import resolve_dtype
+
+
+def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker) -> dict[str, float]:
+    """Let `inputs["policy"]`, a list, answer prompts; publish comparisons."""
+    # arguments
+    asked = cfg.sample
+    load = {"dtype": resolve_dtype(cfg.model.dtype, cfg.precision, frozen=True), **cfg.model.load_options()}
+
+    # models
+    policies: list[Input] = inputs["policy"]
+    judge: Input | None = inputs.get("reward_model")
+    models = [*policies, *([judge] if judge is not None else [])]
+    tokenizers = [load_tokenizer(one.path, **cfg.model.tokenizer_options()) for one in models]
+    readers = [(tokenizer, context_length(one.path)) for tokenizer, one in zip(tokenizers, models, strict=True)]
+
+    # data
+    records = load_split(cfg.data, inputs.get("dataset"), "prompt_only", asked.split, stage=cfg.stage).records
+    different = {prompt_key(record): record.to_row() for record in records}
+    rows = shuffled(list(different.values()), seed=asked.seed, limit=asked.max_prompts)
+    rows = fitting(
+        rows,
+        readers,
+        lambda reader, row: prompt_tokens(reader, row) + asked.max_new_tokens,
+        "prompts",
+        stage=cfg.stage,
+    )
+    prompts = [row["prompt"] for row in rows]
+
+    # sample
+    answers: list[list[dict[str, Any]]] = [[] for _ in prompts]
+    said = same = empty = ended = 0
+    for policy, tokenizer in zip(policies, tokenizers, strict=False):
+        model = load_frozen(policy.path, **load).to(own_device())
+        for number in range(asked.answers):
+            if distributed.is_main():
+                print(
+                    f"sample  {policy.ref}  answer {number + 1}/{asked.answers} to {len(prompts)} prompts", flush=True
+                )
+            seed = asked.seed + number
+            completions = generate(
+                model,
+                tokenizer,
+                prompts,
+                max_new_tokens=asked.max_new_tokens,
+                temperature=asked.temperature,
+                top_p=asked.top_p,
+                batch_size=asked.batch_size,
+                seed=seed,
+            )
+            for prompt, known, completion in zip(prompts, answers, completions, strict=True):
+                content = completion.text if isinstance(prompt, str) else completion.messages
+                said += 1
+                ended += completion.ended
+                if not completion.text.strip():
+                    empty += 1
+                elif any(content == one["completion"] for one in known):
+                    same += 1
+                else:
+                    known.append({"completion": content, "model": policy.ref, "seed": seed, "ended": completion.ended})
+        del model
+    kept = [(prompt, known) for prompt, known in zip(prompts, answers, strict=True) if len(known) > 1]
+    if judge is not None:
+        reward_model = load_reward_model(judge.path, **load).eval().to(own_device())
+        pairs = [(prompt, one["completion"]) for prompt, known in kept for one in known]
+        scores = iter(rate(reward_model, tokenizers[-1], pairs, batch_size=asked.batch_size))
+        for _, known in kept:
+            for one in known:
+                one["score"] = next(scores)
+
+    # save
+    if distributed.is_main():
+        write_comparisons(
+            output_dir,
+            ({"id": json_digest([prompt, known])[:16], "prompt": prompt, "answers": known} for prompt, known in kept),
+        )
+    count = sum(len(known) for _, known in kept)
+    return {
+        "prompts": len(prompts),
+        "comparisons": len(kept),
+        "pairs": sum(len(known) * (len(known) - 1) // 2 for _, known in kept),
+        "answers": count,
+        "answers_same": same,
+        "answers_empty": empty,
+        "ended": ended / said if said else 0.0,
+    }
