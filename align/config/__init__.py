@@ -133,8 +133,8 @@ def _check(cfg: Config) -> Config:
     policies = len(cfg.inputs.policy) if isinstance(cfg.inputs.policy, list) else 1
     if stage == "sample" and cfg.sample.answers * policies < 2:
         raise UserError(
-            f"sample.answers={cfg.sample.answers} of {policies} policy gives nothing to compare; set sample.answers=2, "
-            "or name two policies"
+            f"sample.answers={cfg.sample.answers} of {policies} policy gives nothing to compare; set "
+            "sample.answers=2, or name two policies"
         )
     if isinstance(cfg.inputs.reward_model, list) and not STAGES[stage].online:
         raise UserError(f"inputs.reward_model is a list, but stage {stage} takes one; name one")
