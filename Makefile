@@ -21,7 +21,7 @@ install: .venv/installed
 demo: install
 	$(PY) launch/pipeline.py pipeline=demo
 
-test: check libaio kernels
+test: check libaio postgresql chromium kernels
 	$(PY) -m pytest -m slow --durations=15
 
 check: install lint
@@ -37,6 +37,18 @@ libaio:
 	@echo '#include <libaio.h>' | $${CC:-cc} -E - >/dev/null 2>&1 || \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq libaio-dev >/dev/null; } || \
 	  { echo 'error: the NVMe offload test needs libaio; install it: sudo apt-get install libaio-dev' >&2; exit 1; }
+
+# The review app's tests run on a PostgreSQL and in a browser of their own.
+.PHONY: postgresql chromium
+postgresql:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq postgresql >/dev/null; } || \
+	  { echo 'error: the review tests need PostgreSQL; install it: sudo apt-get install postgresql' >&2; exit 1; }
+
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
+	  { echo 'error: the browser tests need Chromium; install it: sudo apt-get install chromium' >&2; exit 1; }
 
 # Compiled here and not in a test, whose time limit would cut a compile off.
 .PHONY: kernels

@@ -9,6 +9,7 @@ from typing import Any
 from align.review.store.ratings import Rating
 
 COLUMNS = ("event", "item", "rater", "kind", "verdict", "answers", "reason", "flag", "flipped", "milliseconds", "at")
+_FORMULA = ("=", "+", "-", "@", "|", "%")
 MEDIA = {
     "csv": "text/csv; charset=utf-8",
     "jsonl": "application/x-ndjson",
@@ -24,7 +25,7 @@ def to_file(standing: Iterable[Rating], kind: str) -> bytes:
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180; and only so is a lone \\r quoted
     writer.writerow(COLUMNS)
     for row in rows:
         row = {**row, "answers": json.dumps(row["answers"], ensure_ascii=False)}
@@ -34,11 +35,10 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
 
 def _plain(value: Any) -> Any:
     """What a spreadsheet takes for a formula is made text (OWASP: a leading quote)."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("=", "+", "-", "@", "\t", "\r", "|", "%"):
-        return "'" + value
-    if isinstance(value, str) and value[:1] in ("\t", "\r", "\n"):
-        return "'" + value
-    return value
+    is_formula = isinstance(value, str) and (
+        value.lstrip().startswith(_FORMULA) or value.startswith(("\t", "\r", "\n"))
+    )
+    return "'" + value if is_formula else value
 
 
 def _jsonl(rows: list[dict[str, Any]]) -> bytes:

@@ -9,11 +9,13 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from argon2 import PasswordHasher
 from starlette.testclient import TestClient
 
 from align.records import Comparison
@@ -28,6 +30,13 @@ from align.review.store.people import Person
 
 ORIGIN = "http://127.0.0.1"
 SECRET = security.new_token().encode()
+
+
+@pytest.fixture(autouse=True)
+def _quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes of a password that take no 64 MiB and no tenth of a second each."""
+    monkeypatch.setattr(security, "_HASHER", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
+    security._nobody.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -183,7 +192,9 @@ class Browser:
 
     def __init__(self, world: World, person: Person | None = None):
         self.world = world
-        app = create_app(world.review, quiet=True)
+        # A database of its own: asyncpg's connections belong to one event loop, and each client has one.
+        url = world.database.url.render_as_string(hide_password=False)
+        app = create_app(replace(world.review, database=Database(url)), quiet=True)
         self.client = TestClient(app, base_url=ORIGIN, follow_redirects=False, raise_server_exceptions=True)
         self.client.__enter__()
         world.clients.append(self.client)

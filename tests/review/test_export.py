@@ -75,6 +75,12 @@ def rated(world, count=8, raters=2, verdicts=("good",), **settings):
     """A campaign whose raters prefer, in turn, the good answer or what `verdicts` says."""
     into = world.campaign(count=count, overlap=raters, **settings)
     people = [world.person("rater", into) for _ in range(raters)]
+    rate_in(world, into, people, verdicts)
+    return into, people
+
+
+def rate_in(world, into, people, verdicts):
+    """Let people rate all there is, and prefer, in turn, what `verdicts` says."""
     turn = itertools.cycle(verdicts)
     for rater in people:
         while given := take(world, into, rater):
@@ -82,7 +88,6 @@ def rated(world, count=8, raters=2, verdicts=("good",), **settings):
             better = "b" if given.flipped else "a"  # dpo:v1's answer is the item's a
             worse = "a" if given.flipped else "b"
             send(world, into, rater, given, {"good": better, "poor": worse}.get(said, said))
-    return into, people
 
 
 def published(world, into, name="prefs", gates=Gates(), rules=Rules()):  # noqa: B008 - both are frozen
