@@ -21,7 +21,7 @@ from align.data.readers import SUFFIXES, read_rows
 from align.data.repairs import DROPS, FIXES
 from align.data.report import patterns
 from align.data.report.balance import kto_weights
-from align.data.report.findings import Report
+from align.data.report.findings import MENDS, Report
 from align.data.report.nearness import near_groups, signature, word_hashes
 from align.data.report.page import to_html
 from align.data.sides import role_problem
@@ -235,6 +235,29 @@ def test_text_and_page_say_what_json_says_and_need_nothing_else(tmp_path, capsys
     assert "<svg" in page and "replacement characters" in page and "&lt;script&gt;alert" in page
     for outside in ("<script", "http:", "https:", "url(", "@import", "src=", "<link"):
         assert outside not in page
+
+
+def test_what_the_report_says_mends_the_set_does(tmp_path, capsys):
+    rows = clean(40)
+    rows[3] = change(rows[3], "chosen", "call me: a\u200bb")
+    rows[4] = change(rows[4], "chosen", "write to someone@example.com")
+    rows[5] = change(rows[5], "rejected", "yes</s>")
+    rows[6] = change(rows[6], "rejected", "lost \ufffd")
+    rows[7] = rows[8]
+    file = write(tmp_path / "rows.jsonl", rows)
+    assert main(["data", "check", str(file)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("mend all")]
+    options = line.split(" ... ")[1].split()
+    assert {*options[1].split(","), *options[3].split(",")} == {
+        *("replacement_characters", "emails", "duplicates", "turn_markers"),
+        *("control", "end_markers"),
+    }
+    store = ["--artifacts", str(tmp_path / "store")]
+    assert main(["data", "import", str(file), "--name", "mended", *options, *store]) == 0
+    assert not {*Store(tmp_path / "store").resolve("mended").manifest.notes["findings"]} & {*MENDS} - {"outer_space"}
+    for mend in MENDS.values():
+        option, rule = mend.split()
+        assert rule in {"--fix": FIXES, "--drop": DROPS}[option]
 
 
 def test_files_of_several_layouts_are_reported_apart(tmp_path, capsys):

@@ -33,7 +33,7 @@ class Tolerance:
             rows = f", {worst.rows[0]}" if worst.rows else ""
             raise UserError(
                 f"{report.title}: {worst.name}{more}: {worst.count} of {worst.of} {worst.message}{rows}. "
-                f"{worst.remedy + '; or let' if worst.remedy else 'Let'} it pass: --allow {worst.name}, or "
+                f"{worst.advice + '; or let' if worst.advice else 'Let'} it pass: --allow {worst.name}, or "
                 "--refuse never"
             )
 

@@ -23,6 +23,13 @@ def flat(content: Content) -> str:
     return "\n".join(message.get("content") or "" for message in content)
 
 
+def spoken(content: Content) -> str:
+    """A side as a person reads it: who says what, where it is more than one message."""
+    if isinstance(content, str) or len(content) == 1:
+        return flat(content)
+    return "\n\n".join(f"{message['role']}: {message.get('content') or ''}" for message in content)
+
+
 def role_problem(turns: list[dict[str, Any]]) -> str | None:
     """What is wrong with the order of roles: system first and once, then user and assistant in turn."""
     roles = [message["role"] for message in turns]

@@ -176,6 +176,8 @@ def token_findings(
         }
     if arrays:
         histograms["Tokens a side"] = _histogram(arrays)
+        if max_length is not None:
+            histograms["Tokens a side"]["marks"] = {"max_length": max_length}
     if max_length is not None and over:
         message = f"sampled records are longer than max_length {max_length}; {no_room} leave no room for an answer"
         remedy = "raise trainer.max_length, or data.overlong=drop leaves them out (refuse and truncate are the others)"

@@ -11,6 +11,20 @@ SEVERITIES = ("info", "warning", "error")
 REFUSE = (*SEVERITIES, "never")
 
 
+MENDS = {
+    "exact_duplicates": "--drop duplicates",
+    "contradictions": "--drop contradictions",
+    "eval_overlap": "--drop overlap",
+    "control_characters": "--fix control",
+    "mojibake": "--fix mojibake",
+    "end_markers": "--fix end_markers",
+    "outer_space": "--fix space",
+    **{name: f"--drop {name}" for name in ("secrets", "emails", "phones", "turn_markers", "role_order")},
+    "replacement_characters": "--drop replacement_characters",
+}
+"""A finding's name -> what `align data import` takes to be rid of it; for `overlap_<benchmark>` see Finding.mend."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that was found.
@@ -37,6 +51,16 @@ class Finding:
     def share(self) -> float:
         return self.count / self.of if self.of else 0.0
 
+    @property
+    def mend(self) -> str:
+        """What `align data import` takes to be rid of it; empty where it can do nothing."""
+        return MENDS.get(self.name, "--drop overlap" if self.name.startswith("overlap_") else "")
+
+    @property
+    def advice(self) -> str:
+        """What to do about it, the option that does it at the end."""
+        return ": ".join(part for part in (self.remedy, self.mend and f"align data import {self.mend}") if part)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -57,6 +81,7 @@ class Report:
     statistics: dict[str, Any]
     histograms: dict[str, dict[str, Any]]  # title -> edges, and counts by series
     findings: list[Finding] = field(default_factory=list)
+    samples: list[dict[str, str]] = field(default_factory=list)  # side -> its text, of a few records drawn by chance
 
     @property
     def rows_refused(self) -> int:
@@ -66,6 +91,16 @@ class Report:
     def verdict(self) -> str:
         """The highest severity found; `sound` where there is none."""
         return next((one for one in reversed(SEVERITIES) if self.at(one)), "sound")
+
+    @property
+    def mend(self) -> str:
+        """The options of `align data import` that are rid of everything of weight that can be mended."""
+        asked: dict[str, list[str]] = {}
+        for finding in self.at_least("warning"):
+            if finding.mend:
+                option, rule = finding.mend.split()
+                asked.setdefault(option, []).append(rule)
+        return " ".join(f"{option} {','.join(dict.fromkeys(rules))}" for option, rules in sorted(asked.items()))
 
     def at(self, severity: str) -> list[Finding]:
         """The findings of just that severity."""
@@ -83,7 +118,9 @@ class Report:
             **asdict(self),
             "rows_refused": self.rows_refused,
             "verdict": self.verdict,
-            "findings": [asdict(finding) | {"share": round(finding.share, 6)} for finding in self.findings],
+            "findings": [
+                asdict(finding) | {"share": round(finding.share, 6), "mend": finding.mend} for finding in self.findings
+            ],
         }
 
 
@@ -118,8 +155,10 @@ def to_text(report: Report, width: int = 110) -> str:
             if finding.rows:
                 lines.append(f"    rows: {some(finding.rows)}")
             lines += [f"    {place}: {text}" for place, text in finding.examples[:3]]
-            if finding.remedy:
-                lines.append(f"    -> {finding.remedy}")
+            if finding.advice:
+                lines.append(f"    -> {finding.advice}")
+    if report.mend:
+        lines.append(f"mend all   align data import ... {report.mend}")
     lines.append(f"verdict    {report.verdict}")
     return "\n".join(lines)
 

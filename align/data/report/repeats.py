@@ -27,7 +27,7 @@ def duplicate_findings(seen: Inspection, findings: list[Finding], statistics: di
                 records,
                 "records that repeat an earlier one word for word: they weigh double, and may lie on both sides of a "
                 "split",
-                "align data import --drop duplicates",
+                "",
                 tuple(seen.place(int(i)) for i in again[:50]),
                 examples,
             )
@@ -72,7 +72,7 @@ def _contradictions(seen: Inspection, whole: np.ndarray, pair: np.ndarray, findi
                     len(against),
                     len(whole),
                     "records that say the opposite of another about the same answers",
-                    "align data import --drop contradictions leaves out both",
+                    "leave out both, or ask again",
                     tuple(seen.place(max(both)) for both in against[:50]),
                     tuple((seen.place(max(both)), f"against {seen.place(min(both))}") for both in against[:5]),
                 )
@@ -92,7 +92,7 @@ def split_findings(seen: Inspection, findings: list[Finding]) -> None:
                     len(shared),
                     int(is_eval.sum()),
                     "eval records whose prompt is in train: the evaluation is no test of what is new",
-                    "align data import without --eval holds out by prompt; or --drop overlap leaves them out of train",
+                    "hold out by prompt, which is what an import without --eval does; or leave them out of train",
                     tuple(seen.place(int(i)) for i in shared[:50]),
                 )
             )
@@ -106,6 +106,6 @@ def split_findings(seen: Inspection, findings: list[Finding]) -> None:
                     "error",
                     len(seen.row),
                     f"records that share {seen.ngram} words in a row with {name}: a score on it would be too high",
-                    "align data import (or make) --against FILE --drop overlap leaves them out",
+                    "leave them out, with the same --against",
                 )
             )

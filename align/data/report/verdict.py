@@ -1,5 +1,6 @@
 """From what was seen to a report: the severities of findings are decided here and in `balance`, nowhere else."""
 
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -7,14 +8,19 @@ from align.config.schema import STAGES
 from align.data.files import Source
 from align.data.intake import Reading
 from align.data.report.balance import judgement_findings, length_findings, score_findings, token_findings
-from align.data.report.findings import Finding, Report
+from align.data.report.findings import SEVERITIES, Finding, Report
 from align.data.report.inspection import Inspection
 from align.data.report.repeats import duplicate_findings, split_findings
 from align.data.report.wording import language_findings, text_findings
-from align.records import converts
+from align.data.sides import sides_of, spoken
+from align.records import Record, UnpairedPreference, converts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+SAMPLES = 4  # records shown in the report
+SHOWN = 1200  # characters shown of a side
 
 
 def judge(
@@ -65,8 +71,17 @@ def judge(
         stages=_stages(reading.format, records),
         statistics=statistics,
         histograms=histograms,
-        findings=sorted(findings, key=lambda one: ("error", "warning", "info").index(one.severity)),
+        findings=sorted(findings, key=lambda one: (-SEVERITIES.index(one.severity), -one.share)),
+        samples=[_sample(one) for one in random.Random(0).sample(seen.sample, min(SAMPLES, len(seen.sample)))],
     )
+
+
+def _sample(record: Record) -> dict[str, str]:
+    """A record's sides as a person reads them; an answer judged alone is named by its label."""
+    told = {side: spoken(content)[:SHOWN] for side, content in sides_of(record).items()}
+    if isinstance(record, UnpairedPreference):
+        told["good" if record.label else "bad"] = told.pop("completion")
+    return told
 
 
 def _stages(format: str, records: int) -> dict[str, str]:

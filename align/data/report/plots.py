@@ -1,0 +1,69 @@
+"""A histogram as inline SVG, in the colours of the page around it."""
+
+from html import escape
+from typing import Any
+
+WIDTH, HEIGHT = 440, 180
+LEFT, BOTTOM, TOP = 8, 20, 10
+
+
+def histogram(title: str, told: dict[str, Any]) -> str:
+    """A step outline a series over shared edges, filled where there is one, as a share of its own series.
+
+    `told` has `edges`, `series` (name -> counts) and perhaps `marks` (name -> a place on the axis).
+    """
+    edges, series = told["edges"], told["series"]
+    # a side of many records and one of few are compared by their shapes
+    shares = {name: [count / max(1, sum(counts)) for count in counts] for name, counts in series.items()}
+    top = max((max(counts, default=0) for counts in shares.values()), default=0) or 1
+    step = (WIDTH - 2 * LEFT) / max(1, len(edges) - 1)
+    axis = HEIGHT - BOTTOM
+    shapes = []
+    for number, counts in enumerate(shares.values()):
+        points = [(LEFT, axis)]
+        for position, count in enumerate(counts):
+            y = axis - count / top * (axis - TOP)
+            points += [(LEFT + position * step, y), (LEFT + (position + 1) * step, y)]
+        points.append((LEFT + len(counts) * step, axis))
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        color = f"var(--s{number % 3})"
+        fill = 0.2 if len(shares) == 1 else 0.12
+        shapes.append(
+            f'<polyline points="{path}" fill="{color}" fill-opacity="{fill}" stroke="{color}" stroke-width="1.5"/>'
+        )
+    legend = "".join(
+        f'<span><i style="background:var(--s{number % 3})"></i>{escape(name)}</span>'
+        for number, name in enumerate(series)
+    )
+    return (
+        f'<div class="card"><b>{escape(title)}</b><p class="legend soft">{legend}</p>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f'<line x1="{LEFT}" y1="{axis}" x2="{WIDTH - LEFT}" y2="{axis}" stroke="var(--line)"/>'
+        f"{''.join(shapes)}{_marks(edges, told.get('marks', {}), step)}{_ticks(edges, step)}</svg></div>"
+    )
+
+
+def _ticks(edges: list[float], step: float) -> str:
+    last = len(edges) - 1
+    ticks = []
+    for at in (0, len(edges) // 4, len(edges) // 2, 3 * len(edges) // 4, last):
+        anchor = "start" if at == 0 else "end" if at == last else "middle"
+        place = f'x="{LEFT + at * step:.1f}" y="{HEIGHT - 5}" text-anchor="{anchor}"'
+        ticks.append(f"<text {place}>{edges[at]:,}{'+' if at == last else ''}</text>")
+    return "".join(ticks)
+
+
+def _marks(edges: list[float], marks: dict[str, float], step: float) -> str:
+    """Dashed lines at places on the axis, their names beside them."""
+    drawn = []
+    for name, value in marks.items():
+        share = (value - edges[0]) / (edges[-1] - edges[0])
+        if not 0 <= share <= 1:
+            continue
+        x = LEFT + share * step * (len(edges) - 1)
+        drawn.append(f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{HEIGHT - BOTTOM}" class="mark"/>')
+        anchor, offset = ("end", -4) if share > 0.6 else ("start", 4)
+        drawn.append(
+            f'<text x="{x + offset:.1f}" y="{TOP + 8}" text-anchor="{anchor}">{escape(name)} {value:,}</text>'
+        )
+    return "".join(drawn)
