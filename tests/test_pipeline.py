@@ -103,14 +103,14 @@ def test_an_override_for_no_step(overrides, words):
     assert all(word in str(refused.value) for word in words), refused.value
 
 
-@pytest.mark.parametrize("name", ["demo", "dpo", "kto"])
+@pytest.mark.parametrize("name", ["demo", "dpo", "kto", "rlhf"])
 def test_every_pipeline_composes_with_the_demo_data(name):
     steps = load_steps(name, [])
     for step in steps:
         cfg = config.compose([f"{key}={value}" for key, value in step.overrides.items()])
         assert cfg.stage == step.stage == step.name
         assert cfg.data.preference.train.startswith("data/demo/")
-    assert {path.stem for path in (PROJECT / "conf" / "pipeline").glob("*.yaml")} == {"demo", "dpo", "kto"}
+    assert {path.stem for path in (PROJECT / "conf" / "pipeline").glob("*.yaml")} == {"demo", "dpo", "kto", "rlhf"}
 
 
 # -- what is told before the first step runs --------------------------------------------------------------------------

@@ -26,9 +26,7 @@ class Packed:
     targets: Tensor
 
 
-def pack(
-    sequences: list[list[int]], scored: list[int], pad_token_id: int, *, side_by_side: bool, device: torch.device
-) -> Packed:
+def pack(sequences: list[list[int]], scored: list[int], *, side_by_side: bool, device: torch.device) -> Packed:
     """Lay sequences into rows as wide as the longest, first fit, longest first.
 
     Args:
@@ -48,23 +46,20 @@ def pack(
             filled.append(0)
         places[index] = (row, filled[row])
         filled[row] += need
-    # What is left of a row counts on from its last sequence: nobody looks ahead at it.
-    input_ids = torch.full((len(filled), width), pad_token_id, dtype=torch.long)
+    # What is left of a row may be any token, as nobody looks ahead at it; transformers warns of pad tokens.
+    input_ids = torch.full((len(filled), width), sequences[0][0], dtype=torch.long)
     position_ids = torch.zeros((len(filled), width), dtype=torch.long)
     states: list[int] = []
     targets: list[int] = []
-    last_start = [0] * len(filled)
     for (row, start), sequence, count in zip(places, sequences, scored, strict=True):
         end = start + len(sequence)
         input_ids[row, start:end] = torch.tensor(sequence)
         position_ids[row, start:end] = torch.arange(len(sequence))
-        last_start[row] = max(last_start[row], start)
         first = row * width + end - 1 - count
         states += range(first, first + count)
         targets += sequence[len(sequence) - count :]
     for row, used in enumerate(filled):
-        # kept within the longest sequence's positions: a model with learnt ones has no more
-        position_ids[row, used:] = torch.arange(width - used) % width if used else 0
+        position_ids[row, used:] = torch.arange(width - used)
     return Packed(
         input_ids.to(device),
         position_ids.to(device),

@@ -479,7 +479,6 @@ class PPOTrainer(RLOOTrainer):
         return pack(
             sequences,
             counts,
-            self._tokenizer.pad_token_id,
             side_by_side=self.args.padding_free,
             device=self.accelerator.device,
         )

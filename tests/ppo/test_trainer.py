@@ -57,7 +57,7 @@ def trainer_of(folders, tmp_path, *, model=None, reward_funcs=None, **more):
 
 
 def packed_of(sequences, scored, side_by_side=True):
-    return vars(pack(sequences, scored, 0, side_by_side=side_by_side, device=CPU)).values()
+    return vars(pack(sequences, scored, side_by_side=side_by_side, device=CPU)).values()
 
 
 def test_what_it_leans_on_in_trl_is_there():
