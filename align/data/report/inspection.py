@@ -64,7 +64,7 @@ class Inspection:
         self.side_lengths: dict[str, array] = {}
         self.scores: dict[str, array] = {}  # a reward model's; of an answer alone under good, bad or completion
         self.disagreements: list[tuple[float, str, str]] = []  # (margin, place, text): the worst, where it is negative
-        self.signatures = bytearray()  # SIZE x 4 bytes a record
+        self.signatures = bytearray()  # a SIGNATURE each
         self.sample: list[Record] = []  # evenly drawn, for what is too slow to do with all
         self._draw = random.Random(0)
         self._scanned = ("", "")

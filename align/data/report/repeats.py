@@ -6,7 +6,7 @@ import numpy as np
 
 from align.data.report.findings import Finding, find
 from align.data.report.inspection import Inspection
-from align.data.report.nearness import SIZE, near_groups
+from align.data.report.nearness import SIGNATURE, near_groups
 
 
 def duplicate_findings(seen: Inspection, findings: list[Finding], statistics: dict[str, Any]) -> None:
@@ -15,10 +15,12 @@ def duplicate_findings(seen: Inspection, findings: list[Finding], statistics: di
         return
     whole, pair, prompts = (np.frombuffer(one, np.uint64) for one in (seen.whole, seen.pair, seen.prompts))
     statistics["distinct prompts"] = len(np.unique(prompts))
-    _, first, inverse, counts = np.unique(whole, return_index=True, return_inverse=True, return_counts=True)
-    again = np.flatnonzero(np.arange(records) != first[inverse])
+    again = _repeats(whole)
     if len(again):
-        examples = tuple((seen.place(int(i)), f"the same as {seen.place(int(first[inverse[i]]))}") for i in again[:5])
+        firsts = [int(np.flatnonzero(whole == whole[i])[0]) for i in again[:5]]
+        examples = tuple(
+            (seen.place(int(i)), f"the same as {seen.place(first)}") for i, first in zip(again, firsts, strict=False)
+        )
         findings.append(
             Finding(
                 "exact_duplicates",
@@ -33,9 +35,9 @@ def duplicate_findings(seen: Inspection, findings: list[Finding], statistics: di
             )
         )
     _contradictions(seen, whole, pair, findings)
-    unique = np.sort(np.unique(pair, return_index=True)[1])
-    signatures = np.frombuffer(seen.signatures, np.uint32).reshape(-1, SIZE)[unique]
-    groups = near_groups(signatures)
+    unique = np.setdiff1d(np.arange(records), _repeats(pair), assume_unique=True)
+    signatures = np.frombuffer(seen.signatures, SIGNATURE)
+    groups = near_groups(signatures if len(unique) == records else signatures[unique])
     if groups:
         members = [int(unique[i]) for group in groups for i in group[1:]]
         examples = tuple(
@@ -55,6 +57,12 @@ def duplicate_findings(seen: Inspection, findings: list[Finding], statistics: di
                 examples,
             )
         )
+
+
+def _repeats(hashes: np.ndarray) -> np.ndarray:
+    """The indices, in order, of what an earlier one equals."""
+    order = np.argsort(hashes, kind="stable")
+    return np.sort(order[1:][hashes[order[1:]] == hashes[order[:-1]]])
 
 
 def _contradictions(seen: Inspection, whole: np.ndarray, pair: np.ndarray, findings: list[Finding]) -> None:

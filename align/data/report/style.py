@@ -51,7 +51,8 @@ svg { display: block; width: 100%; height: auto; } svg text { fill: var(--soft);
   border-radius: 2px; margin-right: .35rem; }
 .bar { display: flex; height: .9rem; border-radius: 4px; overflow: hidden; background: var(--line); margin: .5rem 0; }
 .bar div { border-right: 1px solid var(--card); }
-@media (max-width: 34rem) { .grid, .sides { grid-template-columns: 1fr; } th { width: 9rem; }
+@media (max-width: 34rem) { .tiles span { white-space: normal; }
+  .grid, .sides { grid-template-columns: 1fr; } th { width: 9rem; }
   .finding .head { flex-wrap: wrap; } .finding .number { margin-left: 0; width: 100%; } }
 @media print { body { max-width: none; background: none; } .card, .tiles { break-inside: avoid; } }
 """
