@@ -369,3 +369,60 @@ def test_pandalm_ties_blanks_and_agreement(root, capsys):
         'instruction is " "': 1,
     }
     assert {row["agreement"] for row in lines(version.path / "records" / "train.jsonl")} == {0.6667, 1.0}
+
+
+# -- scores in a file of their own ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """Answers, and their scores in another file whose first column is theirs too."""
+    (tmp_path / "answers.csv").write_text('\ufeffid,question,answer\r\n1,"a,\r\nb",one\r\n2,b,two\r\n3,c,three\r\n')
+    (tmp_path / "scores.csv").write_text("id,F1\n1,0.5\n2,x\n3,1\n")
+    return tmp_path
+
+
+def test_columns_of_another_file_are_put_beside_the_rows(scored, root, capsys):
+    command = [scored / "answers.csv", "--beside", scored / "scores.csv", "--columns", "score=F1"]
+    status, _, err = run(capsys, root, "import", *command, "--name", "qa", "--eval-fraction", "0")
+    assert (status, err) == (0, "")
+    version = Store(root).resolve("qa")
+    assert [row.get("score") for row in lines(version.path / "records" / "train.jsonl")] == [0.5, None, 1.0]
+    (source,) = version.manifest.inputs["sources"]
+    assert source["beside"]["ref"] == "scores.csv"
+    (scored / "scores.csv").write_text("id,F1\n1,0.6\n2,x\n3,1\n")
+    _, out, _ = run(capsys, root, "import", *command, "--name", "qa", "--eval-fraction", "0")
+    assert "published qa:v2" in out, "other scores are another set"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("id,F1\n1,0.5\n2,1\n", "answers.csv has more than the 2 rows of scores.csv"),
+        ("F1\n1\n1\n1\n1\n", "scores.csv has more than the 3 rows of answers.csv"),
+        ("id,F1\n1,0.5\n3,1\n2,1\n", 'at row 1 id is "2" in one, "3" in the other'),
+    ],
+)
+def test_files_that_do_not_fit_are_a_sentence(scored, root, capsys, text, message):
+    (scored / "scores.csv").write_text(text)
+    status, _, err = run(capsys, root, "check", scored / "answers.csv", "--beside", scored / "scores.csv")
+    assert status == 2 and err.startswith("error: ") and message in err and err.count("\n") == 1
+
+
+def test_every_row_of_mts_dialog_has_its_place(root, capsys):
+    folder = SHARED / "mts-dialog"
+    if not folder.is_dir():
+        pytest.skip("shared/data/mts-dialog is not on this machine")
+    name = "MTS-Dialog-{}.csv".format
+    columns = ["--columns", "answer=Automatic Summary,score=FactualF1"]
+    files = [
+        folder / name("Automatic-Summaries-ValidationSet"),
+        "--beside",
+        folder / name("Manual-Scores4CorrelationStudy"),
+    ]
+    status, out, _ = run(capsys, root, "import", *files, *columns, "--name", "summaries", "--eval-fraction", "0")
+    rows = lines(Store(root).resolve("summaries").path / "records" / "train.jsonl")
+    assert status == 0 and len(rows) == 400 and all(0 <= row["score"] <= 1 for row in rows)
+    run(capsys, root, "make", "summaries:v1", "--name", "faithful", "--min-score", "0.8")
+    kept = lines(Store(root).resolve("faithful").path / "records" / "train.jsonl")
+    assert len(kept) == sum(row["score"] >= 0.8 for row in rows) > 50

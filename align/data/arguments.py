@@ -32,7 +32,7 @@ def split_sources(store: Store, arguments: argparse.Namespace) -> list[tuple[Sou
             files = [(version.path / "records" / f"{split}.jsonl", split) for split in ("train", "eval")]
             found += [(Source(f"{version.ref} {split}", file), split) for file, split in files if file.is_file()]
         else:
-            given = find_sources([name], **_hub(arguments))
+            given = _with_beside(find_sources([name], **_hub(arguments)), getattr(arguments, "beside", None))
             found += [(source, "train") for source in given]
     return found
 
@@ -40,12 +40,23 @@ def split_sources(store: Store, arguments: argparse.Namespace) -> list[tuple[Sou
 def train_and_eval(arguments: argparse.Namespace) -> tuple[list[Source], list[Source]]:
     """What `sources` and `--eval` name, each source under a name of its own. Raises UserError where one is in both."""
     both = [find_sources(names, **_hub(arguments)) for names in (arguments.sources, arguments.eval)]
+    both[0] = _with_beside(both[0], arguments.beside)
     names = [{source.name for source in sources} for sources in both]
     if twice := names[0] & names[1]:
         both = [[_with_folder(one) if one.name in twice else one for one in sources] for sources in both]
         if {one.name for one in both[0]} & {one.name for one in both[1]}:
             raise UserError(f"{sorted(twice)[0]} is given both to train and to evaluate on: name another --eval")
     return both[0], both[1]
+
+
+def _with_beside(sources: list[Source], name: str | None) -> list[Source]:
+    """The one source with the columns of `--beside` put beside its rows. Raises UserError where there are more."""
+    if name is None:
+        return sources
+    others = find_sources([name])
+    if len(sources) != 1 or len(others) != 1:
+        raise UserError(f"--beside {name} is joined row by row to one file, and {len(sources)} are given: name one")
+    return [replace(sources[0], beside=others[0])]
 
 
 def load_benchmarks(arguments: argparse.Namespace) -> "tuple[dict[str, np.ndarray], dict[str, str]]":

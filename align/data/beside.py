@@ -16,7 +16,8 @@ def beside(row: Any) -> dict[str, Any]:
     if not isinstance(row, Mapping):
         return {}
     kept = {name: row[name] for name in TOOLS if row.get(name)}
-    return kept | {name: row[name] for name in (*SCORES, "agreement") if _is_number(row.get(name))}
+    numbers = {name: _number(row.get(name)) for name in (*SCORES, "agreement")}
+    return kept | {name: number for name, number in numbers.items() if number is not None}
 
 
 def own(kept: Mapping[str, Any], record: Record) -> dict[str, Any]:
@@ -48,5 +49,12 @@ def margin(kept: Mapping[str, Any], record: Record) -> float | None:
     return getattr(record, "margin", None)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _number(value: Any) -> float | None:
+    """A number, also as a table without kinds of cells writes it; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

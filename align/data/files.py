@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from align.artifacts.manifest import json_digest
 from align.artifacts.refs import HUB_PREFIX
 from align.data.readers import READERS, Row, hub_commit, kind_of_file, read_hub, read_rows
 from align.errors import UserError
+from align.records import shown
 
 # what lies beside data in a folder and is none
 _NOT_DATA = re.compile(
@@ -30,10 +31,12 @@ class Source:
     hub: tuple[str, str | None, str] | None = None  # (hf:org/name@commit, config, split)
     first: int | None = None  # rows that are read at most; None is all
     streaming: bool = True  # a hub set is read as it comes, and not kept on disk
+    beside: "Source | None" = None  # whose columns are put beside each row, by its place
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """(number, row) of every row, or of the first ones. Raises UserError while they are read."""
         rows = read_rows(self.path) if self.path is not None else read_hub(*self.hub, streaming=self.streaming)
+        rows = rows if self.beside is None else _joined(rows, self.beside.rows(), self)
         yield from islice(rows, self.first)
 
     def to_manifest(self) -> dict[str, Any]:
@@ -53,8 +56,9 @@ class Source:
         digest = json_digest({"dataset": repository, "revision": revision, **split})
         return {"ref": self.hub[0], "digest": digest, "kind": "hub", "revision": revision, **split, **self._part()}
 
-    def _part(self) -> dict[str, int]:
-        return {} if self.first is None else {"first": self.first}
+    def _part(self) -> dict[str, Any]:
+        part: dict[str, Any] = {} if self.first is None else {"first": self.first}
+        return part if self.beside is None else part | {"beside": self.beside.to_manifest()}
 
 
 def find_sources(
@@ -88,6 +92,28 @@ def find_sources(
     twice = {one.name for one in sources if [other.name for other in sources].count(one.name) > 1}
     named = [replace(one, name=str(one.path)) if one.name in twice and one.path else one for one in sources]
     return [replace(one, first=first) for one in named]
+
+
+def _joined(rows: Iterator[tuple[int, Row]], others: Iterator[tuple[int, Row]], source: Source) -> Iterator[Any]:
+    """Each row with the columns of the other file's row at the same place; a column of both must say the same.
+
+    Raises:
+        UserError: one file has more rows, or they are not about the same things.
+    """
+    names = f"{source.name} and {source.beside.name}"
+    for place, (one, other) in enumerate(zip_longest(rows, others)):
+        if one is None or other is None:
+            more, less = (source.name, source.beside.name)[:: 1 if other is None else -1]
+            raise UserError(f"{names} are joined row by row, and {more} has more than the {place} rows of {less}")
+        (number, row), (_, beside) = one, other
+        if isinstance(row, dict) and isinstance(beside, dict):
+            if column := next((name for name in row.keys() & beside.keys() if row[name] != beside[name]), None):
+                raise UserError(
+                    f"{names} are joined row by row, and at row {number} {column} is {shown(row[column])} in one, "
+                    f"{shown(beside[column])} in the other: bring them in one order, or rename the column"
+                )
+            row = beside | row
+        yield number, row
 
 
 def _is_data(file: Path, folder: Path) -> bool:
