@@ -6,7 +6,7 @@ PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/.venv/torch_extensions
 
-.PHONY: demo test check lint install clean
+.PHONY: demo test check soak lint install clean
 
 install: .venv/installed
 
@@ -26,6 +26,10 @@ test: check libaio postgresql chromium kernels
 
 check: install lint
 	$(PY) -m pytest -m 'not slow' --numprocesses auto --maxprocesses 8 --dist worksteal
+
+# Kills runs of every stage at many moments and compares each with the run that was never killed.
+soak: install kernels
+	$(PY) benchmarks/soak.py
 
 lint: install
 	$(PY) -m ruff check .
