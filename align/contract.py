@@ -4,9 +4,8 @@ Each demand that fails is one sentence with its remedy, before an accelerator is
 """
 
 import importlib.util
-import json
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from align.artifacts.bases import is_adapter, resolve_base
 from align.artifacts.headers import tensor_shapes
@@ -14,6 +13,8 @@ from align.artifacts.inputs import Input
 from align.config.paths import local_path
 from align.data.loss import GENERATION, unmarked
 from align.errors import UserError
+from align.fingerprints import chat_template as own_template
+from align.fingerprints import drift, fingerprint, read_json, template_drift, vocabulary
 
 # Role -> artifact types it may have, a stage at a time. An input from a path or the hub has no type of its own.
 DEMANDS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -55,6 +56,7 @@ PRODUCES = {
 # Tokenizer classes of transformers that bring no special token of their own, and those that bring all but padding.
 GENERIC_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 WITHOUT_PAD = ("gpt2", "GPT2Tokenizer", "GPT2TokenizerFast", "LlamaTokenizer", "LlamaTokenizerFast")
+DRIFTED = {"vocabulary": "vocabulary", "special_tokens": "idea of special tokens", "chat_template": "chat template"}
 OPTIONAL = {
     "pretrain": ("policy",),
     "ppo": ("reward_model", "value_model"),
@@ -65,8 +67,11 @@ OPTIONAL = {
 }
 
 
-def check_inputs(stage: str, inputs: dict[str, Input | list[Input]]) -> None:
+def check_inputs(stage: str, inputs: dict[str, Input | list[Input]], accept_drift: Collection[str] = ()) -> None:
     """Every role the stage needs is there, of the right type and whole; roles it does not read are refused.
+
+    Args:
+        accept_drift: in what policy and reference may differ, `model.accept_drift`.
 
     Raises:
         UserError: names the role, what it is and how to get what is needed.
@@ -83,13 +88,16 @@ def check_inputs(stage: str, inputs: dict[str, Input | list[Input]]) -> None:
         for one in given if isinstance(given, list) else [given]:
             check_type(stage, role, one, types)
             check_model_folder(role, one)
+            check_recorded(role, one)
+            if "vocabulary" not in accept_drift:
+                check_embeddings(role, one)
     for role in inputs:
         if role not in demands and role != "dataset":
             raise UserError(f"stage {stage} has no input {role}; it takes {', '.join([*demands, 'dataset'])}")
     if "ref_model" in inputs:
         policies = inputs.get("policy", [])
         for policy in policies if isinstance(policies, list) else [policies]:
-            check_vocabulary(policy, inputs["ref_model"])
+            check_drift(policy, inputs["ref_model"], accept_drift)
 
 
 def check_type(stage: str, role: str, given: Input, types: tuple[str, ...]) -> None:
@@ -119,7 +127,7 @@ def check_model_folder(role: str, given: Input) -> None:
         remedy = f"; {pickles[0]} is a pickle, which is never loaded: convert it to safetensors" if pickles else ""
         raise UserError(f"{where}: {folder} holds no *.safetensors weights{remedy}")
     for index in folder.glob("*.safetensors.index.json"):
-        shards = set(_read_json(index).get("weight_map", {}).values())
+        shards = set(read_json(index).get("weight_map", {}).values())
         missing = sorted(shard for shard in shards if not (folder / shard).is_file())
         if missing:
             raise UserError(f"{where}: {len(missing)} of {len(shards)} shards are missing, the first is {missing[0]}")
@@ -137,17 +145,62 @@ def check_model_folder(role: str, given: Input) -> None:
         check_model_folder(f"{role} (the base of {given.ref})", resolve_base(folder))
 
 
-def check_vocabulary(policy: Input, ref_model: Input) -> None:
-    """Policy and reference read the same tokens: probabilities of different ones cannot be compared."""
+def check_drift(policy: Input, ref_model: Input, accept: Collection[str] = ()) -> None:
+    """Policy and reference read the same tokens in the same template: else their probabilities are not comparable.
+
+    Args:
+        accept: aspects that may differ, `model.accept_drift`.
+    """
     if policy.digest == ref_model.digest:
         return
-    ours, theirs = (
-        _read_json(one.path / "tokenizer.json").get("model", {}).get("vocab") for one in (policy, ref_model)
-    )
-    if ours is not None and theirs is not None and ours != theirs:
+    for aspect, words in drift(policy.path, ref_model.path).items():
+        if aspect not in accept:
+            raise UserError(
+                f"the tokenizer of the reference {ref_model.ref} has another {DRIFTED[aspect]} than that of "
+                f"{policy.ref}: {words}. Name a reference of the same family, inputs.ref_model=<what the policy was "
+                f"trained from>, or accept it: 'model.accept_drift=[{aspect}]'"
+            )
+
+
+def check_template(policy: Input, chat_template: str | None, accept: Collection[str] = ()) -> None:
+    """A template that the config gives is the one that the model was trained with, or its first.
+
+    Args:
+        chat_template, accept: `model.chat_template`, `model.accept_drift`.
+    """
+    if chat_template is None or "chat_template" in accept:
+        return
+    given = local_path(chat_template).read_text("utf-8")
+    if words := template_drift(own_template(policy.path), given):
         raise UserError(
-            f"the tokenizer of the reference {ref_model.ref} has another vocabulary than that of {policy.ref}; name a "
-            "reference of the same family: inputs.ref_model=<what the policy was trained from>"
+            f"{policy.ref} comes with a chat template, and model.chat_template={chat_template} is another: {words}. "
+            "Leave it out (model.chat_template=null), or replace the model's: 'model.accept_drift=[chat_template]'"
+        )
+
+
+def check_recorded(role: str, given: Input) -> None:
+    """The tokenizer in an artifact is the one that it was published with, as its manifest has it."""
+    recorded = given.manifest.notes.get("tokenizer") if given.manifest else None
+    if recorded is not None and recorded != fingerprint(given.path):
+        now = fingerprint(given.path)
+        differ = ", ".join(name for name in recorded if recorded[name] != now.get(name))
+        raise UserError(
+            f"input {role}={given.text}: the tokenizer in {given.path} is not the one that {given.ref} was published "
+            f"with ({differ}); restore the files: align artifacts verify {given.ref} says which"
+        )
+
+
+def check_embeddings(role: str, given: Input) -> None:
+    """The model has a row of embeddings for every token."""
+    config = read_json(given.path / "config.json")
+    rows = config.get("text_config", config).get("vocab_size")
+    tokens = vocabulary(given.path)
+    if rows is not None and tokens and max(tokens.values()) >= rows:
+        token = max(tokens, key=tokens.get)
+        raise UserError(
+            f"input {role}={given.text}: token {token!r} has the id {tokens[token]} and the model has {rows} rows of "
+            "embeddings: it is another model's tokenizer, or the embeddings were never resized. If no text has that "
+            "token: 'model.accept_drift=[vocabulary]'"
         )
 
 
@@ -161,11 +214,11 @@ def check_tokenizer(given: Input, *, conversational: bool, chat_template: str | 
         conversational: the rows are lists of messages.
         chat_template, pad_token: `model.chat_template`, `model.pad_token`.
     """
-    config = _read_json(given.path / "tokenizer_config.json")
-    special = _read_json(given.path / "special_tokens_map.json")
+    config = read_json(given.path / "tokenizer_config.json")
+    special = read_json(given.path / "special_tokens_map.json")
     eos, pad = (config.get(role) or special.get(role) for role in ("eos_token", "pad_token"))
     # GPT-2's own repository names no class
-    kind = config.get("tokenizer_class") or _read_json(given.path / "config.json").get("model_type")
+    kind = config.get("tokenizer_class") or read_json(given.path / "config.json").get("model_type")
     if eos is None and kind in GENERIC_TOKENIZERS:
         raise UserError(
             f"the tokenizer of {given.ref} has no EOS token, so no completion could ever end; name one as eos_token "
@@ -197,18 +250,6 @@ def check_assistant_turns(given: Input, *, conversational: bool, chat_template: 
         template = local_path(chat_template).read_text("utf-8")
     if template is not None and not GENERATION.search(template) and template not in _templates_trl_marks():
         raise UserError(unmarked(given.ref))
-
-
-def own_template(folder: Path) -> str | None:
-    """The chat template in a model's folder; of named ones the default."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text("utf-8")
-    given = _read_json(folder / "tokenizer_config.json").get("chat_template")
-    given = given or _read_json(folder / "chat_template.json").get("chat_template")
-    if isinstance(given, list):
-        return next((one["template"] for one in given if one.get("name") == "default"), None)
-    return given
 
 
 def _templates_trl_marks() -> set[str]:
@@ -248,15 +289,6 @@ def check_room(given: Input, tokens: int | None, key: str = "trainer.max_complet
 
 def context_length(folder: Path) -> int | None:
     """Tokens that the model in `folder`, or the base of the adapter there, was built for; None for no limit."""
-    config = _read_json((resolve_base(folder).path if is_adapter(folder) else folder) / "config.json")
+    config = read_json((resolve_base(folder).path if is_adapter(folder) else folder) / "config.json")
     config = config.get("text_config", config)
     return config.get("max_position_embeddings") or config.get("n_positions")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON ({error}); the model's folder is damaged, fetch it again") from error

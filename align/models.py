@@ -33,6 +33,7 @@ def load_tokenizer(
     *,
     chat_template: str | None = None,
     pad_token: str | None = None,
+    replace_template: bool = False,
     trust_remote_code: bool = False,
 ) -> "PreTrainedTokenizerBase":
     """The tokenizer in `path`, with padding it can use.
@@ -41,6 +42,7 @@ def load_tokenizer(
         path: a model folder.
         chat_template: text of a Jinja template, for a tokenizer that has none.
         pad_token: a token of the vocabulary, for a tokenizer that names none.
+        replace_template: `chat_template` also in place of one that there is.
 
     Raises:
         UserError: no EOS, or no pad token and none given, or one outside the vocabulary.
@@ -59,7 +61,7 @@ def load_tokenizer(
         if pad_token not in tokenizer.get_vocab():
             raise UserError(f"model.pad_token={pad_token!r} is not in the vocabulary of {path}; name a token that is")
         tokenizer.pad_token = pad_token
-    if chat_template is not None and tokenizer.chat_template is None:
+    if chat_template is not None and (tokenizer.chat_template is None or replace_template):
         tokenizer.chat_template = chat_template
     return tokenizer
 

@@ -23,6 +23,7 @@ from align.contract import (
     check_inputs,
     check_max_length,
     check_room,
+    check_template,
     check_tokenizer,
     context_length,
 )
@@ -88,7 +89,10 @@ def make_plan(cfg: Config, store: Store, *, world_size: int) -> Plan:
     """
     check_name(cfg.name)
     inputs = resolve_inputs(cfg, store)
-    check_inputs(cfg.stage, {role: given for role, given in inputs.items() if role != "references"})
+    named = {role: given for role, given in inputs.items() if role != "references"}
+    check_inputs(cfg.stage, named, cfg.model.accept_drift)
+    if isinstance(inputs.get("policy"), Input):
+        check_template(inputs["policy"], cfg.model.chat_template, cfg.model.accept_drift)
     if "policy" in inputs and "max_length" in cfg.trainer and cfg.trainer["max_length"] is None:
         cfg.trainer["max_length"] = min(context_length(inputs["policy"].path) or LONGEST, LONGEST)
     data = resolve_data(cfg, inputs.get("dataset"))

@@ -28,6 +28,7 @@ from align.config import PROJECT, Config
 from align.config.schema import STAGES
 from align.data.publishing import described
 from align.errors import UserError
+from align.fingerprints import fingerprint
 from align.plan import Plan, check_data, find_published, make_plan, output_type
 from align.provenance import git_commit, packages, process
 from align.quiet import hush
@@ -249,11 +250,14 @@ def publish(
     if (output_dir / "value_model").is_dir() and len(find_published(store, plan.identity, name)) > len(plan.published):
         shutil.rmtree(output_dir / "value_model")  # published before the run died between the two
     if (output_dir / "value_model").is_dir():
+        facts["notes"] = notes | {"tokenizer": fingerprint(output_dir / "value_model")}
         folder = store.stage(name)
         (output_dir / "value_model").rename(folder / "model")
         adapter = adapters.get("value_model")
         version = store.publish(folder, name=name, type="value_model", adapter=adapter, **facts)
         print(f"published {version.ref}  ({version.path})", flush=True)
+    if model_dir.is_dir():
+        facts["notes"] = notes | {"tokenizer": fingerprint(model_dir)}
     folder = store.stage(cfg.name)
     for item in output_dir.iterdir():
         item.rename(folder / item.name)

@@ -21,6 +21,8 @@ from align.contract import (
     context_length,
 )
 from align.errors import UserError
+from align.fingerprints import drift, fingerprint
+from align.models import load_tokenizer
 from align.plan import check_data, make_plan
 
 GENERIC = {"tokenizer_class": "TokenizersBackend", "eos_token": "<|end|>", "pad_token": "<|pad|>"}
@@ -102,9 +104,96 @@ def test_policy_and_reference_read_the_same_tokens(tmp_path):
         inputs[role] = replace(given(folder, "model"), digest=str(number) * 64)
     refused(lambda: check_inputs("dpo", inputs), "has another vocabulary than that of")
     refused(lambda: check_inputs("evaluate", inputs | {"policy": [inputs["policy"]]}), "has another vocabulary")
+    refused(lambda: check_inputs("dpo", inputs), "2 have other ids, as 'a' 0 / 1. Name a reference")
+    check_inputs("dpo", inputs, ["vocabulary"])
     check_inputs("dpo", inputs | {"ref_model": inputs["policy"]})
     shutil.copy(inputs["policy"].path / "tokenizer.json", inputs["ref_model"].path)
     check_inputs("dpo", inputs)
+
+
+TOKENS = {"model": {"vocab": {"a": 0, "b": 1, "<|end|>": 2}, "merges": ["a b"]}}
+
+
+def write_tokenizer(folder: Path, body: dict, template: str | None = None, **config) -> Path:
+    folder = model_folder(folder, tokenizer={**GENERIC, **config})
+    (folder / "tokenizer.json").write_text(json.dumps(body))
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("theirs", "template", "config", "aspect", "words"),
+    [
+        (
+            {"model": {"vocab": {"a": 0, "b": 1, "<|end|>": 2, "c": 3}, "merges": [["a", "b"]]}},
+            None,
+            {},
+            "vocabulary",
+            "3 / 4 tokens; only the second has 'c'",
+        ),
+        ({"model": {**TOKENS["model"], "merges": []}}, None, {}, "vocabulary", "merges"),
+        (
+            {**TOKENS, "added_tokens": [{"content": "<new>", "id": 7}]},
+            None,
+            {},
+            "vocabulary",
+            "only the second has '<new>'",
+        ),
+        (TOKENS, None, {"eos_token": "b"}, "special_tokens", "eos_token <|end|> (2) / b (1)"),
+        (TOKENS, "{{ a }}\nx\n{{ c }}", {}, "chat_template", "line 3 of the template has '{{ b }}' / '{{ c }}'"),
+        (TOKENS, "{{ a }}\nx\n{{ b }}\n", {}, None, None),
+        (TOKENS, None, {"pad_token": None}, None, None),
+        ({"model": {**TOKENS["model"], "merges": [["a", "b"]]}}, None, {}, None, None),
+    ],
+    ids=["a token more", "merges", "added", "eos", "template", "white space", "no pad token", "merges as lists"],
+)
+def test_drift_is_told_in_words(tmp_path, theirs, template, config, aspect, words):
+    ours = write_tokenizer(tmp_path / "ours", TOKENS, "{{ a }}\nx\n{{ b }}")
+    other = write_tokenizer(tmp_path / "theirs", theirs, template, **config)
+    found = drift(ours, other)
+    assert list(found) == ([aspect] if aspect else []) and (not aspect or words in found[aspect])
+    same = fingerprint(ours) == fingerprint(other)
+    assert not (aspect and same)
+
+
+def test_a_template_of_the_config_does_not_pass_for_the_models(tiny_store, tmp_path):
+    template = tmp_path / "other.jinja"
+    template.write_text("{{ messages }}")
+    given = ["stage=dpo", f"model.chat_template={template}"]
+    cfg = config.compose(stage_overrides(tiny_store, *given))
+    refused(lambda: make_plan(cfg, Store(tiny_store), world_size=1), "line 1 of the template has")
+    accepting = config.compose(stage_overrides(tiny_store, *given, "model.accept_drift=[chat_template]"))
+    assert make_plan(accepting, Store(tiny_store), world_size=1).inputs["policy"].ref == "sft:v1"
+    options = accepting.model.tokenizer_options()
+    path = tiny_store / "sft" / "v0001" / "model"
+    assert load_tokenizer(path, **options).chat_template == "{{ messages }}"
+    assert load_tokenizer(path, **cfg.model.tokenizer_options()).chat_template != "{{ messages }}"
+    with pytest.raises(UserError, match="did you mean chat_template"):
+        config.compose(stage_overrides(tiny_store, "stage=dpo", "model.accept_drift=[chat_templates]"))
+
+
+def test_a_model_has_the_tokenizer_it_was_published_with(tiny_store):
+    version = Store(tiny_store).resolve("sft:v1")
+    recorded = version.manifest.notes["tokenizer"]
+    assert recorded == fingerprint(version.model_dir)
+    assert recorded["special_tokens"]["eos_token"][0] == "<|end|>" and len(recorded["chat_template"]) == 64
+    file = version.model_dir / "chat_template.jinja"
+    file.chmod(0o644)
+    file.write_text(file.read_text() + "{# another #}")
+    cfg = config.compose(stage_overrides(tiny_store, "stage=dpo", "artifacts.verify=off"))
+    refused(
+        lambda: make_plan(cfg, Store(tiny_store), world_size=1),
+        "is not the one that sft:v1 was published with (chat_template)",
+    )
+
+
+def test_every_token_has_a_row_of_embeddings(tmp_path):
+    folder = write_tokenizer(tmp_path / "model", TOKENS)
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "vocab_size": 2}))
+    inputs = {"policy": given(folder, "model")}
+    refused(lambda: check_inputs("sft", inputs), "token '<|end|>' has the id 2 and the model has 2 rows")
+    check_inputs("sft", inputs, ["vocabulary"])
 
 
 # -- a model's folder --------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ FLOORS = (
     ("evaluation", "samples", "models", "adapters", "scoring", "generation", "training", "rewards", "ppo", "online"),
     ("resuming",),
     ("forecast", "steps", "progress", "tracking", "launching", "quiet", "distributed", "kernels"),
-    ("plan", "contract", "config", "data", "judges", "report", "provenance", "checkpoints", "runs"),
+    ("plan", "contract", "config", "data", "judges", "report", "provenance", "checkpoints", "runs", "fingerprints"),
     ("records", "artifacts", "statistics", "clock", "errors", "stopping"),
 )
 # A process must know which rank it is before it may print; distributed imports only errors and kernels.

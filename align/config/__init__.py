@@ -27,6 +27,7 @@ from align.config.paths import PROJECT, local_path
 from align.config.schema import FORMATS, STAGES, Config, DataConfig, DatasetConfig
 from align.config.trainer_fields import check_trainer
 from align.errors import UserError
+from align.fingerprints import ASPECTS
 
 __all__ = [
     "FORMATS",
@@ -149,6 +150,11 @@ def _check(cfg: Config) -> Config:
         _fit_to_context(cfg)
     if cfg.adapter.merge and cfg.adapter.kind == "none":
         raise UserError("adapter.merge=true has no adapter to merge; add adapter=lora or adapter=qlora")
+    for aspect in cfg.model.accept_drift:
+        if aspect not in ASPECTS:
+            raise UserError(
+                f"model.accept_drift has {aspect!r}{nearest(aspect, ASPECTS) or ';'} it takes {', '.join(ASPECTS)}"
+            )
     template = cfg.model.chat_template
     if template is not None and not local_path(template).is_file():
         raise UserError(f"model.chat_template={template} is not a file; name a .jinja file, as conf/model/chat.jinja")

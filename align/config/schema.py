@@ -84,6 +84,8 @@ class ModelConfig:
     trust_remote_code: bool = False  # run Python that came with the model
     chat_template: str | None = None  # a .jinja file for a tokenizer that has no template
     pad_token: str | None = None  # a token of its vocabulary for a tokenizer that names none
+    # in what tokenizers may differ: vocabulary, special_tokens, chat_template (then the config's replaces the model's)
+    accept_drift: list[str] = field(default_factory=list)
     new: NewModelConfig | None = None  # what `pretrain` makes where there is no policy to start from
 
     def tokenizer_options(self) -> dict[str, Any]:
@@ -91,6 +93,7 @@ class ModelConfig:
         template = local_path(self.chat_template).read_text(encoding="utf-8") if self.chat_template else None
         return {
             "chat_template": template,
+            "replace_template": "chat_template" in self.accept_drift,
             "pad_token": self.pad_token,
             "trust_remote_code": self.trust_remote_code,
         }
