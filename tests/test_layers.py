@@ -12,7 +12,7 @@ FLOORS = (
     ("run", "pipeline", "cli"),
     ("stages", "review"),
     ("evaluation", "samples", "models", "adapters", "scoring", "generation", "training", "rewards", "ppo", "online"),
-    ("resuming",),
+    ("resuming", "reference"),
     ("forecast", "steps", "progress", "tracking", "launching", "quiet", "distributed", "kernels"),
     ("plan", "contract", "config", "data", "judges", "report", "provenance", "checkpoints", "runs", "fingerprints"),
     ("records", "artifacts", "statistics", "clock", "errors", "stopping"),

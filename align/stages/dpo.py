@@ -16,6 +16,7 @@ from align.config import Config
 from align.data.examples import load_examples
 from align.models import load_frozen, load_policy, load_tokenizer, save_merged, save_model
 from align.progress import TrackingCallback
+from align.reference import SameAtStart
 from align.samples import add_samples
 from align.tracking import Tracker
 from align.training import build_arguments, build_trainer, fit, resolve_dtype
@@ -66,6 +67,8 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
         peft_config=None if is_adapter(policy_path) else lora,
         callbacks=[TrackingCallback(tracker, cfg.name)],
     )
+    if inputs["ref_model"].digest == inputs["policy"].digest:
+        trainer.add_callback(SameAtStart(trainer))
     add_samples(trainer, tracker, cfg.tracking, cfg.data, examples)
     metrics = fit(trainer, checkpoints_gb=cfg.artifacts.checkpoints_gb) | examples.metrics
 
