@@ -17,6 +17,7 @@ from align.artifacts.bases import ADAPTER_CONFIG, is_adapter, resolve_base
 from align.artifacts.headers import tensor_shapes
 from align.data.rendering import end_ids
 from align.errors import UserError
+from align.probes import check_finite
 
 if TYPE_CHECKING:
     import torch
@@ -236,6 +237,7 @@ def load_whole(
             f"{path} lacks {len(missing)} weights of a {type(model).__name__}, the first is {missing[0]}: it is "
             "another kind of model, or damaged"
         )
+    check_finite(model, path, "it is damaged, or comes from a run that diverged: name another")
     return model
 
 
@@ -286,7 +288,8 @@ def has_score_head(path: Path) -> bool:
 def save_model(trainer: "Trainer", folder: Path) -> None:
     """Save the trained model, its tokenizer and chat template to `folder`; all ranks call this, one writes.
 
-    Under ZeRO-3 the weights are gathered; a tensor that came out empty is a bug and raises. Pickled leftovers of the
+    Weights that are no numbers are refused. Under ZeRO-3 they are gathered; a tensor that came out empty is a bug and
+    raises. Pickled leftovers of the
     trainer are removed. An adapter is saved without the reference copy that TRL keeps beside it. The generation
     config ends a completion where the chat template ends a turn.
     """

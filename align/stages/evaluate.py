@@ -29,6 +29,7 @@ from align.evaluation import (
 from align.generation import generate
 from align.judges import load_judge
 from align.models import context_length, load_frozen, load_reward_model, load_tokenizer, own_device
+from align.probes import check_probe
 from align.report import table, write_report
 from align.scoring import perplexity
 from align.statistics import shuffled
@@ -56,6 +57,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     if judged_by is not None:
         reward_model = load_reward_model(judged_by.path, **load).eval().to(own_device())
         reward_tokenizer = load_tokenizer(judged_by.path, **cfg.model.tokenizer_options())
+        check_probe(reward_model, reward_tokenizer, judged_by.path)
 
     # data
     held = {format: held_out(cfg.data, inputs.get("dataset"), format) for format in FORMATS}

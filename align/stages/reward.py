@@ -16,11 +16,15 @@ from align.artifacts.inputs import Input
 from align.config import Config
 from align.data.examples import load_examples
 from align.models import load_reward_model, load_tokenizer, save_merged, save_model
+from align.probes import write_probe
 from align.progress import TrackingCallback
 from align.scoring import reward_scores
 from align.statistics import preference_metrics
 from align.tracking import Tracker
 from align.training import build_arguments, build_trainer, fit, resolve_dtype
+
+SIDES = ("chosen", "rejected")
+PROBED = 2  # pairs whose scores are kept beside the model, to be asked for again by who loads it
 
 
 def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracker) -> dict[str, float]:
@@ -77,7 +81,7 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
     trainer.model.eval()
     trainer.model.config.score_center = 0.0  # the policy's own, if it was a reward model, holds no more
     if examples.eval is not None:
-        sides = [(row["prompt"], row[side]) for side in ("chosen", "rejected") for row in examples.eval]
+        sides = [(row["prompt"], row[side]) for side in SIDES for row in examples.eval]
         scores = distributed.map_batches(score, sides, args.per_device_eval_batch_size)
         half = len(scores) // 2
         margins = [chosen - rejected for chosen, rejected in zip(scores[:half], scores[half:], strict=True)]
@@ -90,8 +94,14 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
         scores = distributed.map_batches(score, answers, args.per_device_eval_batch_size)
         metrics["score_center"] = trainer.model.config.score_center = sum(scores) / len(scores)
 
+    some = examples.train.select(range(min(PROBED, len(examples.train))))
+    probe = [(row["prompt"], row[side]) for row in some for side in SIDES]
+    probed = distributed.map_batches(score, probe, args.per_device_eval_batch_size)
+
     # save
     save_model(trainer, output_dir / "model")
+    if distributed.is_main() and cfg.adapter.kind != "qlora":  # whose base is read in 4 bits here and whole elsewhere
+        write_probe(output_dir / "model", probe, probed, args.max_length)
     if lora is not None and cfg.adapter.merge:
         save_merged(output_dir / "model", partial(load_reward_model, **cfg.model.load_options()))
     return metrics

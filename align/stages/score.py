@@ -13,6 +13,7 @@ from align.config import Config
 from align.data.publishing import write_report
 from align.data.scored import load_split, score_metrics, write_scored
 from align.models import context_length, load_reward_model, load_tokenizer, own_device
+from align.probes import check_probe
 from align.scoring import reward_scores
 from align.tracking import Tracker
 from align.training import resolve_dtype
@@ -29,6 +30,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=True)
     reward_model = load_reward_model(judge.path, dtype=dtype, **cfg.model.load_options()).eval().to(own_device())
     tokenizer = load_tokenizer(judge.path, **cfg.model.tokenizer_options())
+    check_probe(reward_model, tokenizer, judge.path)
 
     # data
     loaded = {
