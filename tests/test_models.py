@@ -14,7 +14,7 @@ from conftest import TINY_MODEL, run_stage
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from align import config, models, training
+from align import config, training
 from align.artifacts.store import Store, Version
 from align.config import PROJECT
 from align.data.examples import load_split
@@ -78,7 +78,7 @@ def test_a_published_model_is_the_trained_one_for_plain_transformers(tiny_store,
     version = run_stage(tiny_store, f"stage={stage}", "name=next")
     folder = version.model_dir
     names = {file.name for file in folder.iterdir()}
-    assert names - {"generation_config.json"} == {
+    assert names - {"generation_config.json"} - ({"probe.json"} if stage == "reward" else set()) == {
         "chat_template.jinja",
         "config.json",
         "model.safetensors",
@@ -144,15 +144,12 @@ def test_generation_ends_where_the_template_ends_a_turn(tiny_store, tmp_path):
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|pad|>{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
-    version = run_stage(tiny_store, "stage=sft", "inputs.policy=pretrain", f"model.chat_template={template}", *FROZEN)
-    # pretrain's tokenizer brings a template of its own, which stays
-    assert AutoModelForCausalLM.from_pretrained(version.model_dir).generation_config.eos_token_id == 3
-    tokenizer = load_tokenizer(folder_of(tiny_store, "pretrain"))
-    tokenizer.chat_template = template.read_text()
-    own = load_frozen(folder_of(tiny_store, "pretrain")).generation_config
-    models.save_generation_config(own, tokenizer, tmp_path)
-    saved = json.loads((tmp_path / "generation_config.json").read_text())
-    assert saved["eos_token_id"] == [tokenizer.pad_token_id, tokenizer.eos_token_id]
+    given = [f"model.chat_template={template}", "model.accept_drift=[chat_template]"]  # pretrain's has one of its own
+    version = run_stage(tiny_store, "stage=sft", "inputs.policy=pretrain", *given, *FROZEN)
+    tokenizer = load_tokenizer(version.model_dir)
+    assert tokenizer.chat_template == template.read_text()
+    config = AutoModelForCausalLM.from_pretrained(version.model_dir).generation_config
+    assert config.eos_token_id == [tokenizer.pad_token_id, tokenizer.eos_token_id]
 
 
 def test_a_tensor_saved_empty_is_a_bug(tmp_path):
