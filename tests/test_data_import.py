@@ -409,6 +409,13 @@ def test_files_that_do_not_fit_are_a_sentence(scored, root, capsys, text, messag
     assert status == 2 and err.startswith("error: ") and message in err and err.count("\n") == 1
 
 
+def test_scores_are_beside_one_file(scored, root, capsys):
+    both = [scored / "answers.csv", scored / "answers.csv", "--beside", scored / "scores.csv"]
+    for command in (["check", *both], ["import", *both, "--name", "x"]):
+        status, _, err = run(capsys, root, *command)
+        assert status == 2 and "is joined row by row to one file, and 2 are given" in err
+
+
 def test_every_row_of_mts_dialog_has_its_place(root, capsys):
     folder = SHARED / "mts-dialog"
     if not folder.is_dir():

@@ -32,9 +32,10 @@ def split_sources(store: Store, arguments: argparse.Namespace) -> list[tuple[Sou
             files = [(version.path / "records" / f"{split}.jsonl", split) for split in ("train", "eval")]
             found += [(Source(f"{version.ref} {split}", file), split) for file, split in files if file.is_file()]
         else:
-            given = _with_beside(find_sources([name], **_hub(arguments)), getattr(arguments, "beside", None))
-            found += [(source, "train") for source in given]
-    return found
+            found += [(source, "train") for source in find_sources([name], **_hub(arguments))]
+    if arguments.beside is None:
+        return found
+    return [(source, "train") for source in _with_beside([source for source, _ in found], arguments.beside)]
 
 
 def train_and_eval(arguments: argparse.Namespace) -> tuple[list[Source], list[Source]]:

@@ -104,7 +104,7 @@ def _add_reading(parser: argparse.ArgumentParser, against: bool = True) -> None:
             "--against", action="append", default=[], metavar="FILE", help="benchmarks that must not be in it"
         )
         parser.add_argument("--ngram", type=int, default=13, metavar="N", help="words in a row that count as overlap")
-        parser.add_argument("--beside", metavar="FILE", help="columns to put beside the rows, in their order: scores")
+    parser.add_argument("--beside", metavar="FILE", help="columns to put beside the rows, in their order: scores")
     parser.add_argument("--first", type=int, metavar="N", help="read only so many rows of each file or hub set")
     parser.add_argument("--config", help="a hub set's config")
     parser.add_argument("--split", default="train", help="a hub set's split (default: train)")
