@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+from data_command import read_lines, rows_of, run
 
 from align import config
 from align.artifacts.store import Store
-from align.cli import main
 from align.data.loading import load_artifact
 from align.data.readers import read_rows
 from align.errors import UserError
@@ -28,16 +28,6 @@ def shared(name):
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "store"
-
-
-def run(capsys, root, *arguments):
-    status = main(["data", *map(str, arguments), "--artifacts", str(root)])
-    out, err = capsys.readouterr()
-    return status, out, err
-
-
-def lines(path):
-    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
 
 
 def write(path, rows):
@@ -73,7 +63,7 @@ def test_a_set_is_published_with_every_row_accounted_for(tmp_path, root, capsys)
     notes = manifest.notes
     assert notes["rows_in"] == 100 == notes["rows_used"] + sum(notes["rows_refused"].values())
     assert notes["rows_refused"] == {"chosen is empty": 1, "rejected is the same as chosen": 1}
-    train, held = (lines(version.path / "records" / f"{split}.jsonl") for split in ("train", "eval"))
+    train, held = (rows_of(version, split) for split in ("train", "eval"))
     assert len(train) + len(held) == 98 and 0 < len(held) < 20
     assert not {row["prompt"] for row in train} & {row["prompt"] for row in held}
     assert {row["id"] for row in train + held} == {f"pairs.jsonl:{i}" for i in range(100) if i not in (3, 5)}
@@ -152,10 +142,8 @@ def test_eval_files_are_kept_apart_and_overlap_is_refused_or_left_out(tmp_path, 
     status, out, _ = run(capsys, root, "import", train, "--eval", held, "--name", "mine", "--drop", "overlap")
     version = Store(root).resolve("mine")
     assert status == 0 and "left out: overlap: 3" in out
-    assert len(lines(version.path / "records" / "train.jsonl")) == 57
-    assert [row["id"] for row in lines(version.path / "records" / "eval.jsonl")] == [
-        f"test.jsonl:{i}" for i in range(3)
-    ]
+    assert len(rows_of(version)) == 57
+    assert [row["id"] for row in rows_of(version, "eval")] == [f"test.jsonl:{i}" for i in range(3)]
     run(capsys, root, "import", train, "--eval", held, "--name", "anyway", "--allow", "eval_overlap")
     assert Store(root).resolve("anyway").manifest.notes["allowed"] == ["eval_overlap"]
 
@@ -182,11 +170,11 @@ def test_repairs_are_stated_counted_and_can_be_undone(tmp_path, root, capsys):
         "left out: duplicates": 1,
         "left out: turn_markers": 1,
     }
-    records = {row.pop("id"): row for row in lines(version.path / "records" / "train.jsonl")}
+    records = {row.pop("id"): row for row in rows_of(version)}
     assert records["pairs.jsonl:1"]["chosen"] == "café is good"
     assert records["pairs.jsonl:2"]["rejected"] == "bad bell"
     assert records["pairs.jsonl:3"]["chosen"] == "done"
-    for entry in lines(version.path / "repairs.jsonl"):
+    for entry in read_lines(version.path / "repairs.jsonl"):
         if "left_out" in entry:
             records[entry["id"]] = entry["record"]
         else:
@@ -235,11 +223,7 @@ def test_labels_and_columns_of_ones_own(tmp_path, root, capsys):
     )
     assert status == 0
     version = Store(root).resolve("own")
-    found = {
-        row["id"]: row["chosen"][0]["content"]
-        for split in ("train", "eval")
-        for row in lines(version.path / "records" / f"{split}.jsonl")
-    }
+    found = {row["id"]: row["chosen"][0]["content"] for split in ("train", "eval") for row in rows_of(version, split)}
     assert found["own.jsonl:0"] == "y" and found["own.jsonl:1"] == "x"
 
 
@@ -253,7 +237,7 @@ def test_tool_calls_and_definitions_are_kept(tmp_path, root, capsys):
     ]
     file = write(tmp_path / "chats.jsonl", [{"messages": turns, "tools": tools}])
     status, out, _ = run(capsys, root, "import", file, "--name", "chats", "--eval-fraction", "0")
-    (row,) = lines(Store(root).resolve("chats").path / "records" / "train.jsonl")
+    (row,) = rows_of(Store(root).resolve("chats"))
     assert status == 0 and "WARNING: tools: 1 of 1" in out
     assert row["prompt"] + row["completion"] == turns and row["tools"] == tools
 
@@ -306,7 +290,7 @@ def test_a_small_set_holds_out_one_prompt(tmp_path, root, capsys):
     run(capsys, root, "import", file, "--name", "few", "--eval-fraction", "0.000001")
     version = Store(root).resolve("few")
     assert version.manifest.metrics["train_records"] == 2 and version.manifest.metrics["eval_records"] == 1
-    assert len(lines(version.path / "records" / "eval.jsonl")) == 1
+    assert len(rows_of(version, "eval")) == 1
 
 
 # The public sets, with the counts of their README and PROVENANCE
@@ -368,7 +352,7 @@ def test_pandalm_ties_blanks_and_agreement(root, capsys):
         "response2 is true": 2,
         'instruction is " "': 1,
     }
-    assert {row["agreement"] for row in lines(version.path / "records" / "train.jsonl")} == {0.6667, 1.0}
+    assert {row["agreement"] for row in rows_of(version)} == {0.6667, 1.0}
 
 
 # -- scores in a file of their own ----------------------------------------------------------------------------------
@@ -387,7 +371,7 @@ def test_columns_of_another_file_are_put_beside_the_rows(scored, root, capsys):
     status, _, err = run(capsys, root, "import", *command, "--name", "qa", "--eval-fraction", "0")
     assert (status, err) == (0, "")
     version = Store(root).resolve("qa")
-    assert [row.get("score") for row in lines(version.path / "records" / "train.jsonl")] == [0.5, None, 1.0]
+    assert [row.get("score") for row in rows_of(version)] == [0.5, None, 1.0]
     (source,) = version.manifest.inputs["sources"]
     assert source["beside"]["ref"] == "scores.csv"
     (scored / "scores.csv").write_text("id,F1\n1,0.6\n2,x\n3,1\n")
@@ -428,8 +412,8 @@ def test_every_row_of_mts_dialog_has_its_place(root, capsys):
         folder / name("Manual-Scores4CorrelationStudy"),
     ]
     status, out, _ = run(capsys, root, "import", *files, *columns, "--name", "summaries", "--eval-fraction", "0")
-    rows = lines(Store(root).resolve("summaries").path / "records" / "train.jsonl")
+    rows = rows_of(Store(root).resolve("summaries"))
     assert status == 0 and len(rows) == 400 and all(0 <= row["score"] <= 1 for row in rows)
     run(capsys, root, "make", "summaries:v1", "--name", "faithful", "--min-score", "0.8")
-    kept = lines(Store(root).resolve("faithful").path / "records" / "train.jsonl")
+    kept = rows_of(Store(root).resolve("faithful"))
     assert len(kept) == sum(row["score"] >= 0.8 for row in rows) > 50

@@ -3,25 +3,14 @@
 import json
 
 import pytest
+from data_command import rows_of, run
 
 from align.artifacts.store import Store
-from align.cli import main
 
 
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "store"
-
-
-def run(capsys, root, *arguments):
-    status = main(["data", *map(str, arguments), "--artifacts", str(root)])
-    out, err = capsys.readouterr()
-    return status, out, err
-
-
-def lines(version, split="train"):
-    path = version.path / "records" / f"{split}.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line] if path.is_file() else []
 
 
 @pytest.fixture
@@ -45,7 +34,7 @@ def test_a_mix_keeps_weights_order_and_account(sets, root, capsys):
     status, out, err = run(capsys, root, "make", "a:v1*0.75", "b:v1*0.25", "--name", "mix", "--rows", "40")
     assert (status, err) == (0, "")
     mix = sets.resolve("mix")
-    train = lines(mix)
+    train = rows_of(mix)
     names = [row["id"][0] for row in train]
     assert names.count("a") == 30 and names.count("b") == 10
     # spread evenly: every tenth of the file has its share
@@ -53,23 +42,23 @@ def test_a_mix_keeps_weights_order_and_account(sets, root, capsys):
     for part in mix.manifest.notes["parts"]:
         assert part["records_in"] == part["train"] + part["eval"] + sum(part["left_out"].values())
     assert [one["ref"] for one in mix.manifest.inputs["parts"]] == ["a:v1", "b:v1"]
-    prompts = {split: {row["prompt"][0]["content"] for row in lines(mix, split)} for split in ("train", "eval")}
+    prompts = {split: {row["prompt"][0]["content"] for row in rows_of(mix, split)} for split in ("train", "eval")}
     assert not prompts["train"] & prompts["eval"] and "published mix:v1" in out
     _, again, _ = run(capsys, root, "make", "a:v1*0.75", "b:v1*0.25", "--name", "mix", "--rows", "40")
     assert "nothing to do: mix:v1" in again
     run(capsys, root, "make", "a:v1*0.75", "b:v1*0.25", "--name", "mix", "--rows", "40", "--seed", "1")
-    assert {row["id"] for row in lines(sets.resolve("mix:v2"))} != {row["id"] for row in train}
+    assert {row["id"] for row in rows_of(sets.resolve("mix:v2"))} != {row["id"] for row in train}
 
 
 def test_a_prompt_held_out_in_one_part_is_in_no_parts_train(sets, root, capsys):
     run(capsys, root, "make", "a:v1", "b:v1", "--name", "both")
     both = sets.resolve("both")
-    held = {row["prompt"][0]["content"] for row in lines(both, "eval")}
-    assert held == {row["prompt"][0]["content"] for name in ("a", "b") for row in lines(sets.resolve(name), "eval")}
-    assert not held & {row["prompt"][0]["content"] for row in lines(both)}
+    held = {row["prompt"][0]["content"] for row in rows_of(both, "eval")}
+    assert held == {row["prompt"][0]["content"] for name in ("a", "b") for row in rows_of(sets.resolve(name), "eval")}
+    assert not held & {row["prompt"][0]["content"] for row in rows_of(both)}
     assert (
-        len(lines(both))
-        + len(lines(both, "eval"))
+        len(rows_of(both))
+        + len(rows_of(both, "eval"))
         + sum(count for part in both.manifest.notes["parts"] for count in part["left_out"].values())
         == 160
     )
@@ -84,8 +73,8 @@ def test_split_anew_is_stratified_by_part(sets, root, capsys):
 def test_filters_caps_conversion_and_a_system_message(sets, root, capsys):
     run(capsys, root, "make", "a:v1=20", "--name", "few", "--as", "unpaired_preference", "--system", "Be brief.")
     few = sets.resolve("few")
-    assert few.manifest.format == "unpaired_preference" and len(lines(few)) == 20
-    assert all(row["prompt"][0] == {"role": "system", "content": "Be brief."} for row in lines(few))
+    assert few.manifest.format == "unpaired_preference" and len(rows_of(few)) == 20
+    assert all(row["prompt"][0] == {"role": "system", "content": "Be brief."} for row in rows_of(few))
     run(capsys, root, "make", "a:v1", "--name", "long", "--max-chars", "45", "--min-chars", "5")
     (part,) = sets.resolve("long").manifest.notes["parts"]
     assert part["left_out"]["longer than max_chars"] > 10
@@ -166,7 +155,7 @@ def thumbs(root):
 
 
 def pairs(version):
-    return [(row["chosen"][0]["content"] + row["rejected"][0]["content"]) for row in lines(version)]
+    return [(row["chosen"][0]["content"] + row["rejected"][0]["content"]) for row in rows_of(version)]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +174,7 @@ def test_single_answers_become_pairs(thumbs, root, capsys, options, expected):
     made = thumbs.resolve("pairs")
     assert (status, err) == (0, "") and made.manifest.format == "preference"
     assert sorted(pairs(made)) == sorted(expected)
-    (first,) = [row for row in lines(made) if pairs_of(row) == expected[0]]
+    (first,) = [row for row in rows_of(made) if pairs_of(row) == expected[0]]
     scores = {"a": 0.5, "b": 0.7, "c": 0.1, "d": 2.0, "e": -1.0, "f": -3.0}
     assert (first["score_chosen"], first["score_rejected"]) == tuple(scores[one] for one in expected[0])
     (part,) = made.manifest.notes["parts"]
@@ -203,7 +192,7 @@ def test_the_best_of_many_are_demonstrations(thumbs, root, capsys):
     (part,) = thumbs.resolve("good").manifest.notes["parts"]
     assert (part["train"], part["left_out"]) == (3, {"labelled bad": 4})
     run(capsys, root, "make", "thumbs:v1", "--name", "best", "--as", "prompt_completion", "--best", "1")
-    assert [(row["completion"][0]["content"], row["score"]) for row in lines(thumbs.resolve("best"))] == [
+    assert [(row["completion"][0]["content"], row["score"]) for row in rows_of(thumbs.resolve("best"))] == [
         ("c", 0.1),
         ("d", 2.0),
     ]
@@ -219,15 +208,15 @@ def test_scores_follow_the_side_they_are_of(root, capsys):
     other = {**row, "prompt": [{"role": "user", "content": "r"}], "score_rejected": 0.0, "tools": [{"name": "t"}]}
     write_set(store, "p", "preference", [row, other])
     run(capsys, root, "make", "p:v1", "--name", "u", "--as", "unpaired_preference")
-    assert [(one["label"], one["score"]) for one in lines(store.resolve("u"))] == [
+    assert [(one["label"], one["score"]) for one in rows_of(store.resolve("u"))] == [
         (True, 1.0),
         (False, 3.0),
         (True, 1.0),
         (False, 0.0),
     ]
-    assert "tools" in lines(store.resolve("u"))[3]
+    assert "tools" in rows_of(store.resolve("u"))[3]
     _, out, _ = run(capsys, root, "make", "p:v1", "--name", "agreed", "--min-margin", "0")
-    assert [one["score_rejected"] for one in lines(store.resolve("agreed"))] == [0.0]
+    assert [one["score_rejected"] for one in rows_of(store.resolve("agreed"))] == [0.0]
     _, out, _ = run(capsys, root, "make", "p:v1", "--name", "same")
     assert "score_disagrees: 1 of 2" in out and "p:v1:0: -2.00  chosen: x" in out
 

@@ -4,16 +4,13 @@ import json
 
 import pytest
 from conftest import run_stage, stage_overrides
+from data_command import rows_of
 
 from align import config, run
 from align.artifacts.store import Store
 from align.cli import main
 from align.errors import UserError
 from align.plan import make_plan
-
-
-def lines(version, split="train"):
-    return [json.loads(line) for line in (version.path / "records" / f"{split}.jsonl").read_text("utf-8").splitlines()]
 
 
 @pytest.fixture
@@ -62,21 +59,21 @@ def test_scores_are_the_reward_models_and_nothing_else_changes(store, capsys):
     assert (rated.manifest.type, rated.manifest.format) == ("dataset", "preference")
     found = []
     for split in ("train", "eval"):
-        for row, before in zip(lines(rated, split), lines(pairs, split), strict=True):
+        for row, before in zip(rows_of(rated, split), rows_of(pairs, split), strict=True):
             found += [row.pop("score_chosen"), row.pop("score_rejected")]
             assert row == before
-    rows = lines(pairs) + lines(pairs, "eval")
+    rows = rows_of(pairs) + rows_of(pairs, "eval")
     assert found == pytest.approx(by_hand(store.resolve("reward"), rows), abs=1e-5)
     assert {one["ref"] for one in rated.manifest.inputs.values()} == {"reward:v1", "pairs:v1"}
     assert rated.manifest.notes["verdict"] == pairs.manifest.notes["verdict"]
-    margins = [a - b for a, b in zip(found[::2], found[1::2], strict=True)][: len(lines(rated))]
+    margins = [a - b for a, b in zip(found[::2], found[1::2], strict=True)][: len(rows_of(rated))]
     assert rated.manifest.metrics["train_accuracy"] == pytest.approx(sum(m > 0 for m in margins) / len(margins))
     assert "scores agree with the pairs" in (rated.path / "report.json").read_text("utf-8")
     # what is done with the scores needs no model
     least = sorted(margins)[10]
     command = ["data", "make", "rated:v1", "--name", "sure", "--min-margin", str(least)]
     assert main([*command, "--artifacts", str(store.root), "--refuse", "never"]) == 0
-    assert len(lines(store.resolve("sure"))) == sum(margin >= least for margin in margins)
+    assert len(rows_of(store.resolve("sure"))) == sum(margin >= least for margin in margins)
     capsys.readouterr()
     assert run.run(config.compose(stage_overrides(store.root, *asked))) == 0
     assert "nothing to do: rated:v1" in capsys.readouterr().out
