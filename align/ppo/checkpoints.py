@@ -1,0 +1,130 @@
+"""What of PPO outlives a process: checkpoints of a run, the last weights within the KL budget, saved models."""
+
+import json
+from pathlib import Path
+
+import torch
+from accelerate.utils import is_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+from align.errors import UserError
+from align.ppo.adapters import POLICY_ADAPTER, save_value_adapter
+from align.ppo.rollouts import RolloutTrainer
+
+STATE_FILE = "ppo_state.json"
+WEIGHTS_FILE = "trainable.safetensors"
+
+
+class CheckpointTrainer(RolloutTrainer):
+    """The part of PPO's trainer that saves and loads; `PPOTrainer` has the state that these methods keep."""
+
+    def _keep_last_good(self, kl: float) -> bool:
+        """Remember weights whose rollout is within the KL budget; beyond it, go back to the last such, and stop.
+
+        Returns:
+            False if training stops.
+        """
+        if self.args.kl_budget is None:
+            return True
+        if kl <= self.args.kl_budget:
+            self._last_good = {name: _own(one).detach().cpu().clone() for name, one in self._trainable()}
+            return True
+        if self._last_good is None:
+            raise UserError(
+                f"the policy's KL to its reference is {kl:.3g} before the first update, above kl_budget "
+                f"{self.args.kl_budget:g}: name the reference it was trained from, or raise the budget"
+            )
+        with torch.no_grad():
+            for name, one in self._trainable():
+                _own(one).copy_(self._last_good[name])
+        self.stopped_at_kl = kl
+        self.control.should_training_stop = True
+        if self.accelerator.is_main_process:
+            print(
+                f"stopped after {self.state.global_step} steps: a rollout's KL was {kl:.3g} nats a completion, above "
+                f"kl_budget {self.args.kl_budget:g}; the policy is as it was one rollout before",
+                flush=True,
+            )
+        return False
+
+    def _trainable(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, one) for name, one in self.model.named_parameters() if one.requires_grad]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the policy as a plain model that any tool loads."""
+        folder = Path(output_dir or self.args.output_dir)
+        if _internal_call:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not self.is_deepspeed_enabled and self.args.should_save:  # DeepSpeed writes its own
+                save_file({name: one.detach().contiguous() for name, one in self._trainable()}, folder / WEIGHTS_FILE)
+            return
+        options = {"selected_adapters": [POLICY_ADAPTER]} if is_peft_model(self.policy) else {}
+        state = self._weights_of("policy")
+        if self.args.should_save:
+            self.policy.save_pretrained(folder, state_dict=state, **options)
+            self.processing_class.save_pretrained(folder)
+
+    def save_value_model(self, output_dir: str | Path) -> bool:
+        """Save the value model, a sequence classifier with one label; False if the value is read from the policy."""
+        if self.args.share_backbone:
+            return False
+        state = self._weights_of("policy" if self.model.value_model is None else "value_model")
+        with self._dist.gather_params([] if self.model.value_head is None else [self.model.value_head.weight]):
+            if self.args.should_save and self.model.value_model is None:
+                save_value_adapter(self.policy, self.model.value_head, Path(output_dir), state)
+            elif self.args.should_save:
+                self.model.value_model.save_pretrained(output_dir, state_dict=state)
+        if self.args.should_save:
+            self.processing_class.save_pretrained(output_dir)
+        return True
+
+    def _weights_of(self, part: str) -> dict[str, Tensor] | None:
+        """Under ZeRO-3 a part's whole weights, on the main process; None where they are whole already."""
+        if not is_deepspeed_zero3_enabled():
+            return None
+        state = self.accelerator.get_state_dict(self.model_wrapped) or {}
+        return {name.removeprefix(f"{part}."): one for name, one in state.items() if name.startswith(f"{part}.")}
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        saved = load_file(Path(resume_from_checkpoint) / WEIGHTS_FILE)
+        with torch.no_grad():
+            for name, one in self._trainable():
+                one.copy_(saved[name])
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        self._report_update()
+        if self._last_good is not None and (self.args.should_save or is_deepspeed_zero3_enabled()):
+            save_file(self._last_good, Path(output_dir) / f"last_good-{self._last_good_rank}.safetensors")
+        if self.args.should_save:
+            state = {
+                "step": self._step,
+                "kl_controller": self.kl_controller.state_dict(),
+                "score_moments": self.score_moments.state_dict(),
+                "metrics": dict(self._metrics["train"]),
+            }
+            (Path(output_dir) / STATE_FILE).write_text(json.dumps(state) + "\n", "utf-8")
+
+    @property
+    def _last_good_rank(self) -> int:
+        return self.accelerator.process_index if is_deepspeed_zero3_enabled() else 0
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        state = json.loads((Path(checkpoint) / STATE_FILE).read_text("utf-8"))
+        self._step = state["step"]
+        self.kl_controller.load_state_dict(state["kl_controller"])
+        self.score_moments.load_state_dict(state["score_moments"])
+        self._metrics["train"].update({name: list(values) for name, values in state["metrics"].items()})
+        kept = Path(checkpoint) / f"last_good-{self._last_good_rank}.safetensors"
+        if kept.is_file():
+            self._last_good = load_file(kept)
+
+
+def _own(parameter: nn.Parameter) -> Tensor:
+    """What this rank holds of a parameter: its piece under ZeRO-3, else all of it."""
+    return getattr(parameter, "ds_tensor", parameter.data)
