@@ -39,8 +39,8 @@ from align.statistics import paired_bootstrap
 
 RUNS = {
     "demo": {},
-    "no KL penalty": {"beta": 0.0, "learning_rate": 3e-4, "value_learning_rate": 6e-4, "factor": 4},
-    "KL budget": {"beta": 0.0, "learning_rate": 3e-4, "value_learning_rate": 6e-4, "factor": 4, "kl_budget": 4.0},
+    "no KL penalty": {"beta": 0.0, "learning_rate": 3e-4, "value_learning_rate": 6e-4, "factor": 2},
+    "KL budget": {"beta": 0.0, "learning_rate": 3e-4, "value_learning_rate": 6e-4, "factor": 2, "kl_budget": 2.0},
 }
 ANSWERS = 2  # a prompt at each look, so that a mean moves less by luck
 OWNED = ("output_dir", "save_steps", "save_strategy", "logging_steps")
