@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from align import kernels
 from align.errors import UserError
 
-ORPHAN_GRACE = 25.0  # seconds that a rank without a launcher has to write a checkpoint
+ORPHAN_GRACE = 120.0  # seconds that a rank without a launcher has to write a checkpoint
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -21,7 +21,7 @@ from align.errors import UserError
 from align.stopping import Stopped
 
 GRACE = 15.0  # seconds that an interrupted stage has to end by itself ...
-STOP_GRACE = 60.0  # ... and one that was asked to stop, to write its checkpoint
+STOP_GRACE = 300.0  # ... and one that was asked to stop, to write its checkpoint
 
 
 def check_launcher(launcher: LauncherConfig) -> None:
@@ -123,18 +123,39 @@ def launch(words: list[str], env: dict[str, str], log: Path | None = None) -> in
 
 
 def end_session(child: subprocess.Popen, first: signal.Signals = signal.SIGINT) -> None:
-    """Signal every process of the child's session, then kill what is left; a second Ctrl-C kills at once."""
+    """Signal every process of the child's session, then kill what is left; a second Ctrl-C kills at once.
+
+    SIGTERM is for the ranks alone: DeepSpeed's launch process would kill them 30 seconds later, checkpoint or not.
+    """
     patience = STOP_GRACE if first is signal.SIGTERM else GRACE
     for name in (first, signal.SIGKILL):
         if not session_alive(child.pid):
             break
         with contextlib.suppress(ProcessLookupError, KeyboardInterrupt):
-            os.killpg(child.pid, name)
+            ranks = _ranks(child.pid) if name is signal.SIGTERM else []
+            for rank in ranks:
+                os.kill(rank, name)
+            if not ranks:
+                os.killpg(child.pid, name)
             until = time.monotonic() + patience
             while session_alive(child.pid) and time.monotonic() < until:
                 child.poll()
                 time.sleep(0.1)
     child.poll()
+
+
+def _ranks(group: int) -> list[int]:
+    """The processes of a group that are no launcher of DeepSpeed's."""
+    stats = [stat for stat in Path("/proc").glob("[0-9]*/stat") if _runs_in(group, stat)]
+    return [int(stat.parent.name) for stat in stats if "deepspeed.launcher" not in _command(stat.parent)]
+
+
+def _command(process: Path) -> str:
+    """The command line of a /proc/<pid> folder, empty if it is gone."""
+    try:
+        return (process / "cmdline").read_text(errors="replace").replace("\0", " ")
+    except OSError:
+        return ""
 
 
 def session_alive(group: int) -> bool:

@@ -112,6 +112,8 @@ def sweep(overrides: list[str]) -> int:
         for number, (job, launcher) in enumerate(zip(jobs, launchers, strict=True), start=1):
             print(f"[{number}/{len(jobs)}] {' '.join(job)}", flush=True)
             codes.append(launching.launch(launching.command(launcher, job), launching.environment(launcher)))
+            if codes[-1] == STOPPED:
+                raise Stopped  # meant for the jobs that are left, too
     print(f"{codes.count(0)} of {len(jobs)} jobs done")
     return next((code for code in codes if code != 0), 0)
 
@@ -148,10 +150,6 @@ def run(cfg: Config) -> int:
                     f"no space left on the disk of {getattr(error, 'filename', None) or store.root}; free some and "
                     "give the same command again, it goes on from the last checkpoint"
                 ) from error
-            raise
-        except Stopped as stop:
-            if hold is not None:
-                hold.note(state=runs.STOPPED, step=stop.step)
             raise
         distributed.leave()
         if version is not None:
@@ -191,7 +189,12 @@ def execute(plan: Plan, store: Store, hold: runs.Hold | None) -> Version | None:
         config={**config.public(cfg), "inputs": plan.to_manifest(), "identity": plan.identity},
     ) as tracker:
         stage = importlib.import_module(f"align.stages.{cfg.stage}")
-        metrics = stage.run(cfg, plan.inputs, output_dir, tracker)
+        try:
+            metrics = stage.run(cfg, plan.inputs, output_dir, tracker)
+        except Stopped as stop:
+            if hold is not None:
+                hold.note(state=runs.STOPPED, step=stop.step)
+            raise
         version = None
         if distributed.is_main():
             with stopping.wait():
@@ -282,8 +285,8 @@ def say_done(plan: Plan) -> int:
         newest = plan.published[-1]
         store = Store.open(plan.cfg.artifacts.root)
         store.point(newest)
-        run_dir = store.run_dir(plan.identity)
-        if not runs.is_held(run_dir):
+        run_dir = store.runs_root / plan.identity
+        if (run_dir / "checkpoints").is_dir() and not runs.is_held(run_dir):
             remove_tree(run_dir / "checkpoints")  # of a run that died before it was tidy
         print(f"nothing to do: {newest.ref} is this run's result  ({newest.path})", flush=True)
     return 0

@@ -19,6 +19,7 @@ from typing import Any
 
 from align.artifacts.disk import create_exclusively, make_folder, unique_name, write_durably
 from align.errors import UserError
+from align.stopping import Stopped
 
 BEAT = 10.0  # seconds between two touches of a holder's record ...
 STALE = 120.0  # ... and without one after which a holder on another host counts as dead
@@ -91,7 +92,7 @@ class Hold:
         self._done.set()
         self._thread.join()
         if self.holder.state == RUNNING:
-            self.note(state=FAILED)
+            self.note(state=STOPPED if kind is not None and issubclass(kind, Stopped) else FAILED)
 
     def note(self, **facts: Any) -> None:
         """Write down `state`, `step` or `published`."""

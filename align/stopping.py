@@ -40,6 +40,8 @@ def stoppable() -> Iterator[None]:
 
     def stop(number: int, frame: Any) -> None:
         global _asked
+        if _asked:
+            return  # launchers ask more than once, and what is done on the way out is not broken off
         _asked = True
         if not _waits:
             raise Stopped

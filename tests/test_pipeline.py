@@ -1,5 +1,6 @@
 """Pipelines: what goes to which step, what is told before the first, what is handed on, skipped and summed up."""
 
+import os
 import re
 import subprocess
 import sys
@@ -8,13 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from align import config, pipeline, run
+from align import checkpoints, config, pipeline, run
 from align import steps as steps_module
 from align.artifacts.store import Store
 from align.config import PROJECT
 from align.errors import UserError
+from align.forecast import forecast
 from align.pipeline import Eta
-from align.steps import Step, load_steps, split_overrides
+from align.plan import make_plan
+from align.runs import Hold
+from align.steps import Step, load_steps, select, split_overrides
 from tests.conftest import FEW_STEPS
 
 STEPS = ["sft", "reward", "dpo", "evaluate"]
@@ -244,6 +248,83 @@ def test_a_step_that_fails_stops_only_what_needs_it(tiny_store, launched, own, c
     )  # its last words, at the end again
     store = Store.open(str(tiny_store))
     assert (store.numbers("dpo"), store.numbers("further"), store.numbers("more")) == ([], [], [1])
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({}, STEPS),
+        ({"first": "dpo"}, ["dpo", "evaluate"]),
+        ({"last": "reward"}, ["sft", "reward"]),
+        ({"first": "reward", "last": "dpo"}, ["reward", "dpo"]),
+        ({"only": ["evaluate", "sft"]}, ["sft", "evaluate"]),
+    ],
+    ids=str,
+)
+def test_the_steps_that_may_run(options, names):
+    steps = [Step(name, name, {}) for name in STEPS]
+    assert select(steps, **options) == set(names)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"first": "sfft"}, "did you mean sft?"),
+        ({"only": ["ppo"]}, "the steps are sft, reward, dpo, evaluate"),
+        ({"first": "dpo", "last": "sft"}, "--from dpo comes after --until sft"),
+        ({"first": "dpo", "only": ["sft"]}, "leave out --from"),
+    ],
+    ids=str,
+)
+def test_steps_that_cannot_be_chosen(options, words):
+    with pytest.raises(UserError, match=words):
+        select([Step(name, name, {}) for name in STEPS], **options)
+
+
+def test_a_dry_run_starts_nothing_and_says_why(tiny_store, launched, capsys):
+    given = dpo_pipeline(tiny_store)
+    assert pipeline.main([*given, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "[1/3] sft: runs: not as sft:v1 was: " in out and "model.chat_template conf/model/chat.jinja -> None" in out
+    assert "[2/3] dpo: runs after sft" in out and "[3/3] evaluate: runs after" in out
+    assert pipeline.main(["--only", "dpo", *given]) == 1
+    out = capsys.readouterr().out
+    assert "[1/3] sft: left out\n" in out and "[3/3] evaluate: left out\n" in out
+    assert "[2/3] dpo: not run, it needs sft, which was left out" in out and "dpo.inputs.policy=sft:latest" in out
+    assert launched == [] and Store(tiny_store).numbers("dpo") == []
+
+
+def test_what_is_told_of_a_step_half_done(tiny_store):
+    cfg = config.compose(["stage=sft", f"artifacts.root={tiny_store}"])
+    store = Store(tiny_store)
+    plan = make_plan(cfg, store, world_size=1)
+    assert forecast(plan, store).startswith("runs: not as sft:v1 was: ")
+    run_dir = store.run_dir(plan.identity)
+    with Hold(run_dir) as hold:
+        assert forecast(plan, store) == (
+            f"is running: process {os.getpid()} on {os.uname().nodename} has it since {hold.holder.since}"
+        )
+        staging = checkpoints.stage(run_dir / "checkpoints")
+        (staging / "checkpoint-7").mkdir()
+        checkpoints.commit(staging, 7, {})
+        hold.note(state="stopped", step=7)
+    assert forecast(plan, store) == "resumes after step 7: it was stopped"
+    plan.cfg.name = "other"
+    (run_dir / "checkpoints" / "checkpoint-7" / "whole.json").unlink()
+    assert forecast(plan, store) == "runs: there is no other yet"
+
+
+@pytest.mark.slow
+def test_a_part_of_a_pipeline_and_then_the_rest(tiny_store, launched, capsys):
+    given = dpo_pipeline(tiny_store)
+    assert pipeline.main([*given, "--until", "sft"]) == 0
+    assert len(launched) == 1 and Store(tiny_store).numbers("dpo") == []
+    assert pipeline.main([*given, "--from", "dpo", "--until", "dpo"]) == 0
+    out = capsys.readouterr().out
+    assert "[1/3] sft: sft:v2 is there already" in out and "[3/3] evaluate: left out" in out
+    assert [dict(text.split("=", 1) for text in words).get("inputs.policy") for words in launched] == [None, "sft:v2"]
+    assert pipeline.main([*given, "dpo.force=true", "--only", "dpo"]) == 0
+    assert Store(tiny_store).numbers("dpo") == [1, 2]
 
 
 def test_what_the_command_line_says_of_an_input_stands(tiny_store, own, monkeypatch):
