@@ -102,10 +102,9 @@ def import_dataset(
     told = {source.name: source.to_manifest() for source in every}
     inputs = {"sources": [told[source.name] for source in sources]}
     inputs |= {"eval": [told[source.name] for source in eval_sources]} if eval_sources else {}
-    held_out = None if eval_sources else options.eval_fraction
-    told_of = {"benchmarks": benchmarks or {}, "layout": reading.layout, "format": reading.format}
-    told_of = vars(options) | told_of | {"eval_fraction": held_out}
-    identity = json_digest({"import": VERSION, **inputs, **told_of})
+    settings = vars(options) | {"layout": reading.layout, "format": reading.format, "benchmarks": benchmarks or {}}
+    settings["eval_fraction"] = None if eval_sources else options.eval_fraction
+    identity = json_digest({"import": VERSION, **inputs, **settings})
     if (before := published_before(store, name, identity)) is not None:
         return before, None
     started = utc_now()
@@ -128,7 +127,7 @@ def import_dataset(
             notes={
                 "stage": "import",
                 "recognised": reading.why,
-                **told_of,
+                **settings,
                 "rows_in": report.rows_in,
                 "rows_used": report.rows_used,
                 "rows_refused": {why: entry["count"] for why, entry in report.refused.items()},

@@ -45,9 +45,9 @@ def make_dataset(
     """
     check_name(name)
     format = _common_format(parts, recipe)
-    told_of = {"recipe": {**vars(recipe), "format": format}, "benchmarks": benchmarks or {}}
+    settings = {"recipe": {**vars(recipe), "format": format}, "benchmarks": benchmarks or {}}
     given_as = [[given.digest, part.weight, part.cap] for part, given in parts]
-    identity = json_digest({"make": VERSION, "parts": given_as, **told_of})
+    identity = json_digest({"make": VERSION, "parts": given_as, **settings})
     if (before := published_before(store, name, identity)) is not None:
         return before, None
     started, against = utc_now(), against or {}
@@ -86,7 +86,7 @@ def make_dataset(
             identity=identity,
             started=started,
             metrics={f"{split}_records": count for split, count in seen.splits.items()},
-            notes={"stage": "make", **told_of, "parts": accounts},
+            notes={"stage": "make", **settings, "parts": accounts},
             tolerance=tolerance,
             seed=recipe.seed,
         )

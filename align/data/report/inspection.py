@@ -1,4 +1,4 @@
-"""Reads every outcome once and keeps what the report needs: counts, examples, 350 bytes a record (700 at its end)."""
+"""Reads every outcome once and keeps what the report needs: counts, examples, 175 bytes a record (290 at its end)."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""From what was seen to a report: the severities of findings are decided here and in `balance`, nowhere else."""
+"""From what was seen to a report: the findings of `repeats`, `wording` and `balance` put together, worst first."""
 
 import random
 from collections.abc import Sequence
