@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from align.data.beside import beside, margin, own, scores
 from align.data.datasets import to_dataset, write_jsonl
 from align.data.layouts.formats import LAYOUTS
 from align.data.loading import load_artifact, load_records
@@ -615,3 +616,40 @@ def test_repairs_of_a_config_are_done_and_counted(tmp_path):
     mail = write(tmp_path / "mail.jsonl", {"prompt": "a@example.com", "completion": "b"})
     with pytest.raises(UserError, match="no record is left of data.prompt_completion"):
         load(mail, "prompt_completion", eval_fraction=0, options={"drop": ["emails"]})
+
+
+def test_a_runs_metrics_count_what_was_mended_and_left_out(tmp_path, capsys):
+    from align.config.schema import DataConfig, DatasetConfig
+    from align.data.examples import load_examples
+
+    rows = [{"question": f"q{i}\u200b", "answer": f"a{i}" if i else "mail me@example.com"} for i in range(8)]
+    source = DatasetConfig(train=str(write(tmp_path / "rows.jsonl", *rows)), eval_fraction=0)
+    data = DataConfig(prompt_completion=source, fix=["control"], drop=["emails"])
+    examples = load_examples(data, None, "prompt_completion", tokenizer=None)
+    assert examples.train[0]["prompt"] == [{"role": "user", "content": "q1"}] and examples.eval is None
+    assert examples.metrics == {
+        "train_rows": 7,
+        "train_refused": 0,
+        "train_fix_control": 8,
+        "train_left_out_emails": 1,
+    }
+    assert "read as question_answer, fix control: 8, left out: emails: 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "value, number",
+    [(1, 1.0), (0.5, 0.5), ("0.25", 0.25), (True, None), ("x", None), ("nan", None), ("1e999", None), ([1], None)],
+)
+def test_a_score_is_a_finite_number(value, number):
+    kept = beside({"score": value, "other": 1})
+    assert kept == ({} if number is None else {"score": number})
+
+
+def test_scores_belong_to_their_side():
+    kept = {"score_chosen": 2.0, "score_rejected": -1.0, "tools": [1]}
+    pair = Preference("p", "c", "r")
+    assert own(kept, pair) == kept and margin(kept, pair) == 3.0
+    assert own(kept, UnpairedPreference("p", "r", False)) == {"tools": [1], "score": -1.0}
+    assert own(kept, Demonstration("p", "c")) == {"tools": [1], "score": 2.0}
+    assert own(kept, Prompt("p")) == {"tools": [1]} and scores({}, pair) == {}
+    assert margin({}, Preference("p", "c", "r", 0.5)) == 0.5 and margin({}, Demonstration("p", "c")) is None
