@@ -5,7 +5,7 @@
 DATA holds hh-rlhf-harmless/harmless-base.test.jsonl (Anthropic/hh-rlhf), gsm8k/train.jsonl and
 gsm8k/example_model_solutions.jsonl (openai/grade-school-math).
 
-hh-rlhf: pretrain on the chosen transcripts, sft on chosen answers, reward, dpo, evaluate.
+hh-rlhf: pretrain on the chosen transcripts, sft on chosen answers, reward, dpo, ppo, evaluate.
 gsm8k: pretrain on the worked answers, sft on them, kto on model solutions marked right or wrong, evaluate.
 """
 
@@ -83,12 +83,27 @@ def steps(data: Path) -> dict[str, list[str]]:
             "trainer.learning_rate=2e-4",
             "trainer.max_steps=60",
         ],
+        "hh-ppo": [
+            "stage=ppo",
+            *(text for text in TINY if not text.startswith("trainer.max_length")),
+            f"data.prompt_only.train={hh}",
+            "data.prompt_only.layout=hh_rlhf",
+            "inputs.policy=hh-sft:latest",
+            "inputs.reward_model=hh-reward:latest",
+            "trainer.learning_rate=1e-4",
+            "trainer.max_completion_length=64",
+            "trainer.generation_batch_size=32",
+            "trainer.num_iterations=2",
+            "trainer.missing_eos_penalty=1.0",
+            "trainer.logging_steps=8",
+            "trainer.max_steps=160",
+        ],
         "hh-evaluate": [
             "stage=evaluate",
             "data=local",
             "data.on_bad_rows=skip",
             *pairs,
-            "inputs.policy=hh-dpo:latest",
+            "inputs.policy=[hh-dpo:latest,hh-ppo:latest]",
             "inputs.baseline=hh-sft:latest",
             "inputs.reward_model=hh-reward:latest",
             "evaluate.max_new_tokens=64",

@@ -162,6 +162,12 @@ class PPOTrainer(CheckpointTrainer):
             )
         finally:
             args.beta = beta
+        prompts = args.generation_batch_size // args.num_generations
+        if isinstance(train_dataset, Dataset) and len(train_dataset) < prompts:
+            raise ValueError(
+                f"a rollout takes {prompts} prompts and there are {len(train_dataset)}: lower generation_batch_size, "
+                "raise num_generations, or give more prompts"
+            )
         self.policy = self.model
         value_head = None
         if args.share_backbone:
@@ -179,10 +185,10 @@ class PPOTrainer(CheckpointTrainer):
             if args.disable_dropout:
                 disable_dropout_in_model(ref_model)
             ref_model = ref_model.eval().requires_grad_(False)
-            prepare = self.accelerator.prepare_model if not self.is_deepspeed_enabled else None
-            ref_model = (
-                prepare(ref_model, evaluation_mode=True) if prepare else prepare_deepspeed(ref_model, self.accelerator)
-            )
+            if self.is_deepspeed_enabled:
+                ref_model = prepare_deepspeed(ref_model, self.accelerator)
+            else:
+                ref_model = self.accelerator.prepare_model(ref_model, evaluation_mode=True)
         self.ref_model = ref_model
         if args.min_completion_length is not None and not self.use_vllm:
             self.generation_config.min_new_tokens = args.min_completion_length

@@ -113,7 +113,7 @@ def test_completions_are_kept_with_score_and_kl(straight):
 def test_interrupted_and_resumed_is_straight(straight, run_stage, monkeypatch, capsys):
     """Saving is asked for in the middle of an update and put off to its end; then the run dies."""
     saves = ("trainer.save_strategy=steps", "trainer.save_steps=3", "trainer.normalize_scores=true")
-    adaptive = ("trainer.kl_target=0.01", "trainer.kl_horizon=64", "trainer.kl_budget=5", "trainer.logging_steps=2")
+    adaptive = ("trainer.kl_target=0.01", "trainer.kl_horizon=64", "trainer.kl_budget=5", "trainer.logging_steps=3")
     run_stage(straight, *PPO, *saves, *adaptive, "name=whole", "tracking.tags=[a]")
     with monkeypatch.context() as patch:
 
@@ -156,6 +156,7 @@ def test_too_large_a_step_leaves_the_rest_of_the_rollout_out(straight, run_stage
     [
         (["trainer.ratio_threshold=1e-9"], "mean ratio to the rollout's is 1"),
         (["trainer.generation_batch_size=12"], "does not divide into minibatches of 8"),
+        (["trainer.generation_batch_size=128"], "a rollout takes 128 prompts and there are 64"),
         (["trainer.num_generations=3"], "does not divide into groups of num_generations 3"),
         (["trainer.kl_estimator=k2"], "takes one of k1, k3"),
         (["trainer.max_completion_length=500"], "leaves no room for a prompt in the context of sft:v1, 128 tokens"),
