@@ -150,7 +150,7 @@ async def act(
         raise Unauthenticated("please sign in")
     known = security.digest(token)
     if limit:
-        review.limiter.hit(limit, known)
+        await review.limiter.hit(limit, known)
 
     def signed_in(tx: sa.Connection) -> tuple[Person, T]:
         person = people.session_person(tx, known, review.clock())
@@ -190,7 +190,13 @@ def see_other(path: str) -> RedirectResponse:
 
 def _templates() -> Environment:
     loader = FileSystemLoader(HERE / "templates")
-    made = Environment(loader=loader, autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
+    made = Environment(
+        loader=loader,
+        autoescape=select_autoescape(default=True),
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     made.globals.update(turns=turns, plots=plots)
     made.filters["share"] = lambda value: "–" if value is None else f"{value:.0%}"
     made.filters["number"] = lambda value, digits=2: "–" if value is None else f"{value:.{digits}f}"

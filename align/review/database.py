@@ -1,14 +1,13 @@
 """Where ratings are kept: SQLite by default, PostgreSQL by a URL, one transaction a unit of work.
 
 A unit of work is a plain function whose first argument is a connection. SQLite has one writer: its work goes through
-one thread, in order, and nobody waits on a lock. PostgreSQL's goes through asyncpg, as many at once as there are
-connections, and is tried again where two transactions met in a deadlock.
+one thread, in order, nobody waits on a lock, and what waits together is made durable together (`writer`).
+PostgreSQL's goes through asyncpg, as many at once as there are connections, and is tried again where two transactions
+met in a deadlock.
 """
 
 import asyncio
-import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -16,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from align.errors import UserError
+from align.review.writer import Writer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,17 +36,17 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._engine: Any = None
         self._readers: sa.Engine | None = None
-        self._writer: ThreadPoolExecutor | None = None
+        self._writer: Writer | None = None
 
     def __str__(self) -> str:
         return self.url.render_as_string(hide_password=True)
 
     async def run(self, work: Work[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Do `work` in a transaction of its own; committed when this returns."""
-        call = functools.partial(work, *args, **kwargs) if False else (lambda tx: work(tx, *args, **kwargs))
-        if self.is_sqlite:
-            return await asyncio.get_running_loop().run_in_executor(self._one_writer(), self._write, call)
-        return await self._on_postgres(call)
+        if not self.is_sqlite:
+            return await self._on_postgres(lambda tx: work(tx, *args, **kwargs))
+        with explained(str(self)):
+            return await asyncio.wrap_future(self._one_writer().submit(lambda tx: work(tx, *args, **kwargs)))
 
     async def read(self, work: Work[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Do `work`, which only reads, beside the writer."""
@@ -57,8 +57,8 @@ class Database:
     def now(self, work: Work[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`run` for a program without an event loop, such as a command."""
         if self.is_sqlite:
-            self._one_writer()
-            return self._write(lambda tx: work(tx, *args, **kwargs))
+            with explained(str(self)):
+                return self._one_writer().submit(lambda tx: work(tx, *args, **kwargs)).result()
 
         async def go() -> R:
             try:
@@ -71,7 +71,7 @@ class Database:
     async def close(self) -> None:
         """Let every connection go."""
         if self._writer is not None:
-            self._writer.shutdown()
+            self._writer.close()
         if self._engine is not None:
             disposed = self._engine.dispose()
             if disposed is not None:
@@ -80,15 +80,11 @@ class Database:
             self._readers.dispose()
         self._engine = self._readers = self._writer = None
 
-    def _one_writer(self) -> ThreadPoolExecutor:
+    def _one_writer(self) -> Writer:
         if self._writer is None:
             self._engine = _sqlite(self.url, "BEGIN IMMEDIATE")
-            self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+            self._writer = Writer(self._engine)
         return self._writer
-
-    def _write(self, work: Callable[[sa.Connection], R]) -> R:
-        with explained(str(self)), self._engine.begin() as tx:
-            return work(tx)
 
     def _read(self, work: Callable[[sa.Connection], R]) -> R:
         if self._readers is None:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-WIDTH = 640
+WIDTH = 480
 ROW = 26  # units of height a row
-LABEL = 150  # units for the names at the left
-_VALUE = 70  # units for the numbers at the right
+LABEL = 110  # units for the names at the left
+_VALUE = 60  # units for the numbers at the right
 
 
 def bars(rows: Sequence[tuple[str, float]], *, title: str, unit: str = "") -> Markup:
@@ -65,7 +65,7 @@ def growth(points: Sequence[tuple[float, int]], *, title: str, whole: int) -> Ma
     """A count over time as an area: (seconds since the epoch, count so far); `whole` is what it grows to."""
     if len(points) < 2:
         return Markup("")
-    height, first, last = 150, points[0][0], points[-1][0]
+    height, first, last = 140, points[0][0], points[-1][0]
     top = max(whole, points[-1][1], 1)
     span = (last - first) or 1.0
 
@@ -91,4 +91,4 @@ def _svg(parts: Sequence[str], height: float, told: str) -> Markup:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 20 else f"{name[:19]}…"
+    return name if len(name) <= 15 else f"{name[:14]}…"

@@ -81,7 +81,7 @@ def overview(tx: sa.Connection, into: Campaign) -> Overview:
         skips=states.get("skipped", 0),
         flags=len(events.flagged_items(tx, into.id)),
         raters=agreement.rater_reports(standing, gold),
-        verdicts=[(name, said[name]) for name in VERDICTS],
+        verdicts=[(name.replace("_", " "), said[name]) for name in VERDICTS],
         growth=_growth(counted),
         alpha=agreement.krippendorff(counted),
         kappas=agreement.kappas(counted),

@@ -12,8 +12,8 @@ from pathlib import Path
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from limits import RateLimitItem, parse
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import FixedWindowRateLimiter
 
 from align.errors import UserError
 from align.review.refusals import TooMany
@@ -116,7 +116,7 @@ class Limiter:
         self._window = FixedWindowRateLimiter(MemoryStorage())
         self._rates: dict[str, RateLimitItem] = {name: parse(rate) for name, rate in self.RATES.items()}
 
-    def hit(self, what: str, who: str) -> None:
+    async def hit(self, what: str, who: str) -> None:
         """Count one try. Raises TooMany."""
-        if not self._window.hit(self._rates[what], what, who):
+        if not await self._window.hit(self._rates[what], what, who):
             raise TooMany("too many tries; wait a minute")

@@ -77,10 +77,12 @@ def serve(
 ) -> None:
     """Run the app until it is told to end. Raises UserError where the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
+    # With its protocol named: asyncio switches Nagle's delay off only on sockets that say they are TCP.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(2048)  # who comes before the server is ready waits
     except OSError as error:
         raise UserError(f"cannot listen on {host} port {port} ({error.strerror}); take another: --port") from None
     port = listening.getsockname()[1]

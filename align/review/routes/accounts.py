@@ -31,8 +31,8 @@ async def login_page(request: Request) -> Response:
 async def login(request: Request, name: SignInName, password: Password) -> Response:
     """Sign in; who is not known and who types a wrong password are told the same, after the same time."""
     review = get_review(request)
-    review.limiter.hit("login-address", request.client.host if request.client else "")
-    review.limiter.hit("login-name", name.casefold())
+    await review.limiter.hit("login-address", request.client.host if request.client else "")
+    await review.limiter.hit("login-name", name.casefold())
     found = await review.database.read(people.credentials, name)
     right = await run_in_threadpool(security.is_password, password, found[1] if found else None)
     if found is None or not right:
@@ -54,7 +54,7 @@ async def logout(request: Request) -> Response:
 @router.get("/invite/{token}")
 async def invitation(request: Request, token: str) -> Response:
     review = get_review(request)
-    review.limiter.hit("invite", request.client.host if request.client else "")
+    await review.limiter.hit("invite", request.client.host if request.client else "")
     found = await review.database.read(people.find_invite, security.digest(token), review.clock())
     if found is None:
         raise NotFound("this invitation was used or is too old; ask for another")
@@ -65,7 +65,7 @@ async def invitation(request: Request, token: str) -> Response:
 async def accept(request: Request, token: str, name: SignInName, password: NewPassword) -> Response:
     """Choose a name and a password; the invitation is used up."""
     review = get_review(request)
-    review.limiter.hit("invite", request.client.host if request.client else "")
+    await review.limiter.hit("invite", request.client.host if request.client else "")
     hashed = await run_in_threadpool(security.hash_password, password)
 
     def work(tx: sa.Connection) -> Person:
@@ -92,7 +92,7 @@ async def change_password(request: Request, old: Password, new: NewPassword) -> 
         return me, found[1] if found else None
 
     me, encoded = await act(request, current, reads=True)
-    review.limiter.hit("login-name", (me.name or "").casefold())
+    await review.limiter.hit("login-name", (me.name or "").casefold())
     if not await run_in_threadpool(security.is_password, old, encoded):
         return page(request, "account.html", 403, problem="The old password is not right.")
     hashed = await run_in_threadpool(security.hash_password, new)

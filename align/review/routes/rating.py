@@ -9,10 +9,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from align.review.app import Review, act, get_review, page, see_other
-from align.review.refusals import NotFound
 from align.review.rendering import turns
 from align.review.schemas import SKIP_REASONS, Answer, Name, Problem, RatingIn, SkipIn, Task, UndoIn
-from align.review.store import assignment, campaigns, people, ratings
+from align.review.store import assignment, campaigns, ratings
 from align.review.store.assignment import Assignment
 from align.review.store.campaigns import Campaign
 from align.review.store.people import Person
@@ -45,7 +44,7 @@ async def screen(request: Request, campaign: Name) -> Response:
     """The rating screen; its items come by themselves."""
 
     def work(tx: sa.Connection, me: Person) -> tuple[Campaign, int, int]:
-        into = _entered(tx, campaign, me)
+        into = campaigns.entered(tx, campaign, me.id)
         return into, assignment.count_done(tx, into, me), assignment.count_left(tx, into, me)
 
     into, done, left = await act(request, work, reads=True)
@@ -90,24 +89,16 @@ async def _then_next(request: Request, name: str, first: Callable[[sa.Connection
     review = get_review(request)
 
     def work(tx: sa.Connection, me: Person) -> tuple[Campaign, bool, Assignment | None, sa.Row | None, int]:
-        into = _entered(tx, name, me)
+        into = campaigns.entered(tx, name, me.id)
         late = first(tx, into, me)
         given = assignment.take_next(tx, into, me, now=review.clock())
-        said = ratings.previous(tx, given.id) if given else None
+        said = ratings.previous(tx, given.id) if given and given.again else None
         return into, late, given, said, assignment.count_done(tx, into, me)
 
     into, late, given, said, done = await act(request, work, limit="rating")
     # Rendered after the transaction: a long text must not hold up what others send.
     task = await run_in_threadpool(_task, review, into, given, said) if given else None
     return Answer(task=task, done=done, state=into.state, late=late)
-
-
-def _entered(tx: sa.Connection, name: str, me: Person) -> Campaign:
-    """The campaign, if this person rates in it. Raises NotFound, the same where there is none."""
-    found = campaigns.find_campaign(tx, name)
-    if found is None or not people.is_member(tx, found.id, me.id):
-        raise NotFound()
-    return found
 
 
 def _task(review: Review, into: Campaign, given: Assignment, said: sa.Row | None) -> Task:

@@ -4,6 +4,8 @@ An item is leased to a rater for a while; what is not rated by then is free agai
 are still to be given out, leases taken off, so an item never gets more than the campaign's overlap. A rater has at
 most one assignment of a kind with an item, so nobody sees one twice, except in a repeat, which is there for that.
 
+The statements are built once, at the bottom: they run for every rating.
+
 Every choice is drawn from the campaign's seed, the rater and the count of items this rater was given: the same
 campaign again gives the same items in the same order and the same sides.
 """
@@ -17,9 +19,10 @@ import sqlalchemy as sa
 from align.review.refusals import NotFound
 from align.review.store.campaigns import Campaign
 from align.review.store.people import Person
-from align.review.tables import assignment, item, membership
+from align.review.tables import assignment, event, item, membership
 
 REPEAT_AFTER = 10  # items rated before one of them comes again
+BEFORE_ALL = -1.0  # every rank is above
 _ARMS = ("random", "uncertain")
 
 
@@ -35,18 +38,7 @@ class Assignment:
     prompt: Any
     a: Any
     b: Any
-
-
-_ASSIGNMENT = (
-    assignment.c.id,
-    assignment.c.item_id,
-    assignment.c.kind,
-    assignment.c.flipped,
-    assignment.c.state,
-    item.c.prompt,
-    item.c.a,
-    item.c.b,
-)
+    again: bool = False  # it was rated, and taken back
 
 
 def lock_member(tx: sa.Connection, campaign_id: int, person_id: int) -> sa.Row:
@@ -55,37 +47,35 @@ def lock_member(tx: sa.Connection, campaign_id: int, person_id: int) -> sa.Row:
     Raises:
         NotFound: the person does not belong to the campaign.
     """
-    where = (membership.c.campaign_id == campaign_id, membership.c.person_id == person_id)
-    row = tx.execute(sa.select(membership).where(*where).with_for_update()).first()
+    row = tx.execute(_MEMBER, {"campaign": campaign_id, "person": person_id}).first()
     if row is None:
         raise NotFound()
     return row
 
 
-def own_assignment(tx: sa.Connection, assignment_id: int, campaign_id: int, person_id: int) -> Assignment:
-    """Raises NotFound for anything that was not given to this person in this campaign."""
-    found = (
-        sa.select(*_ASSIGNMENT)
-        .join(item)
-        .where(
-            assignment.c.id == assignment_id,
-            assignment.c.person_id == person_id,
-            assignment.c.campaign_id == campaign_id,
-        )
-    )
-    row = tx.execute(found).first()
+def own_assignment(
+    tx: sa.Connection, assignment_id: int, campaign_id: int, person_id: int, key: str
+) -> tuple[Assignment, str | None]:
+    """The assignment, and the kind of the event that `key` has made of this person's already.
+
+    Raises:
+        NotFound: it was not given to this person in this campaign.
+    """
+    given = {"campaign": campaign_id, "person": person_id, "assignment": assignment_id, "key": key}
+    row = tx.execute(_OWN, given).first()
     if row is None:
         raise NotFound()
-    return Assignment(*row)
+    return Assignment(*row[:-1]), row.known
 
 
 def take_next(tx: sa.Connection, into: Campaign, rater: Person, *, now: float) -> Assignment | None:
     """What the rater holds, else a new item; None where there is nothing for this rater now."""
     member = lock_member(tx, into.id, rater.id)
-    free_expired(tx, into.id, now)
-    held = sa.select(*_ASSIGNMENT).join(item).where(*_mine(into.id, rater.id), assignment.c.state == "leased")
-    if row := tx.execute(held.order_by(assignment.c.issued, assignment.c.id).limit(1)).first():
-        return Assignment(*row)
+    leases = tx.execute(_LEASES, {"campaign": into.id, "person": rater.id, "now": now}).all()
+    if any(lease.expires < now for lease in leases):
+        free_expired(tx, into.id, now)
+    if any(lease.person_id == rater.id and lease.expires >= now for lease in leases):
+        return Assignment(*tx.execute(_HELD, {"campaign": into.id, "person": rater.id}).first())
     if into.state != "open":
         return None
     draw = random.Random(f"{into.settings.seed}/{into.name}/{rater.handle}/{member.issued}")
@@ -95,18 +85,14 @@ def take_next(tx: sa.Connection, into: Campaign, rater: Person, *, now: float) -
     row, kind = chosen
     # A repeat is shown the other way round.
     flipped = draw.random() < 0.5 if kind != "repeat" else not row.flipped
+    given = {"campaign_id": into.id, "item_id": row.id, "person_id": rater.id, "kind": kind, "flipped": flipped}
     lease = {"state": "leased", "issued": now, "expires": now + into.settings.lease}
-    number = tx.execute(
-        sa.insert(assignment)
-        .values(campaign_id=into.id, item_id=row.id, person_id=rater.id, kind=kind, flipped=flipped, **lease)
-        .returning(assignment.c.id)
-    ).scalar_one()
-    moved: dict[str, Any] = {"issued": member.issued + 1}
+    number = tx.execute(_GIVE, given | lease).scalar_one()
+    moved = {"random": member.random_cursor, "uncertain": member.uncertain_cursor}
     if kind == "main":
-        tx.execute(sa.update(item).where(item.c.id == row.id).values(open=item.c.open - 1))
-        moved[f"{row.arm}_cursor"] = row.rank
-    where = (membership.c.campaign_id == into.id, membership.c.person_id == rater.id)
-    tx.execute(sa.update(membership).where(*where).values(**moved))
+        tx.execute(_OPEN, {"number": row.id, "change": -1})
+        moved[row.arm] = row.rank
+    tx.execute(_MOVE, {"campaign": into.id, "person": rater.id, "count": member.issued + 1, **moved})
     return Assignment(number, row.id, kind, flipped, "leased", row.prompt, row.a, row.b)
 
 
@@ -120,14 +106,14 @@ def free_expired(tx: sa.Connection, campaign_id: int, now: float) -> None:
         return
     gone = sa.update(assignment).where(assignment.c.id.in_(found), assignment.c.state == "leased")
     rows = tx.execute(gone.values(state="expired").returning(assignment.c.item_id, assignment.c.kind)).all()
-    for item_id, kind in sorted(rows):
+    for item_id, kind in sorted((row.item_id, row.kind) for row in rows):
         if kind == "main":
             give_back(tx, item_id)
 
 
 def give_back(tx: sa.Connection, item_id: int) -> None:
     """One rating more to be given out."""
-    tx.execute(sa.update(item).where(item.c.id == item_id).values(open=item.c.open + 1))
+    tx.execute(_OPEN, {"number": item_id, "change": 1})
 
 
 def take_again(tx: sa.Connection, item_id: int) -> bool:
@@ -136,96 +122,137 @@ def take_again(tx: sa.Connection, item_id: int) -> bool:
     return tx.execute(taken).rowcount == 1
 
 
-def set_assignment(tx: sa.Connection, assignment_id: int, state: str, **values: Any) -> None:
-    tx.execute(sa.update(assignment).where(assignment.c.id == assignment_id).values(state=state, **values))
+def set_state(tx: sa.Connection, assignment_id: int, state: str) -> None:
+    tx.execute(_STATE, {"number": assignment_id, "becomes": state})
+
+
+def lease_again(tx: sa.Connection, assignment_id: int, expires: float) -> None:
+    """Give an assignment back to its rater; issued at the beginning of time, it comes before what else they hold."""
+    again = sa.update(assignment).where(assignment.c.id == assignment_id)
+    tx.execute(again.values(state="leased", issued=0.0, expires=expires))
 
 
 def count_done(tx: sa.Connection, into: Campaign, rater: Person) -> int:
     """Items this rater has rated."""
-    done = sa.select(sa.func.count()).where(*_mine(into.id, rater.id), assignment.c.state == "done")
-    return tx.execute(done).scalar_one()
+    return tx.execute(_DONE, {"campaign": into.id, "person": rater.id}).scalar_one()
 
 
 def count_left(tx: sa.Connection, into: Campaign, rater: Person) -> int:
     """Items that are still there for this rater; all open items are looked at, so ask once a page."""
-    mine = (item.c.campaign_id == into.id, sa.text("item.open > 0"), *_unseen(rater, "main"))
-    left = tx.execute(sa.select(sa.func.count()).select_from(item).where(*mine)).scalar_one()
-    held = sa.select(sa.func.count()).where(*_mine(into.id, rater.id), assignment.c.state == "leased")
-    return left + tx.execute(held).scalar_one()
-
-
-def _mine(campaign_id: int, person_id: int) -> tuple[sa.ColumnElement[bool], ...]:
-    return assignment.c.person_id == person_id, assignment.c.campaign_id == campaign_id
+    mine = {"campaign": into.id, "person": rater.id}
+    left = tx.execute(_LEFT, {**mine, "handle": rater.handle, "of_kind": "main"}).scalar_one()
+    return left + (tx.execute(_HELD, mine).first() is not None)
 
 
 def _choose(
     tx: sa.Connection, into: Campaign, rater: Person, member: sa.Row, draw: random.Random
 ) -> tuple[sa.Row, str] | None:
     """(the item, the kind of assignment), by the campaign's shares."""
-    if draw.random() < into.settings.gold and (row := _gold(tx, into, rater)):
+    mine = {"campaign": into.id, "person": rater.id, "handle": rater.handle}
+    if draw.random() < into.settings.gold and (row := tx.execute(_GOLD, {**mine, "of_kind": "gold"}).first()):
         return row, "gold"
-    if draw.random() < into.settings.repeats and member.issued >= REPEAT_AFTER and (row := _repeat(tx, into, rater)):
+    if (
+        draw.random() < into.settings.repeats
+        and member.issued >= REPEAT_AFTER
+        and (row := tx.execute(_REPEAT, {"campaign": into.id, "person": rater.id}).first())
+    ):
         return row, "repeat"
     arms = _ARMS
-    if into.settings.strategy == "uncertain" and draw.random() >= into.settings.control:
+    if into.settings.strategy == "random":
+        arms = ("random",)
+    elif draw.random() >= into.settings.control:
         arms = _ARMS[::-1]
-    for start in (None, -1.0):
+    cursors = {"random": member.random_cursor, "uncertain": member.uncertain_cursor}
+    # From where the rater had come to; and once more from the top, where leases may have run out meanwhile.
+    for start in (cursors, dict.fromkeys(cursors, BEFORE_ALL)):
         for arm in arms:
-            cursor = getattr(member, f"{arm}_cursor")
-            if start is not None and cursor == start:
-                continue
-            if row := _from_arm(tx, into, rater, arm, cursor if start is None else start):
+            given = {**mine, "of_kind": "main", "in_arm": arm, "after": start[arm]}
+            if (start is cursors or cursors[arm] > BEFORE_ALL) and (row := tx.execute(_NEXT, given).first()):
                 return row, "main"
     return None
 
 
-_ITEM = (item.c.id, item.c.prompt, item.c.a, item.c.b, item.c.arm, item.c.rank)
+def _mine(table: sa.Table = assignment) -> tuple[sa.ColumnElement[bool], ...]:
+    return table.c.person_id == sa.bindparam("person"), table.c.campaign_id == sa.bindparam("campaign")
 
 
-def _unseen(rater: Person, kind: str) -> tuple[sa.ColumnElement[bool], ...]:
-    """Neither given to the rater before nor written by them."""
-    given = sa.exists().where(
-        assignment.c.item_id == item.c.id, assignment.c.person_id == rater.id, assignment.c.kind == kind
+_ASSIGNMENT = (
+    *(assignment.c[name] for name in ("id", "item_id", "kind", "flipped", "state")),
+    *(item.c[name] for name in ("prompt", "a", "b")),
+    (assignment.c.issued == 0.0).label("again"),
+)
+_ITEM = tuple(item.c[name] for name in ("id", "prompt", "a", "b", "arm", "rank"))
+# Neither given to the rater before nor written by them. Conditions of partial indexes are written out: an index is
+# used only where the query says its condition in the same words.
+_UNSEEN = (
+    item.c.campaign_id == sa.bindparam("campaign"),
+    ~sa.exists().where(
+        assignment.c.item_id == item.c.id,
+        assignment.c.person_id == sa.bindparam("person"),
+        assignment.c.kind == sa.bindparam("of_kind"),
+    ),
+    sa.func.coalesce(item.c.author_a, "") != sa.bindparam("handle"),
+    sa.func.coalesce(item.c.author_b, "") != sa.bindparam("handle"),
+)
+_IS_OPEN, _IS_LEASED = sa.text("item.open > 0"), sa.text("assignment.state = 'leased'")
+_MEMBER = sa.select(membership).where(*_mine(membership)).with_for_update()
+_KNOWN = (
+    sa.select(event.c.kind)
+    .where(event.c.person_id == sa.bindparam("person"), event.c.key == sa.bindparam("key"))
+    .scalar_subquery()
+)
+_OWN = (
+    sa.select(*_ASSIGNMENT, _KNOWN.label("known"))
+    .join_from(assignment, item)
+    .where(assignment.c.id == sa.bindparam("assignment"), *_mine())
+)
+_LEASES = sa.select(assignment.c.person_id, assignment.c.expires).where(
+    assignment.c.campaign_id == sa.bindparam("campaign"),
+    _IS_LEASED,
+    sa.or_(assignment.c.expires < sa.bindparam("now"), assignment.c.person_id == sa.bindparam("person")),
+)
+_HELD = (
+    sa.select(*_ASSIGNMENT)
+    .join_from(assignment, item)
+    .where(*_mine(), _IS_LEASED)
+    .order_by(assignment.c.issued, assignment.c.id)
+    .limit(1)
+)
+_NEXT = (
+    sa.select(*_ITEM)
+    .where(*_UNSEEN, _IS_OPEN, item.c.arm == sa.bindparam("in_arm"), item.c.rank > sa.bindparam("after"))
+    .order_by(item.c.rank)
+    .limit(1)
+    .with_for_update(skip_locked=True, of=item)
+)
+_LEFT = sa.select(sa.func.count()).select_from(item).where(*_UNSEEN, _IS_OPEN)
+_GOLD = sa.select(*_ITEM).where(*_UNSEEN, sa.text("item.gold is not null")).order_by(item.c.rank).limit(1)
+_AGAIN = assignment.alias()
+# The item rated longest ago that was not repeated yet, with the sides it had.
+_REPEAT = (
+    sa.select(*_ITEM, assignment.c.flipped)
+    .join_from(assignment, item)
+    .where(
+        *_mine(),
+        assignment.c.kind == "main",
+        assignment.c.state == "done",
+        ~sa.exists().where(
+            _AGAIN.c.item_id == assignment.c.item_id,
+            _AGAIN.c.person_id == sa.bindparam("person"),
+            _AGAIN.c.kind == "repeat",
+        ),
     )
-    written = [sa.func.coalesce(side, "") != rater.handle for side in (item.c.author_a, item.c.author_b)]
-    return ~given, *written
-
-
-def _from_arm(tx: sa.Connection, into: Campaign, rater: Person, arm: str, cursor: float) -> sa.Row | None:
-    # Written out: a partial index is used only where the query says its condition in these words.
-    is_open = sa.text("item.open > 0")
-    found = (
-        sa.select(*_ITEM)
-        .where(item.c.campaign_id == into.id, item.c.arm == arm, is_open, item.c.rank > cursor)
-        .where(*_unseen(rater, "main"))
-        .order_by(item.c.rank)
-        .limit(1)
+    .order_by(assignment.c.id)
+    .limit(1)
+)
+_GIVE = sa.insert(assignment).returning(assignment.c.id)
+_OPEN = sa.update(item).where(item.c.id == sa.bindparam("number")).values(open=item.c.open + sa.bindparam("change"))
+_STATE = sa.update(assignment).where(assignment.c.id == sa.bindparam("number")).values(state=sa.bindparam("becomes"))
+_MOVE = (
+    sa.update(membership)
+    .where(*_mine(membership))
+    .values(
+        random_cursor=sa.bindparam("random"), uncertain_cursor=sa.bindparam("uncertain"), issued=sa.bindparam("count")
     )
-    return tx.execute(found.with_for_update(skip_locked=True, of=item)).first()
-
-
-def _gold(tx: sa.Connection, into: Campaign, rater: Person) -> sa.Row | None:
-    found = (
-        sa.select(*_ITEM)
-        .where(item.c.campaign_id == into.id, sa.text("item.gold is not null"))
-        .where(*_unseen(rater, "gold"))
-        .order_by(item.c.rank)
-        .limit(1)
-    )
-    return tx.execute(found).first()
-
-
-def _repeat(tx: sa.Connection, into: Campaign, rater: Person) -> sa.Row | None:
-    """The item rated longest ago that was not repeated yet, with the sides it had."""
-    again = assignment.alias()
-    repeated = sa.exists().where(
-        again.c.item_id == assignment.c.item_id, again.c.person_id == rater.id, again.c.kind == "repeat"
-    )
-    found = (
-        sa.select(*_ITEM, assignment.c.flipped)
-        .join_from(assignment, item)
-        .where(*_mine(into.id, rater.id), assignment.c.kind == "main", assignment.c.state == "done", ~repeated)
-        .order_by(assignment.c.id)
-        .limit(1)
-    )
-    return tx.execute(found).first()
+)
+_DONE = sa.select(sa.func.count()).where(*_mine(), assignment.c.state == "done")

@@ -43,6 +43,13 @@ class NewItem:
 _CAMPAIGN = (campaign.c.id, campaign.c.name, campaign.c.settings, campaign.c.state, campaign.c.source)
 
 
+_ENTERED = (
+    sa.select(*_CAMPAIGN)
+    .join(membership)
+    .where(campaign.c.name == sa.bindparam("named"), membership.c.person_id == sa.bindparam("person"))
+)
+
+
 def _campaign(row: sa.Row) -> Campaign:
     return Campaign(row.id, row.name, Settings.model_validate(row.settings), row.state, row.source)
 
@@ -67,6 +74,14 @@ def get_campaign(tx: sa.Connection, name: str) -> Campaign:
     if found is None:
         raise NotFound()
     return found
+
+
+def entered(tx: sa.Connection, name: str, person_id: int) -> Campaign:
+    """The campaign, for somebody who rates in it. Raises NotFound, the same where there is none."""
+    row = tx.execute(_ENTERED, {"named": name, "person": person_id}).first()
+    if row is None:
+        raise NotFound()
+    return _campaign(row)
 
 
 def all_campaigns(tx: sa.Connection) -> list[Campaign]:

@@ -26,6 +26,15 @@ class Person:
 
 
 _PERSON = (person.c.id, person.c.handle, person.c.name, person.c.role, person.c.disabled)
+_SESSION = (
+    sa.select(*_PERSON)
+    .join(session)
+    .where(
+        session.c.digest == sa.bindparam("known"),
+        session.c.expires > sa.bindparam("now"),
+        person.c.disabled.is_(False),
+    )
+)
 
 
 def add_person(
@@ -159,12 +168,7 @@ def add_session(tx: sa.Connection, digest: str, person_id: int, *, now: float, e
 
 def session_person(tx: sa.Connection, digest: str, now: float) -> Person | None:
     """Whose session this is, while it lasts and the person is not shut out."""
-    found = (
-        sa.select(*_PERSON)
-        .join(session)
-        .where(session.c.digest == digest, session.c.expires > now, person.c.disabled.is_(False))
-    )
-    row = tx.execute(found).first()
+    row = tx.execute(_SESSION, {"known": digest, "now": now}).first()
     return Person(*row) if row else None
 
 

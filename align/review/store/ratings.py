@@ -13,15 +13,17 @@ from align.review.refusals import Conflict, Unfit
 from align.review.schemas import TURNED, RatingIn, SkipIn
 from align.review.store.assignment import (
     give_back,
+    lease_again,
     lock_member,
     own_assignment,
-    set_assignment,
+    set_state,
     take_again,
 )
 from align.review.store.campaigns import Campaign
 from align.review.store.people import Person
 from align.review.tables import assignment, event, item, person
 
+_APPEND = sa.insert(event).returning(event.c.id)
 _COUNTED = ("rate", "skip", "undo", "withdraw")
 
 
@@ -52,9 +54,9 @@ def rate(tx: sa.Connection, into: Campaign, rater: Person, assignment_id: int, s
         Unfit: an answer that the rubric does not have.
     """
     lock_member(tx, into.id, rater.id)
-    if known := is_known(tx, rater, sent.key):
+    given, known = own_assignment(tx, assignment_id, into.id, rater.id, sent.key)
+    if known:
         return known != "late"
-    given = own_assignment(tx, assignment_id, into.id, rater.id)
     if problem := into.settings.check_answers(sent.answers):
         raise Unfit(problem)
     if given.state in ("done", "skipped"):
@@ -77,16 +79,16 @@ def rate(tx: sa.Connection, into: Campaign, rater: Person, assignment_id: int, s
         at=now,
     )
     if counts:
-        set_assignment(tx, given.id, "done")
+        set_state(tx, given.id, "done")
     return counts
 
 
 def skip(tx: sa.Connection, into: Campaign, rater: Person, assignment_id: int, sent: SkipIn, *, now: float) -> None:
     """Let an item go; this rater does not get it again. Raises NotFound, Conflict."""
     lock_member(tx, into.id, rater.id)
-    if is_known(tx, rater, sent.key):
+    given, known = own_assignment(tx, assignment_id, into.id, rater.id, sent.key)
+    if known:
         return
-    given = own_assignment(tx, assignment_id, into.id, rater.id)
     if given.state in ("done", "skipped"):
         raise Conflict("this item was rated already; undo first to change it")
     append(
@@ -101,7 +103,7 @@ def skip(tx: sa.Connection, into: Campaign, rater: Person, assignment_id: int, s
         flag=sent.flag,
         at=now,
     )
-    set_assignment(tx, given.id, "skipped")
+    set_state(tx, given.id, "skipped")
     if given.kind == "main" and given.state == "leased":
         give_back(tx, given.item_id)
 
@@ -133,8 +135,7 @@ def undo(tx: sa.Connection, into: Campaign, rater: Person, key: str, *, now: flo
     if row.state == "skipped" and row.kind == "main" and not take_again(tx, row.item_id):
         raise Conflict("what you skipped has gone to others meanwhile")
     append(tx, into, rater, item_id=row.item_id, assignment_id=row.id, kind="undo", key=key, at=now)
-    # Issued at the beginning of time, it comes before whatever else this rater holds.
-    set_assignment(tx, row.id, "leased", issued=0.0, expires=now + into.settings.lease)
+    lease_again(tx, row.id, now + into.settings.lease)
 
 
 def withdraw(tx: sa.Connection, into: Campaign, rater: Person, *, now: float) -> int:
@@ -145,7 +146,7 @@ def withdraw(tx: sa.Connection, into: Campaign, rater: Person, *, now: float) ->
         key = f"withdraw-{one.event}"
         append(tx, into, rater, item_id=one.item_id, assignment_id=held, kind="withdraw", key=key, at=now)
         if held is not None:
-            set_assignment(tx, held, "withdrawn")
+            set_state(tx, held, "withdrawn")
         if one.kind == "main":
             give_back(tx, one.item_id)
     return len(standing)
@@ -248,8 +249,9 @@ def turned(into: Campaign, flipped: bool, verdict: str, answers: dict[str, str])
 
 def append(tx: sa.Connection, into: Campaign, who: Person, **values: Any) -> int:
     """Write one event; its number."""
-    row = {"campaign_id": into.id, "person_id": who.id, "flag": False, **values}
-    return tx.execute(sa.insert(event).values(row).returning(event.c.id)).scalar_one()
+    blank = dict.fromkeys(("assignment_id", "verdict", "answers", "reason", "milliseconds"))
+    row = {**blank, "campaign_id": into.id, "person_id": who.id, "flag": False, **values}
+    return tx.execute(_APPEND, row).scalar_one()
 
 
 def is_known(tx: sa.Connection, who: Person, key: str) -> str | None:
