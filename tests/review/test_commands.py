@@ -1,0 +1,105 @@
+"""`align review ...` in a shell: what it prints, and what it says of mistakes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from align.cli import main
+from align.review.store import campaigns
+
+from .conftest import World, pairs
+from .test_export import rate_in
+
+
+@pytest.fixture
+def shell(tmp_path, capsys):
+    """`shell("ls")` -> (exit status, what was printed, what was complained about)."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        status = main(["review", *words, "--artifacts", str(tmp_path)])
+        done = capsys.readouterr()
+        return status, done.out, done.err
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path):
+    place = tmp_path / "pairs.jsonl"
+    place.write_text("".join(json.dumps(row) + "\n" for _, row in pairs(4)))
+    return str(place)
+
+
+def test_load_ls_invite_export_ratings(shell, file, sqlite, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGN_REVIEW_DATABASE", sqlite.url.database)
+    assert shell("ls")[1].startswith("no campaign in")
+    assert shell("load", file, "--campaign", "spring", "--overlap", "1", "--gold", "0")[:2] == (
+        0,
+        "spring: 4 new items from pairs.jsonl\n",
+    )
+    assert shell("load", file, "--campaign", "spring")[1] == "spring: 0 new items from pairs.jsonl\n"
+    status, link, _ = shell("invite", "--campaign", "spring")
+    assert status == 0 and link.startswith("http://127.0.0.1:8000/invite/")
+    world = World(sqlite, tmp_path)
+    into = world.do(campaigns.get_campaign, "spring")
+    rate_in(world, into, [world.person("rater", into)], ("good",))
+    assert "spring  open  4 of 4 ratings, 1 raters" in shell("ls")[1]
+    status, told, _ = shell("export", "spring", "--name", "prefs")
+    assert status == 0 and "published prefs:v1  4 preference rows from 4 ratings of 1 raters" in told
+    assert "r1  4 ratings" in shell("ratings", "prefs-unpaired")[1]
+    rows = [json.loads(line) for line in shell("ratings", "prefs", "--json")[1].splitlines()]
+    assert len(rows) == 4 and {row["rater"] for row in rows} == {"r1"}
+
+
+def test_ratings_made_elsewhere_come_along(shell, tmp_path, sqlite, monkeypatch):
+    monkeypatch.setenv("ALIGN_REVIEW_DATABASE", sqlite.url.database)
+    place = tmp_path / "rated.jsonl"
+    rated = [{"rater": "alice", "verdict": "a"}, {"rater": "bob", "verdict": "slight_a", "reason": "clearer"}]
+    place.write_text("".join(json.dumps({**row, "ratings": rated}) + "\n" for _, row in pairs(3)))
+    for count in (6, 0):
+        told = shell("load", str(place), "--campaign", "old")[1]
+        assert (f"{count} ratings" in told) == bool(count)
+    assert "3 preference rows from 6 ratings of 2 raters" in shell("export", "old", "--name", "old")[1]
+    assert b"alice" not in b"".join(one.read_bytes() for one in (tmp_path / "old" / "v0001").rglob("*.json*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("load", "nowhere:v1", "--campaign", "x"), "make one: deepspeed launch/run.py stage=sample"),
+        (("load", "./nowhere.jsonl", "--campaign", "x"), "cannot be read"),
+        (("load", "FILE", "--campaign", "Not A Name"), "not allowed"),
+        (("load", "FILE", "--campaign", "x", "--overlap", "0"), "--overlap is 0"),
+        (("load", "FILE", "--campaign", "x", "--control", "2"), "--control is 2"),
+        (("export", "nothing", "--name", "x"), "there is no campaign 'nothing'; there are none"),
+        (("recall", "--rater", "r9"), "there is no rater 'r9'"),
+        (("serve", "--public-url", "ftp://x"), "is no origin"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_mistake_is_one_sentence(shell, file, sqlite, monkeypatch, words, sentence):
+    monkeypatch.setenv("ALIGN_REVIEW_DATABASE", sqlite.url.database)
+    status, _, error = shell(*(file if word == "FILE" else word for word in words))
+    assert status == 2 and sentence in error and error.count("\n") == 1
+
+
+def test_the_uncertain_need_scores_and_keep_their_order(shell, tmp_path, sqlite, monkeypatch):
+    monkeypatch.setenv("ALIGN_REVIEW_DATABASE", sqlite.url.database)
+    place = tmp_path / "pairs.jsonl"
+    place.write_text(json.dumps({"prompt": "p", "answers": [{"completion": "a"}, {"completion": "b"}]}) + "\n")
+    status, _, error = shell("load", str(place), "--campaign", "x", "--strategy", "uncertain", "--control", "0")
+    assert status == 2 and "inputs.reward_model" in error
+    shell("load", str(place), "--campaign", "x")
+    status, _, error = shell("load", str(place), "--campaign", "x", "--strategy", "uncertain")
+    assert status == 2 and "is settled" in error
+
+
+def test_without_the_extra_one_sentence_says_so():
+    code = (
+        "import sys; sys.modules['fastapi'] = sys.modules['sqlalchemy'] = None; from align.cli import main; "
+        "sys.exit(main(['review', 'ls']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and "pip install 'align[review]'" in done.stderr and "Traceback" not in done.stderr
