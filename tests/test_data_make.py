@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from data_command import rows_of, run
+from data_command import read_lines, rows_of, run
 
 from align.artifacts.store import Store
 
@@ -79,6 +79,23 @@ def test_filters_caps_conversion_and_a_system_message(sets, root, capsys):
     (part,) = sets.resolve("long").manifest.notes["parts"]
     assert part["left_out"]["longer than max_chars"] > 10
     assert part["records_in"] == 100 == part["train"] + part["eval"] + sum(part["left_out"].values())
+
+
+def test_repairs_are_done_and_can_be_undone(sets, root, capsys):
+    rows = [{"prompt": f"q{i}", "chosen": f"yes\u200b{i}", "rejected": "no</s>"} for i in range(4)]
+    rows.append({"prompt": "q9", "chosen": "yes", "rejected": "</s>"})
+    write_set(sets, "dirty", "preference", [{**row, "id": str(i)} for i, row in enumerate(rows)])
+    status, out, _ = run(capsys, root, "make", "dirty:v1", "--name", "clean", "--fix", "control,end_markers")
+    clean = sets.resolve("clean")
+    assert status == 0 and [row["chosen"] for row in rows_of(clean)] == ["yes0", "yes1", "yes2", "yes3"]
+    assert clean.manifest.notes["repairs"] == {"fix control": 4, "fix end_markers": 4} and "fix control: 4" in out
+    (part,) = clean.manifest.notes["parts"]
+    assert part["left_out"] == {"mended, rejected is empty": 1}
+    before = {row["id"]: dict(row) for row in rows_of(clean)}
+    for change in reversed(read_lines(clean.path / "repairs.jsonl")):
+        assert before[change["id"]][change["side"]] == change["after"]
+        before[change["id"]][change["side"]] = change["before"]
+    assert [row["chosen"] for row in before.values()] == [row["chosen"] for row in rows[:4]]
 
 
 def test_decontamination(sets, root, tmp_path, capsys):

@@ -123,7 +123,7 @@ def make_data(arguments: argparse.Namespace) -> int:
     from align.data.arguments import check_positive, check_share, load_benchmarks, tolerance_of, words
     from align.data.making import make_dataset
     from align.data.recipe import Part, Recipe
-    from align.data.repairs import DROPS, check_names
+    from align.data.repairs import DROPS, FIXES, check_names
 
     check_share(arguments.eval_fraction, "--eval-fraction")
     check_positive(arguments.rows, "--rows")
@@ -141,6 +141,7 @@ def make_data(arguments: argparse.Namespace) -> int:
         Recipe(
             **{name: getattr(arguments, name) for name in as_given},
             languages=tuple(words([arguments.languages])),
+            fix=check_names(words(arguments.fix), FIXES, "--fix"),
             drop=check_names(words(arguments.drop), [name for name in DROPS if name != "contradictions"], "--drop"),
         ),
         against=against,
@@ -156,6 +157,7 @@ def make_data(arguments: argparse.Namespace) -> int:
         told.append(
             f"{part['ref']}: {part['records_in']} records, {part['train']} train, {part['eval']} eval{left_out}"
         )
+    told += [f"{what}: {count}" for what, count in version.manifest.notes["repairs"].items()]
     return _say(version, report, told)
 
 

@@ -55,6 +55,7 @@ def data_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     make.add_argument("--min-chars", type=int, metavar="N", help="of the shortest answer")
     make.add_argument("--max-chars", type=int, metavar="N", help="of prompt and longest answer")
     make.add_argument("--languages", default="", metavar="A,B", help="keep these only (guessed): English,German")
+    make.add_argument("--fix", action="append", default=[], metavar="RULES", help="repairs: see align data rules")
     make.add_argument(
         "--pairs", choices=("best_worst", "all"), default="best_worst", help="of single answers: one a prompt, or all"
     )

@@ -57,14 +57,20 @@ def make_dataset(
     portion(ledgers, [part for part, _ in parts], recipe.rows)
     with staged(store, name) as folder:
         seen = Inspection("trl", against=against, ngram=recipe.ngram)
+        done: Counter[str] = Counter()
+        log = folder / "repairs.jsonl"
         for split in ("train", "eval"):
             path = folder / "records" / f"{split}.jsonl"
-            with path.open("w", encoding="utf-8", newline="\n") as file:
+            with path.open("w", encoding="utf-8", newline="\n") as file, log.open("a", encoding="utf-8") as repairs:
                 for piece in _interleave(readers, ledgers, split == "eval"):
                     seen.observe(Outcome(piece.file, piece.row, piece.beside, [piece.record]), split)
                     file.write(json_line({**piece.record.to_row(), "id": piece.id, **piece.beside}))
+                    repairs.writelines(json_line({"id": piece.id, **change}) for change in piece.changes)
+                    done.update(f"fix {change['fix']}" for change in piece.changes)
             if path.stat().st_size == 0:
                 path.unlink()
+        if log.stat().st_size == 0:
+            log.unlink()
         if not seen.splits["train"]:
             reasons = Counter(fate for ledger in ledgers for fate in ledger.fate if fate)
             told = ", ".join(f"{count} {why}" for why, count in reasons.items())
@@ -86,7 +92,7 @@ def make_dataset(
             identity=identity,
             started=started,
             metrics={f"{split}_records": count for split, count in seen.splits.items()},
-            notes={"stage": "make", **settings, "parts": accounts},
+            notes={"stage": "make", **settings, "parts": accounts, "repairs": dict(done)},
             tolerance=tolerance,
             seed=recipe.seed,
         )

@@ -11,9 +11,10 @@ from align.data.files import Source
 from align.data.intake import Reading, read_outcomes
 from align.data.pairing import Answers
 from align.data.recipe import Recipe
+from align.data.repairs import mend
 from align.data.sides import sides_of
 from align.errors import UserError
-from align.records import FORMATS, Demonstration, Record, Text
+from align.records import FORMATS, Demonstration, Record, RecordError, Text
 
 PAIRED = ("unpaired_preference", "prompt_completion")
 """The formats whose single answers can become pairs."""
@@ -30,6 +31,7 @@ class Piece:
     record: Record
     beside: dict[str, Any]
     fate: str = ""  # why it is left out, whatever else it is
+    changes: tuple[dict[str, Any], ...] = ()  # by repairs, each with what was there before
 
 
 class PartReader:
@@ -52,7 +54,7 @@ class PartReader:
         for number, (split, path) in enumerate(self.paths.items()):
             pieces = self._pairs(self.answers[number], split) if self.answers else self._records(path, split)
             for piece in pieces:
-                yield replace(piece, record=_with_system(piece.record, self.recipe.system))
+                yield self._mended(replace(piece, record=_with_system(piece.record, self.recipe.system)))
 
     def account(self) -> dict[str, dict[str, int]]:
         """How many of the single answers are in a pair, where pairs were made of them."""
@@ -62,6 +64,13 @@ class PartReader:
         total = sum(len(each.worth) for each in self.answers)
         prompts = sum(len(each.prompts) for each in self.answers)
         return {"answers": {"in": total, "paired": paired, "in no pair": total - paired, "prompts": prompts}}
+
+    def _mended(self, piece: Piece) -> Piece:
+        try:
+            record, changes = mend(piece.record, self.recipe.fix)
+        except RecordError as error:
+            return replace(piece, fate=piece.fate or f"mended, {error.field} {error.why.split(' (')[0]}")
+        return replace(piece, record=record, changes=tuple(changes))
 
     def _pairs(self, answers: Answers, split: str) -> Iterator[Piece]:
         ref = self.given.ref

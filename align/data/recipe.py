@@ -49,6 +49,7 @@ class Recipe:
     min_chars: int | None = None  # of the shortest answer, or of a text
     max_chars: int | None = None  # of prompt and longest answer
     languages: tuple[str, ...] = ()  # guessed of the prompt; others are left out
+    fix: tuple[str, ...] = ()  # repairs of text
     drop: tuple[str, ...] = ()
     system: str | None = None  # put before conversations that have none
     pairs: str = "best_worst"  # single answers become pairs: the best with the worst of a prompt, or `all` that differ

@@ -202,11 +202,12 @@ def side_tokens(record: Any, tokenizer: "PreTrainedTokenizerBase") -> dict[str, 
     return {"prompt": prompt, **{side: len(ids) for side, (_, ids) in rendered.items()}}
 
 
-def _histogram(sides: dict[str, np.ndarray], bins: int = 40, low: float = 0.0) -> dict[str, Any]:
+def _histogram(sides: dict[str, np.ndarray], low: float = 0.0) -> dict[str, Any]:
     """Counts over edges that the sides share; what is beyond `low` and the 99th percentile is in the outer bins."""
     top = max(float(np.percentile(values, 99)) for values in sides.values())
     whole = all(values.dtype.kind in "iu" for values in sides.values())
     top = max(10.0, top) if whole else max(top, low + 1e-6)
+    bins = int(np.clip(2 * max(map(len, sides.values())) ** 0.5, 8, 40))  # few records make no fine picture
     edges = np.linspace(low, top, bins + 1)
     series = {side: np.histogram(np.clip(values, low, top), bins=edges)[0].tolist() for side, values in sides.items()}
     return {"edges": [round(float(one)) if whole else round(float(one), 3) for one in edges], "series": series}

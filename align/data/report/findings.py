@@ -53,7 +53,7 @@ class Finding:
 
     @property
     def mend(self) -> str:
-        """What `align data import` takes to be rid of it; empty where it can do nothing."""
+        """What `align data import` and `make` take to be rid of it; empty where they can do nothing."""
         return MENDS.get(self.name, "--drop overlap" if self.name.startswith("overlap_") else "")
 
     @property
@@ -158,7 +158,7 @@ def to_text(report: Report, width: int = 110) -> str:
             if finding.advice:
                 lines.append(f"    -> {finding.advice}")
     if report.mend:
-        lines.append(f"mend all   align data import ... {report.mend}")
+        lines.append(f"mend all   align data import (or make) ... {report.mend}")
     lines.append(f"verdict    {report.verdict}")
     return "\n".join(lines)
 

@@ -110,7 +110,7 @@ def _advice(finding: Finding) -> str:
 def _mend(report: Report) -> str:
     if not report.mend:
         return ""
-    command = f"align data import ... {report.mend}"
+    command = f"align data import (or make) ... {report.mend}"
     return (
         f'<div class="card mend"><p>All of these at once, with what was there before kept in '
         f"<code>repairs.jsonl</code>:</p><pre>{escape(command)}</pre></div>"

@@ -5,6 +5,8 @@ from typing import Any
 
 WIDTH, HEIGHT = 440, 180
 LEFT, BOTTOM, TOP = 8, 20, 10
+COLORS = {"prompt": 0, "text": 0, "completion": 2, "chosen": 2, "good": 2, "rejected": 1, "bad": 1}
+"""A side -> the number of its colour on the page, the same in every plot."""
 
 
 def histogram(title: str, told: dict[str, Any]) -> str:
@@ -19,21 +21,20 @@ def histogram(title: str, told: dict[str, Any]) -> str:
     step = (WIDTH - 2 * LEFT) / max(1, len(edges) - 1)
     axis = HEIGHT - BOTTOM
     shapes = []
-    for number, counts in enumerate(shares.values()):
+    for name, counts in shares.items():
         points = [(LEFT, axis)]
         for position, count in enumerate(counts):
             y = axis - count / top * (axis - TOP)
             points += [(LEFT + position * step, y), (LEFT + (position + 1) * step, y)]
         points.append((LEFT + len(counts) * step, axis))
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        color = f"var(--s{number % 3})"
+        color = f"var(--s{COLORS.get(name, 0)})"
         fill = 0.2 if len(shares) == 1 else 0.12
         shapes.append(
             f'<polyline points="{path}" fill="{color}" fill-opacity="{fill}" stroke="{color}" stroke-width="1.5"/>'
         )
     legend = "".join(
-        f'<span><i style="background:var(--s{number % 3})"></i>{escape(name)}</span>'
-        for number, name in enumerate(series)
+        f'<span><i style="background:var(--s{COLORS.get(name, 0)})"></i>{escape(name)}</span>' for name in series
     )
     return (
         f'<div class="card"><b>{escape(title)}</b><p class="legend soft">{legend}</p>'
