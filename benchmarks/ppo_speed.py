@@ -34,9 +34,9 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "34359738368",
     "MALLOC_TOP_PAD_": "268435456",
 }
-WORDS = (
+WORDS = (  # noqa: SIM905 - a sentence reads better than a list
     "the of and to in is you that it he was for on are as with his they at be this have from or one had by word but"
-).split()  # noqa: SIM905 - a sentence reads better than a list
+).split()
 
 
 def prompts(count):
