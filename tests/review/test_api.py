@@ -46,6 +46,8 @@ def answers_of(operation: schemathesis.APIOperation, headers: dict[str, str]) ->
         if known:  # what there is, so that more than "there is nothing here" answers
             there = {"campaign": "spring", "number": 1}
             case.path_parameters = {name: there[name] for name in case.path_parameters}
+            if isinstance(case.body, dict) and case.body.get("answers"):
+                case.body["answers"] = {}  # the campaign asks no questions, which a description of all cannot say
         answer = case.call(headers=headers)
         statuses.add(answer.status_code)
         case.validate_response(answer)
