@@ -237,6 +237,18 @@ def test_text_and_page_say_what_json_says_and_need_nothing_else(tmp_path, capsys
         assert outside not in page
 
 
+def test_answers_that_sft_would_not_learn_are_counted(tmp_path, capsys):
+    def chat(turns):
+        roles = ["user", "assistant"] * turns
+        return {"messages": [{"role": role, "content": f"{role} {i}"} for i, role in enumerate(roles)]}
+
+    report = check(capsys, write(tmp_path / "chats.jsonl", [chat(1), chat(2), chat(3), chat(1)]))
+    earlier = found(report)["earlier_answers"]
+    assert (earlier["count"], earlier["of"]) == (2, 4) and "experiment=every_turn" in earlier["remedy"]
+    assert report["statistics"]["messages before the answer"] == {"1": "50.0%", "3": "25.0%", "5": "25.0%"}
+    assert "earlier_answers" not in found(check(capsys, write(tmp_path / "short.jsonl", [chat(1)] * 2)))
+
+
 def test_what_the_report_says_mends_the_set_does(tmp_path, capsys):
     rows = clean(40)
     rows[3] = change(rows[3], "chosen", "call me: a\u200bb")

@@ -48,7 +48,8 @@ class Inspection:
         self.openings: Counter[str] = Counter()
         self.labels: Counter[bool] = Counter()
         self.kind: str | None = None
-        self.turns: Counter[int] = Counter()
+        self.turns: Counter[int] = Counter()  # messages of a prompt, or of a whole conversation
+        self.earlier = 0  # prompts with an answer in them
         self.margins = self.answers = 0
         # annotators: outcomes a row; positions: 1 the first shown won, 2 the second
         self.votes: list[tuple[int, ...]] = []
@@ -174,6 +175,7 @@ class Inspection:
         content = sides.get("prompt", sides.get("text"))
         if isinstance(content, list):
             self.turns[len(content)] += 1
+            self.earlier += any(message["role"] == "assistant" for message in content)
             whole = content + next((sides[side] for side in ("completion", "chosen") if side in sides), [])
             if problem := role_problem(whole):
                 self.found["role_order"].add(place, problem)

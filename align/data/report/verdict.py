@@ -11,7 +11,7 @@ from align.data.report.balance import judgement_findings, length_findings, score
 from align.data.report.findings import SEVERITIES, Finding, Report
 from align.data.report.inspection import Inspection
 from align.data.report.repeats import duplicate_findings, split_findings
-from align.data.report.wording import language_findings, text_findings
+from align.data.report.wording import language_findings, text_findings, turn_findings
 from align.data.sides import sides_of, spoken
 from align.records import Record, UnpairedPreference, converts
 
@@ -47,6 +47,7 @@ def judge(
     if tokenizer is not None:
         token_findings(seen, findings, statistics, histograms, tokenizer, max_length)
     language_findings(seen, findings, statistics)
+    turn_findings(seen, findings, statistics)
     records = len(seen.row)
     files = [
         {"name": source.name, "digest": digests[source.name], "rows": seen.file_rows[source.name]}

@@ -84,6 +84,19 @@ def text_findings(seen: Inspection, findings: list[Finding]) -> None:
             findings.append(Finding("boilerplate", severity, count, seen.answers, message))
 
 
+def turn_findings(seen: Inspection, findings: list[Finding], statistics: dict[str, Any]) -> None:
+    """How many messages a prompt has, and answers in it that sft would not learn."""
+    total = sum(seen.turns.values())
+    if not total:
+        return
+    told = {f"{count}": f"{times / total:.1%}" for count, times in sorted(seen.turns.items())[:6]}
+    statistics["messages before the answer" if "text" not in seen.side_lengths else "messages"] = told
+    if seen.earlier and "completion" in seen.side_lengths and not seen.labels:
+        message = "conversations with an earlier answer of the assistant: sft learns the last one alone"
+        remedy = "stage=sft experiment=every_turn learns them all"
+        findings.append(Finding("earlier_answers", "info", seen.earlier, total, message, remedy))
+
+
 def mixed_languages(languages: Counter[str]) -> bool:
     """Whether a tenth or more of the sample is not in its main language."""
     total = sum(languages.values())
