@@ -28,14 +28,16 @@ SHOWN = {
     "prompt": "A ball is thrown upwards at 12 m/s. How high does it rise, and how would I compute that in Python?",
     "answers": [
         {
-            "completion": "At the top its speed is zero, so energy gives\n\n$$h = \\frac{v^2}{2g} = \\frac{12^2}{2 \\cdot 9.81}"
-            " \\approx 7.3\\ \\text{m}$$\n\n```python\ndef height(v: float, g: float = 9.81) -> float:\n"
+            "completion": "At the top its speed is zero, so energy gives\n\n$$h = "
+            "\\frac{v^2}{2g} = \\frac{12^2}{2 \\cdot "
+            "9.81} \\approx 7.3\\ \\text{m}$$\n\n```python\ndef height(v: float, g: float = 9.81) -> float:\n"
             '    """Metres that a body thrown upwards at v m/s rises."""\n    return v**2 / (2 * g)\n```\n\n'
             "Air resistance makes it a little **less**.",
             "model": "dpo:v3",
         },
         {
-            "completion": "Use $v = gt$, so it takes $12 / 9.81 \\approx 1.2$ s. The height is $v \\cdot t \\approx 14.7$ m.\n\n"
+            "completion": "Use $v = gt$, so it takes $12 / 9.81 \\approx 1.2$ s. The height is $v \\cdot t \\approx "
+            "14.7$ m.\n\n"
             "| quantity | value |\n|---|---|\n| time | 1.2 s |\n| height | 14.7 m |\n\n- `print(12 * 1.2)`",
             "model": "sft:v2",
         },
