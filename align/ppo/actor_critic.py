@@ -9,11 +9,10 @@ from typing import Any
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from trl.kernels import ChunkedLogProbFunction
-from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE, maybe_gather_lm_head_ctx
 
 from align.errors import UserError
 from align.ppo.adapters import VALUE_ADAPTER, adapter, recompute_contexts
+from align.ppo.head import token_logps
 
 
 class ActorCritic(nn.Module):
@@ -121,39 +120,3 @@ def hidden_states(
     backbone = getattr(whole, whole.base_model_prefix)
     output = backbone(input_ids=input_ids, position_ids=position_ids, use_cache=False)
     return output.last_hidden_state.flatten(0, 1)[states]
-
-
-def token_logps(
-    model: PreTrainedModel | PeftModel, hidden: Tensor, targets: Tensor, temperature: float, *, entropy: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities of `targets`, [n], and the entropy of the distributions they were drawn from, in nats.
-
-    The [n, vocabulary] logits are never whole in memory (TRL's kernel computes them again in the backward pass).
-    """
-    head = model.get_output_embeddings()
-    config = model.config.get_text_config()
-    outputs = ("entropy",) if entropy else ()
-    with maybe_gather_lm_head_ctx(head.weight, head.bias):
-        logps, entropies, *_ = ChunkedLogProbFunction.apply(
-            hidden,
-            head.weight,
-            head.bias,
-            targets,
-            temperature,
-            _CHUNKED_LOGPROB_CHUNK_SIZE,
-            getattr(config, "final_logit_softcapping", None),
-            logit_scale(config),
-            outputs,
-        )
-    return logps, entropies
-
-
-def logit_scale(config: Any) -> float:
-    """What a model's forward multiplies its logits by (`add_fused_lm_head` of TRL 1.16 lists the names)."""
-    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
-        if getattr(config, name, None) is not None:
-            return getattr(config, name)
-    scaling = getattr(config, "logits_scaling", None)
-    if scaling is None:
-        return 1.0
-    return scaling if config.model_type == "hyperclovax" else 1 / scaling

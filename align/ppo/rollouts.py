@@ -15,9 +15,10 @@ from trl.models.utils import add_hooks, disable_gradient_checkpointing, remove_h
 from trl.trainer.utils import pad
 
 from align.errors import UserError
-from align.ppo.actor_critic import hidden_states, token_logps
+from align.ppo.actor_critic import hidden_states
 from align.ppo.adapters import REF_ADAPTER, adapter
 from align.ppo.advantages import kl_k1
+from align.ppo.head import token_logps
 from align.ppo.packing import Packed, pack
 from align.ppo.rollout import Rollout, padded
 from align.ppo.shaping import shape, shape_scores
