@@ -1,7 +1,8 @@
 """Log-probabilities of chosen tokens from the states before them, without more of the vocabulary than needed.
 
-On an accelerator TRL's kernel goes through the vocabulary in tiles, and again in the backward pass. On a CPU that costs
-more than it saves: there the probabilities are kept, a block of rows at a time, and become the gradient in place.
+On an accelerator TRL's kernel goes through the vocabulary in tiles, and again in the backward pass. On a CPU that
+costs more than it saves: there the probabilities are kept, a block of rows at a time, and become the gradient in
+place.
 """
 
 from typing import Any
