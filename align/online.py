@@ -9,6 +9,7 @@ from align.config import Config
 from align.errors import UserError
 from align.judges import load_function
 from align.models import context_length, load_reward_model, load_tokenizer, own_device
+from align.probes import check_probe
 from align.rewards import RewardFunction, RewardModelFunction, checked
 from align.training import resolve_dtype
 
@@ -30,14 +31,16 @@ def load_rewards(cfg: Config, inputs: dict[str, Any], *, base: str | None = None
     names = [_name(given) for given in models]
     for given, name in zip(models, names, strict=True):
         model = None
+        tokenizer = load_tokenizer(given.path, **cfg.model.tokenizer_options())
         if base is None or base_digest(given) != base:
             model = load_reward_model(given.path, dtype=dtype, **cfg.model.load_options())
             model = model.eval().requires_grad_(False).to(own_device())
+            check_probe(model, tokenizer, given.path)
         rewards.append(
             RewardModelFunction(
                 name if names.count(name) == 1 else given.ref.replace(":", "_"),
                 model,
-                load_tokenizer(given.path, **cfg.model.tokenizer_options()),
+                tokenizer,
                 batch_size=block.reward_batch_size,
                 max_length=block.reward_max_length or context_length(given.path),
             )

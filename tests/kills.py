@@ -31,7 +31,12 @@ _WALL_CLOCK = ("_runtime", "_per_second", "step_time", "time/")
 
 
 # What a stage calls when the costly part of its work is done.
-WORK = {"evaluate": "write_report", "score": "write_scored", "ppo": "finish_model"}
+WORK = {
+    "evaluate": "write_report",
+    "score": "write_scored",
+    "sample": "write_comparisons",
+    "ppo": "finish_model",
+}
 FEW_ROWS = {"max_rows": "64", "eval": "null", "eval_fraction": "0.05"}
 TRAINING = {
     "trainer.learning_rate": "1e-3",
@@ -67,6 +72,7 @@ SMALL = {
         "evaluate.bootstrap": "20",
         "evaluate.temperature": "1",
     },
+    "sample": {"inputs.policy": "[sft:v1]", "sample.max_prompts": "8", "sample.max_new_tokens": "8"},
     "score": {"inputs.dataset": "pairs:v1", "inputs.reward_model": "reward:v1"},
 }
 

@@ -16,6 +16,7 @@ from align.data.examples import load_split
 from align.evaluation import fitting, prompt_tokens, rate
 from align.generation import generate
 from align.models import context_length, load_frozen, load_reward_model, load_tokenizer, own_device
+from align.probes import check_probe
 from align.records import prompt_key
 from align.statistics import shuffled
 from align.tracking import Tracker
@@ -83,6 +84,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     kept = [(prompt, known) for prompt, known in zip(prompts, answers, strict=True) if len(known) > 1]
     if judge is not None:
         reward_model = load_reward_model(judge.path, **load).eval().to(own_device())
+        check_probe(reward_model, tokenizers[-1], judge.path)
         pairs = [(prompt, one["completion"]) for prompt, known in kept for one in known]
         scores = iter(rate(reward_model, tokenizers[-1], pairs, batch_size=asked.batch_size))
         for _, known in kept:
