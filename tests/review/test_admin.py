@@ -1,0 +1,159 @@
+"""Running a campaign: made, filled, watched, decided, taken out; and what machines ask."""
+
+import asyncio
+import csv
+import io
+import json
+
+import pyarrow.parquet as parquet
+import pytest
+import uvicorn
+
+from align.errors import UserError
+from align.review import plots, serving
+from align.review.app import create_app
+from align.review.routes.admin import read_rubric
+from align.review.store import campaigns, people, ratings
+
+from .conftest import World, pairs
+from .test_export import rate_in
+
+
+@pytest.fixture
+def admin(small_world: World):
+    return small_world.browser(small_world.person("admin", name="Ada"))
+
+
+def test_a_campaign_is_made_filled_paused_and_rated_by_its_admin(small_world, admin):
+    made = {
+        "name": "spring",
+        "title": "Which?",
+        "overlap": "3",
+        "strategy": "random",
+        "rubric": "Which is safer? (sides) *\nWhy? [facts, tone]",
+    }
+    assert admin.post("/admin/campaigns", made).headers["location"] == "/admin/campaigns/spring"
+    assert admin.post("/admin/campaigns", made).status_code == 409
+    into = small_world.do(campaigns.get_campaign, "spring")
+    assert into.settings.overlap == 3 and [one.kind for one in into.settings.rubric] == ["sides", "choice"]
+    lines = b"\n".join(json.dumps(row).encode() for _, row in pairs(2))
+    assert admin.post("/admin/campaigns/spring/upload", files={"file": ("p.jsonl", lines)}).status_code == 303
+    assert admin.post("/admin/campaigns/spring/upload", files={"file": ("p.jsonl", b"{}")}).status_code == 422
+    assert admin.post("/admin/campaigns/spring/join").headers["location"] == "/rate/spring"
+    assert admin.get("/rate/spring").status_code == 200
+    assert admin.post("/admin/campaigns/spring/state", {"state": "paused"}).status_code == 303
+    assert admin.api("/spring/next").json() == {"task": None, "done": 0, "state": "paused", "late": False}
+    assert admin.post("/admin/campaigns/spring/state", {"state": "gone"}).status_code == 422
+    told = admin.get("/admin/audit").text
+    assert "create" in told and "load" in told and "paused" in told
+
+
+def test_an_invitation_from_the_page_lets_one_person_in(small_world, admin):
+    small_world.campaign()
+    page = admin.post("/admin/campaigns/spring/invite", {"role": "rater"}).text
+    path = page.split('class="once">')[1].split("<")[0].removeprefix("http://127.0.0.1")
+    guest = small_world.browser()
+    assert guest.get(path).status_code == 200
+    assert guest.post(path, {"name": "Grace", "password": "a long password"}).status_code == 303
+    assert guest.get("/").headers["location"] == "/rate/spring"
+
+
+def test_ratings_come_out_as_csv_jsonl_and_parquet(small_world, admin):
+    into = small_world.campaign(count=3, overlap=2)
+    rate_in(small_world, into, [small_world.person("rater", into) for _ in range(2)], ("good", "poor"))
+    rows = list(csv.DictReader(io.StringIO(admin.get("/admin/campaigns/spring/ratings.csv").text)))
+    lines = [json.loads(line) for line in admin.get("/admin/campaigns/spring/ratings.jsonl").text.splitlines()]
+    table = parquet.read_table(io.BytesIO(admin.get("/admin/campaigns/spring/ratings.parquet").content)).to_pylist()
+    assert len(rows) == len(lines) == len(table) == 6
+    for row, line, cell in zip(rows, lines, table, strict=True):
+        assert row["verdict"] == line["verdict"] == cell["verdict"] and row["rater"] == line["rater"] == cell["rater"]
+    assert admin.get("/admin/campaigns/spring/ratings.xlsx").status_code == 422
+
+
+def test_a_dispute_is_decided_and_stands(small_world, admin):
+    into = small_world.campaign(count=1, overlap=2)
+    rate_in(small_world, into, [small_world.person("rater", into) for _ in range(2)], ("good", "poor"))
+    page = admin.get("/admin/campaigns/spring/disputes").text
+    assert "Decide" in page
+    number = page.split("/items/")[1].split("/")[0]
+    path = f"/admin/campaigns/spring/items/{number}/verdict"
+    decided = {"verdict": "both_bad", "key": "k" * 12, "reason": "neither"}
+    for _ in range(2):
+        assert admin.post(path, decided).status_code == 303
+    assert small_world.do(ratings.adjudicated, into.id) == {int(number): "both_bad"}
+    assert admin.post("/admin/campaigns/spring/items/999/verdict", {**decided, "key": "n" * 12}).status_code == 422
+    assert "Change" in admin.get("/admin/campaigns/spring/disputes").text
+
+
+def test_the_progress_page_tells_what_there_is(small_world, admin):
+    into = small_world.campaign(count=8, overlap=2, strategy="uncertain", control=0.5)
+    rate_in(small_world, into, [small_world.person("rater", into) for _ in range(2)], ("good", "good", "tie"))
+    page = admin.get("/admin/campaigns/spring")
+    for word in (
+        "of 16 ratings",
+        "Bradley-Terry",
+        "dpo:v1",
+        "in the random control arm",
+        "Cohen",
+        "r2, r3",
+        "every 10s",
+    ):
+        assert word in page.text, word
+    assert admin.get("/admin/campaigns/spring/figures").text.count("<svg") >= 3
+
+
+def test_nobody_shuts_themselves_out(small_world, admin):
+    other = small_world.person("rater", name="Eve")
+    [ada] = [one for one in small_world.do(people.everybody) if one.name == "Ada"]
+    assert admin.post(f"/admin/people/{ada.handle}/disabled", {"disabled": "true"}).status_code == 422
+    assert admin.post(f"/admin/people/{other.handle}/disabled", {"disabled": "true"}).status_code == 303
+    assert [one.disabled for one in small_world.do(people.everybody)] == [False, True]
+    assert admin.post("/admin/people/r999/disabled", {"disabled": "true"}).status_code == 404
+
+
+def test_machines_are_told_counts_and_no_names(small_world, admin):
+    into = small_world.campaign()
+    rate_in(small_world, into, [small_world.person("rater", into, name="Grace")], ("good",))
+    assert admin.get("/healthz").text == "ok\n"
+    told = admin.get("/metrics").text
+    assert 'align_review_ratings{campaign="spring"} 10' in told and "align_review_request_seconds_bucket" in told
+    assert "Grace" not in told and "Ada" not in told
+
+
+@pytest.mark.parametrize("line", ["Why?", "How? (often)"])
+def test_a_question_without_answers_is_refused(line):
+    with pytest.raises(UserError, match="has no answers"):
+        read_rubric(line)
+
+
+def test_plots_of_nothing_and_of_nasty_names_are_whole():
+    assert plots.growth([], title="t", whole=3) == ""
+    svg = plots.bars([("<script>", 0.0)], title='"')
+    assert "<script>" not in svg and 'aria-label="&#34;: &lt;script&gt; 0"' in svg
+
+
+def test_a_head_that_does_not_come_ends_the_connection(small_world, monkeypatch):
+    """A client that sends its head byte by byte is let go; one that is quick is answered."""
+
+    async def visit() -> tuple[bytes, bytes]:
+        config = uvicorn.Config(
+            create_app(small_world.review, quiet=True), port=0, http=serving.Protocol, log_level="error"
+        )
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        answered = await reader.read()
+        monkeypatch.setattr(serving, "HEAD_SECONDS", 0.1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /login HTTP/1.1\r\nHo")
+        answers = answered, await asyncio.wait_for(reader.read(), 30)
+        server.should_exit = True
+        await task
+        return answers
+
+    answered, dropped = asyncio.run(visit())
+    assert answered.startswith(b"HTTP/1.1 200") and dropped == b""
