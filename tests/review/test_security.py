@@ -14,7 +14,7 @@ import pytest
 
 from align.errors import UserError
 from align.records import Comparison
-from align.review import downloads, loading, routes, security, service
+from align.review import downloads, loading, rendering, routes, security, service
 from align.review.rendering import LONGEST, to_html
 from align.review.service import LARGEST_BODY
 from align.review.store import campaigns, people, ratings
@@ -81,6 +81,24 @@ def test_good_text_survives():
     ):
         assert part in html
     assert "more characters are not shown" in str(to_html("a" * (LONGEST + 5)))
+
+
+def test_html_is_shown_as_it_was_written():
+    """Taken out by the sanitizer it would be gone, and the rater would judge something else."""
+    assert "&lt;b&gt;bold&lt;/b&gt;" in str(to_html("<b>bold</b>"))
+
+
+def test_the_sanitizer_comes_last(monkeypatch):
+    """Whatever Markdown or mathematics might make of a text, what is unknown goes and links stay harmless."""
+    monkeypatch.setattr(rendering._MARKDOWN, "render", lambda text: text)
+    for payload in (
+        "<script>1</script>",
+        '<a href="javascript:1">x</a>',
+        "<p onclick=1 style=x class=y>z</p>",
+        "<img src=x>",
+    ):
+        html = str(to_html(f"{payload} unseen before"))
+        assert not re.search("script|onclick|style|class|img", html), html
 
 
 def test_deep_nesting_is_rendered_in_time():
@@ -200,10 +218,17 @@ def test_a_session_begins_anew_at_every_sign_in_and_ends_at_sign_out(small_world
     assert victim.post("/login", {"name": "ada", "password": PASSWORD}).status_code == 303
     fresh = [one.value for one in victim.client.cookies.jar if one.name == cookie]
     assert planted not in fresh[-1:] and first not in fresh
+    # Signing in again ends the session that was.
+    browser.get("/login")
+    assert browser.post("/login", {"name": "ada", "password": PASSWORD}).status_code == 303
+    second = browser.client.cookies[cookie]
+    thief = small_world.browser()
+    thief.client.cookies.set(cookie, first, domain="127.0.0.1", path="/")
+    assert second != first and thief.get("/account").status_code == 303
     browser.get("/account")
     assert browser.post("/logout").status_code == 303
     thief = small_world.browser()
-    thief.client.cookies.set(cookie, first, domain="127.0.0.1", path="/")
+    thief.client.cookies.set(cookie, second, domain="127.0.0.1", path="/")
     assert thief.get("/account").status_code == 303
 
 
@@ -255,7 +280,8 @@ def test_a_password_is_compared_even_with_nobody(monkeypatch):
     compared = []
     monkeypatch.setattr(security._HASHER.__class__, "verify", lambda self, encoded, word: compared.append(encoded))
     security._nobody.cache_clear()
-    assert not security.is_password("word", None) and len(compared) == 1
+    assert not security.is_password("word", None)
+    assert len(compared) == 1 and compared[0].startswith("$argon2id$")
 
 
 def test_who_is_shut_out_is_out_at_once(small_world):
