@@ -251,15 +251,18 @@ def main() -> None:
         secret = (folder / ".review" / "secret").read_text().strip().encode()
         raters = [Rater(port, token, security.csrf_token(secret, token), campaign) for token in tokens]
         found: dict[str, Any] = {"load_average_before": [round(one, 2) for one in os.getloadavg()]}
-        for how, seconds, kill in (("steady", STEADY, None), ("rush", RUSH, None), ("killed", RUSH / 2, server)):
-            before = processor_seconds(server)
-            found[how] = asyncio.run(phase(raters, how, seconds, kill))
-            if kill is None:
-                ratings = found[how]["submit_ms"]["count"]
-                found[how]["server_ms_a_rating"] = round(1000 * (processor_seconds(server) - before) / ratings, 2)
-            found[how] |= check(database, into, [key for rater in raters for key in rater.kept])
-            print(f"{kind}  {how}  {json.dumps(found[how])}", flush=True)
-        server.wait()
+        try:
+            for how, seconds, kill in (("steady", STEADY, None), ("rush", RUSH, None), ("killed", RUSH / 2, server)):
+                before = processor_seconds(server)
+                found[how] = asyncio.run(phase(raters, how, seconds, kill))
+                if kill is None:
+                    ratings = found[how]["submit_ms"]["count"]
+                    found[how]["server_ms_a_rating"] = round(1000 * (processor_seconds(server) - before) / ratings, 2)
+                found[how] |= check(database, into, [key for rater in raters for key in rater.kept])
+                print(f"{kind}  {how}  {json.dumps(found[how])}", flush=True)
+        finally:
+            server.kill()
+            server.wait()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results[kind] = found
     results["machine"] = {
