@@ -432,6 +432,7 @@ NEARLY = (
 EVERY_RULE = ["--fix", ",".join(FIXES), "--drop", ",".join(DROPS)]
 
 
+@pytest.mark.slow
 @given(rows=st.lists(NEARLY, min_size=1, max_size=6), more=st.sampled_from([[], EVERY_RULE, ["--as", "prompt_only"]]))
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_import_accounts_for_every_row_or_says_a_sentence(tmp_path, capsys, rows, more):

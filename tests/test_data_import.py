@@ -296,6 +296,7 @@ def test_a_small_set_holds_out_one_prompt(tmp_path, root, capsys):
 # The public sets, with the counts of their README and PROVENANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "files, rows, used, format, layout",
     [

@@ -167,6 +167,7 @@ def test_a_tensor_saved_empty_is_a_bug(tmp_path):
 # -- loading -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sharded_weights_load_and_train(tiny_store, tmp_path):
     source = folder_of(tiny_store, "sft")
     shards = tmp_path / "shards"
@@ -306,6 +307,7 @@ def test_pretraining_from_nothing_on_conversations(tmp_path):
     assert " two" in [tokenizer.decode([token]) for token in tokenizer("what is two plus")["input_ids"]]
 
 
+@pytest.mark.slow
 def test_pretraining_goes_on_from_a_given_model(tiny_store):
     source = folder_of(tiny_store, "pretrain")
     before = load_file(source / "model.safetensors")
@@ -330,6 +332,7 @@ def packing(root: Path, stage: str, packing: str) -> dict:
     return log(version)[0]
 
 
+@pytest.mark.slow
 def test_packed_demonstrations_have_the_loss_of_padded_ones(tiny_store):
     """Records packed in one row do not see each other."""
     packed, padded = (packing(tiny_store, "sft", choice) for choice in ("true", "false"))
@@ -337,6 +340,7 @@ def test_packed_demonstrations_have_the_loss_of_padded_ones(tiny_store):
     assert packed["loss"] == pytest.approx(padded["loss"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_packed_texts_have_the_loss_of_each_alone(tiny_store):
     """The mean over predicted tokens. (TRL 1.16's padded loss divides by one more token a row, its first.)"""
     packed = packing(tiny_store, "pretrain", "true")
@@ -424,6 +428,7 @@ def own_model(source: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_code_is_run_when_trusted_and_never_published(tiny_store, tmp_path, monkeypatch):
     commit = "89abcdef" * 5
     own = own_model(folder_of(tiny_store, "sft"), tmp_path / commit)

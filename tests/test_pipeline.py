@@ -179,6 +179,7 @@ def test_a_file_that_uses_a_later_step_or_is_malformed(own, capsys):
 # -- what runs, and what is told of it --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_steps_in_order_exact_versions_and_a_second_time_nothing(tiny_store, launched, capsys, tmp_path):
     given = dpo_pipeline(tiny_store)
     assert pipeline.main(given) == 0
@@ -223,6 +224,7 @@ def test_steps_in_order_exact_versions_and_a_second_time_nothing(tiny_store, lau
     assert store.numbers("sft") == [1, 2] and store.numbers("dpo") == [1]
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_stops_only_what_needs_it(tiny_store, launched, own, capsys, monkeypatch):
     from align.stages import dpo
 

@@ -225,6 +225,7 @@ def test_what_trl_refuses_is_one_sentence(refused, tiny_store, overrides, words)
     assert all(word in err for word in words), err
 
 
+@pytest.mark.slow
 def test_weights_that_leave_good_and_bad_out_of_balance_are_told_in_a_line(tiny_store, capsys):
     from align.stages.kto import advise
 
@@ -255,6 +256,7 @@ def test_a_judge_that_fails_is_named_with_its_prompt(refused, tiny_store, tmp_pa
     assert "nan" in err and "prompt '" in err
 
 
+@pytest.mark.slow
 def test_overlong_rows_are_counted_then_refused_dropped_or_cut(refused, tiny_store, tmp_path, capsys):
     long = {"prompt": "say 3", "chosen": " ".join(["gladly"] * 400), "rejected": "no"}
     file = rows(tmp_path / "rows.jsonl", *pairs(), long)

@@ -24,6 +24,7 @@ def losses(version) -> list[float]:
     return [line["loss"] for line in lines(version, "metrics.jsonl") if "loss" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -46,6 +47,7 @@ def test_training_goes_on_as_without(tiny_store, overrides):
     assert set(samples[0]) == {"step", "prompt", "completion", "ended"}
 
 
+@pytest.mark.slow
 def test_one_table_at_the_end(tiny_store):
     version = run_stage(tiny_store, "stage=sft", "trainer.max_steps=2", *PROMPTS)
     assert [sample["step"] for sample in lines(version, "samples.jsonl")] == [2, 2, 2]

@@ -137,6 +137,7 @@ def test_only_the_main_process_writes(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_wandb_offline_keeps_the_run_under_one_id(tiny_store, monkeypatch):
     """Config without secrets, group, job type, curves by optimizer step, a table of samples, the artifact's ref."""
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_environment")

@@ -48,6 +48,7 @@ def die(*_, **__):
     raise RuntimeError("died")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dies", "words"),
     [
@@ -73,6 +74,7 @@ def test_a_run_that_died_ends_as_if_it_had_not(tiny_store, monkeypatch, capsys, 
     assert not list(tiny_store.glob(".runs/*/checkpoints"))
 
 
+@pytest.mark.slow
 def test_sigterm_takes_the_step_to_its_end_and_writes_a_checkpoint(tiny_store, monkeypatch, capsys):
     straight = run_command(overrides(tiny_store, "straight"))
     with monkeypatch.context() as patch:
@@ -102,6 +104,7 @@ def test_sigterm_before_training_stops_at_once(tiny_store, monkeypatch, capsys):
     assert "nothing was published" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_second_start_while_the_first_trains_is_refused(tiny_store, monkeypatch, capsys):
     codes = []
     given = overrides(tiny_store, "twice", "trainer.max_steps=1")
@@ -136,6 +139,7 @@ def test_checkpoints_are_few_and_the_best_is_kept(tiny_store, monkeypatch):
     assert kept == [["checkpoint-2"], ["checkpoint-2", "checkpoint-4"], ["checkpoint-2", "checkpoint-6"]]
 
 
+@pytest.mark.slow
 def test_no_room_for_a_checkpoint_is_a_sentence_with_the_one_before(tiny_store, monkeypatch, capsys):
     free = iter([10**12, 10**12, 100])
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=next(free)))

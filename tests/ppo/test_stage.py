@@ -143,6 +143,7 @@ def test_a_kl_budget_stops_with_the_last_good_weights(straight, run_stage, capsy
     assert all(torch.equal(before[name], weight) for name, weight in weights(version).items())
 
 
+@pytest.mark.slow
 def test_too_large_a_step_leaves_the_rest_of_the_rollout_out(straight, run_stage):
     """Only the first minibatch of each rollout is learnt from, whatever comes after it."""
     early = ("trainer.max_approx_kl=1e-12", "trainer.max_steps=4", "trainer.lr_scheduler_type=constant")
@@ -203,6 +204,7 @@ def test_a_reward_function_that_fails_is_named(straight, run_stage, tmp_path, fu
         run_stage(straight, *PPO, "inputs.reward_model=null", named, "name=fails")
 
 
+@pytest.mark.slow
 def test_models_and_functions_are_weighed_together(straight, run_stage, tmp_path):
     (tmp_path / "rewards.py").write_text(FUNCTIONS, "utf-8")
     version = run_stage(
@@ -221,6 +223,7 @@ def test_models_and_functions_are_weighed_together(straight, run_stage, tmp_path
     assert first["objective/scores"] == pytest.approx(plain - penalty, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_reward_model_of_another_tokenizer_reads_the_text(straight, run_stage):
     """A reward model with a vocabulary of its own gives the scores it gives that text by itself."""
     from align.models import load_reward_model, load_tokenizer
@@ -243,6 +246,7 @@ def test_a_reward_model_of_another_tokenizer_reads_the_text(straight, run_stage)
     assert [row["judge"] for row in rows] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_pretraining_texts_are_mixed_in(straight, run_stage):
     version = run_stage(straight, *PPO, "trainer.ptx_coef=0.5", "trainer.ptx_batch_size=2", "name=mixed")
     told = [line["loss/ptx_avg"] for line in lines(version) if "loss/ptx_avg" in line]
@@ -250,6 +254,7 @@ def test_pretraining_texts_are_mixed_in(straight, run_stage):
     assert "data.language_modeling" in dict(version.manifest.each_input())
 
 
+@pytest.mark.slow
 def test_the_value_can_be_read_from_the_policys_states(straight, run_stage):
     version = run_stage(straight, *PPO, "trainer.share_backbone=true", "trainer.kl_estimator=k3", "name=shared")
     assert {"loss/value_avg", "loss/kl_avg"} <= {key for line in lines(version) for key in line}
