@@ -46,11 +46,11 @@ def stoppable() -> Iterator[None]:
         if not _waits:
             raise Stopped
 
-    _asked = False
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
+        _asked = False
         signal.signal(signal.SIGTERM, before)
 
 

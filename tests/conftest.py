@@ -27,6 +27,7 @@ if "ALIGN_TEST_CACHE" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 # A session in the background ignores Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # so does one under nohup a hang-up
 
 # A GPT-2 of 50 thousand parameters.
 TINY_MODEL = {

@@ -436,6 +436,7 @@ print(json.dumps({
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_fields_read_from_source_are_those_of_trl(facts):
     assert len(facts["fields"]) > 4
     for name, fields in facts["fields"].items():
@@ -443,6 +444,7 @@ def test_fields_read_from_source_are_those_of_trl(facts):
     assert OWNED.keys() <= {field for fields in facts["fields"].values() for field in fields}
 
 
+@pytest.mark.slow
 def test_the_chat_template_keeps_the_prompt_as_prefix_and_marks_the_answer(facts):
     assert facts["whole"] == "<|user|> two plus two?$<|assistant|> four$"
     assert facts["whole"].startswith(facts["prompt"]) and facts["prompt"].endswith("<|assistant|>")

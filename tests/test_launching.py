@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from align import launching
+from align import launching, stopping
 from align.config.schema import LauncherConfig
 from align.errors import UserError
 from align.launching import check_launcher, command, environment, launch, session_alive, terminable, world_size
@@ -94,3 +94,10 @@ def test_signals_are_as_before_after_the_block(monkeypatch):
         assert signal.getsignal(signal.SIGTERM) is before
     finally:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def test_who_was_asked_to_stop_once_is_not_asked_for_ever():
+    with pytest.raises(Stopped), stopping.stoppable():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert not stopping.asked()
