@@ -160,11 +160,17 @@ def join(*, deepspeed: bool) -> None:
 
 
 def leave() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one, and take this rank's shared memory along.
+
+    DeepSpeed's CPU kernel leaves 69 MB a rank in /dev/shm after every run (0.19.8, csrc/cpu/comm/shm.cpp).
+    """
     import torch.distributed as dist
 
     if dist.is_initialized():
         dist.destroy_process_group()
+    where = f"{os.environ.get('MASTER_ADDR')}_{os.environ.get('MASTER_PORT')}_{rank()}"
+    for buffer in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_{os.getuid()}_{where}"):
+        buffer.unlink(missing_ok=True)
 
 
 def share(value: T) -> T:

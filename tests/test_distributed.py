@@ -209,3 +209,20 @@ def test_a_pipeline_ended_ends_its_step(tiny_store, started):
     assert "stopped; the same command goes on" in log.read_text()
     assert_nothing_was_published(tiny_store)
     assert_a_checkpoint_was_written(tiny_store)
+
+
+def test_leaving_takes_ones_own_shared_memory_along(monkeypatch):
+    """Named as DeepSpeed's kernel does: user, address and port of the run, rank."""
+    port = str(distributed.free_port())
+    for key, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "1"}.items():
+        monkeypatch.setenv(key, value)
+    folder = Path("/dev/shm")
+    mine, other = (folder / f"deepspeed_allreduce_buffer_{os.getuid()}_127.0.0.1_{port}_{rank}" for rank in (1, 0))
+    try:
+        for file in (mine, other):
+            file.write_bytes(b"")
+        distributed.leave()
+        assert not mine.exists() and other.exists()
+    finally:
+        for file in (mine, other):
+            file.unlink(missing_ok=True)
