@@ -237,7 +237,15 @@ def main():
     asked = parser.parse_args()
     if asked.who:
         return child(asked)
-    rows = []
+    from align.provenance import packages
+
+    told = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "matmul GFLOP/s": round(matmul_rate(), 1),
+        "peer": "trl 1.12.0",
+        **packages(),
+        "rows": [],
+    }
     for kind in MODELS:
         for ends in ENDS:
             row = {"model": kind, "replies end": ends}
@@ -255,22 +263,13 @@ def main():
             mine = row["align"]
             busy = mine["shares"]["time/update"] * BATCH / mine["episodes/s"]
             mine["update GFLOP/s on real tokens"] = mine["update GFLOP on real tokens"] / busy
-            rows.append(row)
+            told["rows"].append(row)
+            (Path(__file__).parent / "ppo_speed.json").write_text(json.dumps(told, indent=1) + "\n", "utf-8")
             print(
                 f"{kind}, {ends}: {mine['episodes/s']:.1f} to {row['peer']['episodes/s']:.1f} episodes/s "
                 f"({row['times as fast']:.2f}x), {mine['peak GB']:.1f} to {row['peer']['peak GB']:.1f} GB",
                 flush=True,
             )
-    from align.provenance import packages
-
-    told = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "matmul GFLOP/s": round(matmul_rate(), 1),
-        "peer": "trl 1.12.0",
-        **packages(),
-        "rows": rows,
-    }
-    (Path(__file__).parent / "ppo_speed.json").write_text(json.dumps(told, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
