@@ -3,7 +3,7 @@
     python benchmarks/artifacts.py files [--gb 3] [--folder DIR]              hash rate, publish, verify, peers
     python benchmarks/artifacts.py store [--versions 10000] [--folder DIR]    ls, resolve and lineage in a big store
 
-Prints one JSON object with the machine and the versions. The page cache is warm: every file is read once before. Peers
+Writes benchmarks/artifacts.json, with the machine and the versions. The page cache is warm: every file is read once before. Peers
 (dvc, mlflow, wandb) are used where they are installed; a virtual environment of their own: --peers-python PYTHON.
 """
 
@@ -26,6 +26,7 @@ from align.artifacts.manifest import Manifest
 from align.artifacts.store import Store
 from align.artifacts.verification import verify
 
+RESULTS = Path(__file__).with_suffix(".json")
 FILES = 21
 REPEATS = 3
 PEERS = {
@@ -54,7 +55,10 @@ def main() -> None:
         place = Path(folder)
         told = files(place, asked.gb, asked.peers_python) if asked.what == "files" else store(place, asked)
     machine = {"cores": os.cpu_count(), "python": platform.python_version(), "blake3": metadata.version("blake3")}
-    print(json.dumps({"machine": {**machine, "load": os.getloadavg()[0]}, **told}, indent=2))
+    told = {"machine": {**machine, "load": round(os.getloadavg()[0], 2)}, **told}
+    print(json.dumps(told, indent=2))
+    results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps(results | {asked.what: told}, indent=2) + "\n", "utf-8")
 
 
 def files(place: Path, gb: float, python: str | None) -> dict:
