@@ -3,8 +3,8 @@
     python benchmarks/artifacts.py files [--gb 3] [--folder DIR]              hash rate, publish, verify, peers
     python benchmarks/artifacts.py store [--versions 10000] [--folder DIR]    ls, resolve and lineage in a big store
 
-Writes benchmarks/artifacts.json, with the machine and the versions. The page cache is warm: every file is read once before. Peers
-(dvc, mlflow, wandb) are used where they are installed; a virtual environment of their own: --peers-python PYTHON.
+Writes benchmarks/artifacts.json, with the machine and the versions. The page cache is warm: every file is read once
+before. Peers (dvc, mlflow, wandb) are used where they are installed; in an environment of their own: --peers-python.
 """
 
 import argparse
