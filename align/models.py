@@ -192,9 +192,15 @@ def load_reward_model(
         model = adapters.attach(base, path, lora)
     else:
         model = adapters.graft(base, path, lora)
-    if (path / SCORE_CENTER).is_file():
-        model.config.score_center = json.loads((path / SCORE_CENTER).read_text("utf-8"))["score_center"]
+    if center := read_score_center(path):
+        model.config.score_center = center
     return model
+
+
+def read_score_center(folder: Path) -> float:
+    """What is taken off each score of the reward adapter in `folder`."""
+    file = folder / SCORE_CENTER
+    return json.loads(file.read_text("utf-8"))["score_center"] if file.is_file() else 0.0
 
 
 def load_whole(

@@ -71,7 +71,8 @@ def base_digest(given: Input) -> str | None:
 def load_value_model(cfg: Config, inputs: dict[str, Any], *, dtype: str) -> "PreTrainedModel | None":
     """What the value model begins from: `inputs.value_model`, else the first reward model; None if there is neither.
 
-    Huang et al. 2024 (arXiv:2403.17031), detail 9.1: a value network that begins as the reward model learns faster.
+    That it begins as the reward model is how Stiennon et al. 2020 (arXiv:2009.01325) and Huang et al. 2024
+    (arXiv:2403.17031) have it.
 
     Raises:
         UserError: it reads other tokens than the policy.

@@ -1,7 +1,7 @@
 """A trainer that can be killed: what its checkpoints hold beside weights and optimizer, and when they are written.
 
-`training.build_trainer` mixes `Resumable` into any subclass of transformers' Trainer. A trainer, or a callback, with
-state of its own joins in by two methods:
+`training.build_trainer` mixes `Resumable` into any subclass of transformers' Trainer that is not one by itself. A
+trainer, or a callback, with state of its own joins in by two methods:
 
     running_state() -> dict             tensors, numbers, strings, and lists, tuples and dicts of them
     load_running_state(state) -> None   the same, when training goes on
@@ -39,9 +39,23 @@ class Resumable(Trainer):
     checkpoints_gb: float | None = None
     resumed_from: Path | None = None
 
-    def train(self, resume_from_checkpoint: str | None = None, **options: Any):
+    def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any):
+        """As transformers' `Trainer.train`; `resume_from_checkpoint=True` goes on from the last whole checkpoint.
+
+        Raises:
+            UserError: there is none.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(Path(self.args.output_dir))
+            if resume_from_checkpoint is None:
+                raise UserError(f"{self.args.output_dir} has no whole checkpoint to resume from: train from the start")
         self.resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
+        callback = RunCallback(self)
+        self.add_callback(callback)  # the last, so that it sees what all others ask for
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **options)
+        finally:
+            self.remove_callback(callback)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir)
@@ -143,7 +157,7 @@ class RunCallback(TrainerCallback):
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         self._due |= control.should_save
-        control.should_save = self._due and (control.should_training_stop or self._may())
+        control.should_save = self._due and (state.global_step >= state.max_steps or self._may())
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         self._due = False
@@ -156,6 +170,24 @@ class RunCallback(TrainerCallback):
         # TRL's online trainers throw a half-used rollout away at a resume; after a whole one they make the next.
         rollout = getattr(self.trainer.args, "steps_per_generation", None)
         return rollout is None or self.trainer._step % (rollout * self.trainer.num_iterations) == 0
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The last whole checkpoint, the same on every rank; those that an interrupt or a full disk cut off are removed.
+
+    Raises:
+        UserError: others may write in the run's folder.
+    """
+    found, refusal = None, None
+    if distributed.is_main():
+        try:
+            found = checkpoints.last_whole(folder)
+        except UserError as error:
+            refusal = str(error)
+    found, refusal = distributed.share((found and str(found), refusal))
+    if refusal:
+        raise UserError(refusal)
+    return found
 
 
 def replay_beta_products(optimizer: Any) -> None:

@@ -8,10 +8,10 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from align import checkpoints, distributed, stopping
+from align import distributed, stopping
 from align.adapters import settle_quantized
 from align.errors import UserError
-from align.resuming import Resumable, RunCallback
+from align.resuming import Resumable, last_checkpoint
 from align.stopping import Stopped
 
 if TYPE_CHECKING:
@@ -81,12 +81,13 @@ def build_trainer(trainer_class: "type[Trained]", **arguments: Any) -> "Trained"
     Raises:
         UserError: TRL refuses, for instance settings that exclude each other.
     """
-    resumable = type(trainer_class.__name__, (Resumable, trainer_class), {"__module__": trainer_class.__module__})
+    resumable = trainer_class
+    if not issubclass(trainer_class, Resumable):
+        resumable = type(trainer_class.__name__, (Resumable, trainer_class), {"__module__": trainer_class.__module__})
     try:
         trainer = resumable(**arguments)
     except (ValueError, ImportError) as error:
         raise UserError(f"{trainer_class.__name__} refuses this run: {' '.join(str(error).split())}") from error
-    trainer.add_callback(RunCallback(trainer))
     settle_quantized(trainer.model, bf16=trainer.args.bf16)
     return trainer
 
@@ -162,21 +163,3 @@ def _last_evaluation(trainer: "Trainer") -> dict[str, float] | None:
     if trainer.args.load_best_model_at_end or last.get("step") != state.global_step or "eval_loss" not in last:
         return None
     return {key: value for key, value in last.items() if key.startswith("eval_")}
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The last whole checkpoint, the same on every rank; those that an interrupt or a full disk cut off are removed.
-
-    Raises:
-        UserError: others may write in the run's folder.
-    """
-    found, refusal = None, None
-    if distributed.is_main():
-        try:
-            found = checkpoints.last_whole(folder)
-        except UserError as error:
-            refusal = str(error)
-    found, refusal = distributed.share((found and str(found), refusal))
-    if refusal:
-        raise UserError(refusal)
-    return found

@@ -5,7 +5,6 @@ So PPO needs the memory of one base, as SFT does. Which adapter a forward runs u
 
 import contextlib
 import copy
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,13 +17,15 @@ from peft.utils import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from align.adapters import ADAPTER_WEIGHTS
+from align.models import read_score_center
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 POLICY_ADAPTER = "default"
 REF_ADAPTER = "ref"
 VALUE_ADAPTER = "value"
-WEIGHTS = "adapter_model.safetensors"
 SCORE = "base_model.model.score.weight"
 
 
@@ -85,9 +86,7 @@ def add_value_adapter(policy: PeftModel, source: Path | None) -> nn.Linear:
 def add_reward_adapter(policy: PeftModel, name: str, source: Path) -> "AdapterClassifier":
     """Put a reward adapter, frozen, on the policy's base, in place of a second network."""
     head = linear(_load_adapter(policy, name, source)).requires_grad_(False)
-    center = source / "score_center.json"
-    center = json.loads(center.read_text("utf-8"))["score_center"] if center.is_file() else 0.0
-    return AdapterClassifier(policy, name, head, center)
+    return AdapterClassifier(policy, name, head, read_score_center(source))
 
 
 def _load_adapter(policy: PeftModel, name: str, source: Path) -> Tensor:
@@ -95,7 +94,7 @@ def _load_adapter(policy: PeftModel, name: str, source: Path) -> Tensor:
     config = PeftConfig.from_pretrained(str(source))
     config.task_type = policy.peft_config[POLICY_ADAPTER].task_type
     config.modules_to_save, config.inference_mode = None, True
-    weights = load_file(source / WEIGHTS)
+    weights = load_file(source / ADAPTER_WEIGHTS)
     head = weights.pop(SCORE)
     trainable = {id(parameter) for parameter in policy.parameters() if parameter.requires_grad}
     policy.add_adapter(name, config)
@@ -124,7 +123,7 @@ def save_value_adapter(policy: PeftModel, head: nn.Linear, folder: Path, state: 
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
     weights = {name: weight.detach().contiguous().cpu() for name, weight in weights.items()}
-    save_file(weights | {SCORE: head.weight.detach().contiguous().cpu()}, folder / WEIGHTS, {"format": "pt"})
+    save_file(weights | {SCORE: head.weight.detach().contiguous().cpu()}, folder / ADAPTER_WEIGHTS, {"format": "pt"})
 
 
 class AdapterClassifier(nn.Module):

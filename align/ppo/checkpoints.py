@@ -1,10 +1,10 @@
 """What of PPO outlives a process: checkpoints of a run, the last weights within the KL budget, saved models."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import broadcast, is_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
@@ -12,12 +12,12 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from align.errors import UserError
 from align.ppo.adapters import POLICY_ADAPTER, save_value_adapter
 from align.ppo.rollouts import RolloutTrainer
+from align.resuming import Resumable
 
-STATE_FILE = "ppo_state.json"
 WEIGHTS_FILE = "trainable.safetensors"
 
 
-class CheckpointTrainer(RolloutTrainer):
+class CheckpointTrainer(Resumable, RolloutTrainer):
     """The part of PPO's trainer that saves and loads; `PPOTrainer` has the state that these methods keep."""
 
     def _keep_last_good(self, kl: float) -> bool:
@@ -28,17 +28,21 @@ class CheckpointTrainer(RolloutTrainer):
         """
         if self.args.kl_budget is None:
             return True
+        rank = self.accelerator.process_index
         if kl <= self.args.kl_budget:
-            self._last_good = {name: _own(one).detach().cpu().clone() for name, one in self._trainable()}
+            kept = [(name, weight) for name, weight, owner in self._kept() if owner in (None, rank)]
+            self._last_good = {name: weight.cpu().clone() for name, weight in kept}
             return True
         if self._last_good is None:
             raise UserError(
                 f"the policy's KL to its reference is {kl:.3g} before the first update, above kl_budget "
                 f"{self.args.kl_budget:g}: name the reference it was trained from, or raise the budget"
             )
-        with torch.no_grad():
-            for name, one in self._trainable():
-                _own(one).copy_(self._last_good[name])
+        for name, weight, owner in self._kept():
+            if owner in (None, rank):
+                weight.copy_(self._last_good[name])
+            if owner is not None:
+                broadcast(weight, from_process=owner)
         self.stopped_at_kl = kl
         self.control.should_training_stop = True
         if self.accelerator.is_main_process:
@@ -48,6 +52,14 @@ class CheckpointTrainer(RolloutTrainer):
                 flush=True,
             )
         return False
+
+    def _kept(self) -> list[tuple[str, Tensor, int | None]]:
+        """Name, weight and the rank that keeps it; None where each rank keeps its own piece (ZeRO-3)."""
+        pieces = is_deepspeed_zero3_enabled()
+        return [
+            (name, one.ds_tensor.data if pieces else one.data, None if pieces else number % self.args.world_size)
+            for number, (name, one) in enumerate(self._trainable())
+        ]
 
     def _trainable(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, one) for name, one in self.model.named_parameters() if one.requires_grad]
@@ -93,38 +105,19 @@ class CheckpointTrainer(RolloutTrainer):
             for name, one in self._trainable():
                 one.copy_(saved[name])
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._report_update()
-        if self._last_good is not None and (self.args.should_save or is_deepspeed_zero3_enabled()):
-            save_file(self._last_good, Path(output_dir) / f"last_good-{self._last_good_rank}.safetensors")
-        if self.args.should_save:
-            state = {
-                "step": self._step,
-                "kl_controller": self.kl_controller.state_dict(),
-                "score_moments": self.score_moments.state_dict(),
-                "metrics": dict(self._metrics["train"]),
-            }
-            (Path(output_dir) / STATE_FILE).write_text(json.dumps(state) + "\n", "utf-8")
+        super()._save_checkpoint(model, trial)
 
-    @property
-    def _last_good_rank(self) -> int:
-        return self.accelerator.process_index if is_deepspeed_zero3_enabled() else 0
+    def running_state(self) -> dict[str, Any]:
+        """What `Resumable` keeps beside all that TRL's trainers count."""
+        return {
+            "kl_controller": self.kl_controller.state_dict(),
+            "score_moments": self.score_moments.state_dict(),
+            "last_good": self._last_good,
+        }
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
-            return
-        state = json.loads((Path(checkpoint) / STATE_FILE).read_text("utf-8"))
-        self._step = state["step"]
+    def load_running_state(self, state: dict[str, Any]) -> None:
         self.kl_controller.load_state_dict(state["kl_controller"])
         self.score_moments.load_state_dict(state["score_moments"])
-        self._metrics["train"].update({name: list(values) for name, values in state["metrics"].items()})
-        kept = Path(checkpoint) / f"last_good-{self._last_good_rank}.safetensors"
-        if kept.is_file():
-            self._last_good = load_file(kept)
-
-
-def _own(parameter: nn.Parameter) -> Tensor:
-    """What this rank holds of a parameter: its piece under ZeRO-3, else all of it."""
-    return getattr(parameter, "ds_tensor", parameter.data)
+        self._last_good = state["last_good"]

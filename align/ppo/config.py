@@ -140,6 +140,12 @@ class PPOConfig(RLOOConfig):
             raise ValueError(
                 "auto_find_batch_size would change the rollout; lower per_device_train_batch_size instead"
             )
+        if self.sync_ref_model:
+            raise ValueError(
+                "sync_ref_model would move what the KL is measured from; PPO keeps its reference: leave it false"
+            )
+        if self.router_aux_loss_coef:
+            raise ValueError("router_aux_loss_coef is no term of PPO's loss: leave it null or 0")
         if self.generation_batch_size is not None and self.steps_per_generation is not None:
             raise ValueError("generation_batch_size and steps_per_generation say the same: set one of them")
         batch = self.per_device_train_batch_size * self.world_size

@@ -14,6 +14,7 @@ from trl import RLOOTrainer
 from trl.models.utils import add_hooks, disable_gradient_checkpointing, remove_hooks
 from trl.trainer.utils import pad
 
+from align.data.rendering import text_of
 from align.errors import UserError
 from align.ppo.actor_critic import hidden_states
 from align.ppo.adapters import REF_ADAPTER, adapter
@@ -22,6 +23,7 @@ from align.ppo.head import token_logps
 from align.ppo.packing import Packed, pack
 from align.ppo.rollout import Rollout, padded
 from align.ppo.shaping import shape, shape_scores
+from align.rewards import SHOWN
 
 
 class RolloutTrainer(RLOOTrainer):
@@ -51,7 +53,8 @@ class RolloutTrainer(RLOOTrainer):
             "values": values,
             "ended": [self._has_ended(ids, ends) for ids in completion_ids],
         }
-        everyone = {key: gather_object(value) for key, value in own.items()}
+        ranks = gather_object([own])
+        everyone = {key: [one for rank in ranks for one in rank[key]] for key in own}
         rollout = Rollout(
             everyone["prompt_ids"],
             everyone["completion_ids"],
@@ -62,7 +65,9 @@ class RolloutTrainer(RLOOTrainer):
         missing = torch.isnan(rewards).all(dim=1)
         if missing.any():
             prompt = everyone["prompts"][int(missing.nonzero()[0])]
-            raise UserError(f"no reward function gave a score for the prompt {str(prompt)[:200]!r}: one of them must")
+            raise UserError(
+                f"no reward function gave a score for the prompt {text_of(prompt)[:SHOWN]!r}: one of them must"
+            )
         scores = shape_scores(rollout, self.args, self.reward_weights, self.score_moments, learn=mode == "train")
         metrics = shape(rollout, scores, self.args, self.kl_controller.beta)
         self._note(rollout, everyone, metrics, mode)

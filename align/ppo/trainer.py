@@ -21,7 +21,6 @@ from align.errors import UserError
 from align.ppo.actor_critic import ActorCritic
 from align.ppo.adapters import add_value_adapter, linear
 from align.ppo.advantages import kl_k3
-from align.ppo.boundary import RolloutBoundary
 from align.ppo.checkpoints import CheckpointTrainer
 from align.ppo.config import PPOConfig
 from align.ppo.control import KLController, RunningMoments
@@ -211,14 +210,6 @@ class PPOTrainer(CheckpointTrainer):
         self._update = Update()
         self._left_out = False  # the rest of this rollout's minibatches, after too large a step
         self._last_good: dict[str, Tensor] | None = None
-
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        boundary = RolloutBoundary(self.args.steps_per_rollout)
-        self.add_callback(boundary)  # the last, so that it sees what all others ask for
-        try:
-            return super().train(*args, **kwargs)
-        finally:
-            self.remove_callback(boundary)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(*args, **kwargs)

@@ -1,6 +1,7 @@
 """Stage ppo as a user runs it, a few steps at a time, and its sisters rloo and grpo."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from align.artifacts.store import Store
 from align.errors import UserError
 from align.ppo.trainer import PPOTrainer
+from tests.conftest import launch_stage
 
 # Two rollouts of 16 completions, each gone through twice in minibatches of 8: eight steps.
 PPO = (
@@ -62,8 +64,6 @@ def weights(version):
 @pytest.fixture(scope="module")
 def straight(tiny_models, tmp_path_factory):
     """A store with one plain run: ppo:v1 and ppo-value:v1."""
-    import shutil
-
     from tests.conftest import run_stage
 
     root = tmp_path_factory.mktemp("ppo") / "artifacts"
@@ -144,6 +144,16 @@ def test_a_kl_budget_stops_with_the_last_good_weights(straight, run_stage, capsy
 
 
 @pytest.mark.slow
+def test_two_processes_keep_the_last_good_weights_between_them(straight, tmp_path):
+    root = tmp_path / "artifacts"
+    shutil.copytree(straight, root)
+    options = ("trainer.per_device_train_batch_size=4", "trainer.kl_budget=1e-4", "trainer.learning_rate=1e-2")
+    version = launch_stage(root, 2, *PPO, *options, "name=stopped")
+    before = load_file(Store(root).resolve("sft:v1").model_dir / "model.safetensors")
+    assert all(torch.equal(before[name], weight) for name, weight in weights(version).items())
+
+
+@pytest.mark.slow
 def test_too_large_a_step_leaves_the_rest_of_the_rollout_out(straight, run_stage):
     """Only the first minibatch of each rollout is learnt from, whatever comes after it."""
     early = ("trainer.max_approx_kl=1e-12", "trainer.max_steps=4", "trainer.lr_scheduler_type=constant")
@@ -159,6 +169,8 @@ def test_too_large_a_step_leaves_the_rest_of_the_rollout_out(straight, run_stage
         (["trainer.generation_batch_size=12"], "does not divide into minibatches of 8"),
         (["trainer.generation_batch_size=128"], "a rollout takes 128 prompts and there are 64"),
         (["trainer.num_generations=3"], "does not divide into groups of num_generations 3"),
+        (["trainer.sync_ref_model=true"], "leave it false"),
+        (["trainer.router_aux_loss_coef=0.01"], "no term of PPO's loss"),
         (["trainer.kl_estimator=k2"], "takes one of k1, k3"),
         (["trainer.max_completion_length=500"], "leaves no room for a prompt in the context of sft:v1, 128 tokens"),
         (["trainer.max_completion_length=120"], "lower trainer.max_completion_length"),

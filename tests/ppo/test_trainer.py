@@ -1,6 +1,7 @@
 """The trainer by itself, as a TRL script would use it, and what it leans on in TRL."""
 
 import inspect
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from align.artifacts.store import Store
+from align.errors import UserError
 from align.ppo import PPOConfig, PPOTrainer
 from align.ppo.actor_critic import ActorCritic
 from align.ppo.adapters import active_adapter, adapter, add_value_adapter, linear
@@ -194,6 +196,20 @@ def test_a_script_of_trls_kind(folders, tmp_path):
     assert all(torch.equal(saved[name], one) for name, one in trainer.policy.state_dict().items())
     metrics = trainer.evaluate(Dataset.from_list(PROMPTS))
     assert {"eval_objective/scores", "eval_objective/kl"} <= metrics.keys() and "eval_loss" not in metrics
+
+
+def test_a_script_goes_on_from_its_last_checkpoint(folders, tmp_path):
+    saving = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-3}
+    whole = trainer_of(folders, tmp_path, **saving)
+    whole.train()
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    resumed = trainer_of(folders, tmp_path, **saving)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.resumed_from == tmp_path / "checkpoint-2"
+    for name, one in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], one), name
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        trainer_of(folders, tmp_path / "new", **saving).train(resume_from_checkpoint=True)
 
 
 def test_several_completions_a_prompt_from_plain_text(folders, tmp_path):
