@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from align import distributed
-from align.data.rendering import Text, render, render_prompt
+from align.data.rendering import Answered, Text, answered, render, render_prompt
 from align.generation import Completion
 from align.scoring import reward_scores, token_logps, token_logps_and_kl
 from align.statistics import paired_bootstrap, preference_metrics, win_rate
@@ -40,30 +40,30 @@ def fitting(
 
 def prompt_tokens(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any]) -> int:
     """Tokens of a row's prompt."""
-    return len(render_prompt(tokenizer, row["prompt"]))
+    return len(render_prompt(tokenizer, row["prompt"], row.get("tools")))
 
 
 def pair_tokens(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any]) -> int:
     """Tokens of a preference's longer side, its prompt included."""
-    return max(sum(map(len, render(tokenizer, row["prompt"], row[side]))) for side in SIDES)
+    return max(sum(map(len, render(tokenizer, *answered(row, side)))) for side in SIDES)
 
 
 def rate_preferences(
     reward_model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", pairs: Pairs, *, batch_size: int
 ) -> dict[str, float]:
     """How often, and how surely, a reward model agrees with held-out preferences: `statistics.preference_metrics`."""
-    answers = [(pair["prompt"], pair[side]) for side in SIDES for pair in pairs]
+    answers = [answered(pair, side) for side in SIDES for pair in pairs]
     return preference_metrics(_margins(rate(reward_model, tokenizer, answers, batch_size=batch_size)))
 
 
 def rate(
     reward_model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    answers: list[tuple[Text, Text]],
+    answers: list[Answered],
     *,
     batch_size: int,
 ) -> list[float]:
-    """The reward model's scores of (prompt, completion) pairs."""
+    """The reward model's scores of answers to prompts."""
     return distributed.map_batches(lambda batch: reward_scores(reward_model, tokenizer, batch), answers, batch_size)
 
 
@@ -86,7 +86,7 @@ def implicit_accuracy(
         theirs = token_logps(ref_model, tokenizer.pad_token_id, batch)
         return [(a - b).sum().item() for a, b in zip(ours, theirs, strict=True)]
 
-    sides = [render(tokenizer, pair["prompt"], pair[side]) for side in SIDES for pair in pairs]
+    sides = [render(tokenizer, *answered(pair, side)) for side in SIDES for pair in pairs]
     return preference_metrics(_margins(distributed.map_batches(log_ratios, sides, batch_size)))["accuracy"]
 
 

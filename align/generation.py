@@ -1,12 +1,13 @@
 """Completions of a policy, for evaluation and for the sample tables of a run."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from align import distributed
 from align.data.rendering import Text, end_ids, render_prompt
+from align.records import Tools
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,6 +39,7 @@ def generate(
     tokenizer: "PreTrainedTokenizerBase",
     prompts: list[Text],
     *,
+    tools: Sequence[Tools | None] | None = None,
     max_new_tokens: int,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -47,6 +49,7 @@ def generate(
     """One completion a prompt, in the prompts' order; ranks share the work and all get the whole list.
 
     Args:
+        tools: those that each prompt may have called.
         temperature: 0 is greedy decoding; 1 samples from the policy itself.
         top_p: nucleus sampling (Holtzman et al. 2020); 1 keeps the whole distribution.
         batch_size: prompts a forward, per rank.
@@ -65,7 +68,8 @@ def generate(
         pad_token_id=tokenizer.pad_token_id,
         **(sampling if temperature > 0 else {"do_sample": False}),
     )
-    ids = [render_prompt(tokenizer, prompt) for prompt in prompts]
+    named = tools if tools is not None else [None] * len(prompts)
+    ids = [render_prompt(tokenizer, prompt, which) for prompt, which in zip(prompts, named, strict=True)]
     # Neighbours of like length waste little on padding.
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
 

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.data.rendering import Text
+from align.data.rendering import Answered, Text, answered, text_of
 from align.errors import UserError
 from align.scoring import reward_scores
 
@@ -20,11 +20,11 @@ PROBE = "probe.json"
 TOLERANCE = {"float32": 1e-3, "16 bits": 0.05}  # of the larger of 1 and the score
 
 
-def write_probe(folder: Path, answers: list[tuple[Text, Text]], scores: list[float], max_length: int) -> None:
-    """Keep answers, (prompt, completion), with the scores that the model in `folder` gives them."""
+def write_probe(folder: Path, answers: list[Answered], scores: list[float], max_length: int) -> None:
+    """Keep answers with the scores that the model in `folder` gives them."""
     rows = [
-        {"prompt": prompt, "completion": completion, "score": score}
-        for (prompt, completion), score in zip(answers, scores, strict=True)
+        {"prompt": prompt, "completion": completion, **({"tools": tools[0]} if any(tools) else {}), "score": score}
+        for (prompt, completion, *tools), score in zip(answers, scores, strict=True)
     ]
     body = {"max_length": max_length, "rows": rows}
     (folder / PROBE).write_text(json.dumps(body, ensure_ascii=False, indent=1) + "\n", "utf-8")
@@ -43,7 +43,7 @@ def check_probe(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", 
     if not file.is_file() or any(hasattr(weight, "ds_tensor") for weight in model.parameters()):
         return
     body = json.loads(file.read_text("utf-8"))
-    answers = [(row["prompt"], row["completion"]) for row in body["rows"]]
+    answers = [answered(row, "completion") for row in body["rows"]]
     now = reward_scores(model, tokenizer, answers, max_length=body["max_length"])
     tolerance = TOLERANCE["float32" if str(model.dtype) == "torch.float32" else "16 bits"]
     for row, score in zip(body["rows"], now, strict=True):
@@ -70,5 +70,5 @@ def check_finite(model: "torch.nn.Module", name: Path | str, remedy: str) -> Non
 
 
 def _short(completion: Text) -> str:
-    text = completion if isinstance(completion, str) else completion[-1]["content"]
+    text = text_of(completion)
     return repr(text[:40] + ("..." if len(text) > 40 else ""))

@@ -2,17 +2,19 @@
 
 A record's `format` is TRL's word for it and `to_row()` is TRL's row: see TRL's "Dataset formats and types". Each of
 prompt, completion, chosen and rejected is either a string (TRL's *standard* kind) or a list of messages,
-`{"role": ..., "content": ...}` (its *conversational* kind); a message keeps its other keys, such as `tool_calls`.
+`{"role": ..., "content": ...}` (its *conversational* kind); a message keeps its other keys, such as `tool_calls`, and
+a record the definitions of the `tools` that may be called, which its chat template renders.
 """
 
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 Message = dict[str, Any]
 Content = str | list[Message]
+Tools = list[dict[str, Any]]  # JSON schemas, as transformers' chat templates take them
 
 
 class RecordError(ValueError):
@@ -138,6 +140,20 @@ def _margin(row: Mapping[str, Any]) -> float | None:
     return margin
 
 
+def as_tools(value: Any, field: str = "tools") -> Tools | None:
+    """A list of tool definitions, also as JSON text; None where there are none. Raises RecordError."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise RecordError(field, f"is {shown(value)}, not a list of tool definitions") from None
+    if not value:
+        return None
+    if not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value):
+        raise RecordError(field, f"is {shown(value)}, not a list of tool definitions")
+    return [dict(one) for one in value]
+
+
 def as_label(value: Any) -> bool | None:
     """True or false for what data files write for it (true, 1, "true", "1", ...); None for anything else."""
     if isinstance(value, (bool, int)):
@@ -158,9 +174,10 @@ class Text:
 
     format: ClassVar[str] = "language_modeling"
     content: Content
+    tools: Tools | None = None
 
     def to_row(self) -> dict[str, Any]:
-        return {"text" if isinstance(self.content, str) else "messages": self.content}
+        return _row(self, **{"text" if isinstance(self.content, str) else "messages": self.content})
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -169,7 +186,7 @@ class Text:
         content = _content(row, field)
         if kind_of(content) != ("standard" if field == "text" else "conversational"):
             raise RecordError(field, f"is {_kind_name(row[field])} ({shown(row[field])})")
-        return cls(content)
+        return cls(content, as_tools(row.get("tools")))
 
 
 @dataclass(frozen=True)
@@ -178,14 +195,15 @@ class Prompt:
 
     format: ClassVar[str] = "prompt_only"
     prompt: Content
+    tools: Tools | None = None
 
     def to_row(self) -> dict[str, Any]:
-        return {"prompt": self.prompt}
+        return _row(self, prompt=self.prompt)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """Raises RecordError."""
-        return cls(_content(row, "prompt"))
+        return cls(_content(row, "prompt"), as_tools(row.get("tools")))
 
 
 @dataclass(frozen=True)
@@ -195,15 +213,16 @@ class Demonstration:
     format: ClassVar[str] = "prompt_completion"
     prompt: Content
     completion: Content
+    tools: Tools | None = None
 
     def to_row(self) -> dict[str, Any]:
-        return {"prompt": self.prompt, "completion": self.completion}
+        return _row(self, prompt=self.prompt, completion=self.completion)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """Raises RecordError."""
         prompt = _content(row, "prompt")
-        return cls(prompt, _completion(row, "completion", prompt))
+        return cls(prompt, _completion(row, "completion", prompt), as_tools(row.get("tools")))
 
 
 @dataclass(frozen=True)
@@ -215,9 +234,10 @@ class Preference:
     chosen: Content
     rejected: Content
     margin: float | None = None
+    tools: Tools | None = None
 
     def to_row(self) -> dict[str, Any]:
-        row = {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
+        row = _row(self, prompt=self.prompt, chosen=self.chosen, rejected=self.rejected)
         return row if self.margin is None else {**row, "margin": self.margin}
 
     @classmethod
@@ -227,7 +247,7 @@ class Preference:
         chosen, rejected = (_completion(row, side, prompt) for side in ("chosen", "rejected"))
         if chosen == rejected:
             raise RecordError("rejected", f"is the same as chosen ({shown(rejected)})")
-        return cls(prompt, chosen, rejected, _margin(row))
+        return cls(prompt, chosen, rejected, _margin(row), as_tools(row.get("tools")))
 
 
 @dataclass(frozen=True)
@@ -238,15 +258,16 @@ class UnpairedPreference:
     prompt: Content
     completion: Content
     label: bool
+    tools: Tools | None = None
 
     def to_row(self) -> dict[str, Any]:
-        return {"prompt": self.prompt, "completion": self.completion, "label": self.label}
+        return _row(self, prompt=self.prompt, completion=self.completion, label=self.label)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """Raises RecordError."""
         prompt = _content(row, "prompt")
-        return cls(prompt, _completion(row, "completion", prompt), _label(row))
+        return cls(prompt, _completion(row, "completion", prompt), _label(row), as_tools(row.get("tools")))
 
 
 @dataclass(frozen=True)
@@ -297,6 +318,11 @@ def _answer(value: Any, field: str, prompt: Content) -> Answer:
 
 Record = Text | Prompt | Demonstration | Preference | UnpairedPreference
 
+
+def _row(record: Record, **fields: Any) -> dict[str, Any]:
+    return fields if record.tools is None else fields | {"tools": record.tools}
+
+
 FORMATS: dict[str, type[Record]] = {
     record.format: record for record in (Text, Demonstration, Preference, UnpairedPreference, Prompt)
 }
@@ -342,7 +368,10 @@ def convert(record: Record, format: str) -> list[Record]:
     """`record` in another format; a preference gives two unpaired records. Raises NoConversion, RecordError."""
     if not converts(record.format, format):
         raise NoConversion(record.format, format)
-    return [record] if record.format == format else _CONVERSIONS[record.format, format](record)
+    if record.format == format:
+        return [record]
+    made = _CONVERSIONS[record.format, format](record)
+    return made if record.tools is None else [replace(one, tools=record.tools) for one in made]
 
 
 def kind(record: Record) -> str:

@@ -173,5 +173,6 @@ def pick_prompts(data: DataConfig, examples: Examples, *, limit: int) -> list[Te
         return []
     rows = held_out(data, None, "prompt_only") if offers(data, None, "prompt_only") else []
     rows = rows or list(examples.eval or [])
+    rows = [row for row in rows if not row.get("tools")]  # an answer without them would show nothing of the model
     different = {text_of(row["prompt"]): row["prompt"] for row in rows}
     return shuffled(list(different.values()), seed=0, limit=limit)

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from align import distributed
-from align.data.rendering import Text, render
+from align.data.rendering import Answered, render
 
 if TYPE_CHECKING:
     import torch
@@ -95,11 +95,11 @@ def perplexity(
 def reward_scores(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    pairs: list[tuple[Text, Text]],
+    pairs: list[Answered],
     *,
     max_length: int | None = None,
 ) -> list[float]:
-    """Scores of (prompt, completion) pairs under a reward model, minus its `score_center` where it has one.
+    """Scores of answers to prompts under a reward model, minus its `score_center` where it has one.
 
     The score is read at the last token that is not padding, as transformers' sequence classifiers do. A text of more
     than `max_length` tokens is cut at its end.
@@ -110,8 +110,8 @@ def reward_scores(
     from align.models import device_of
 
     rows = []
-    for prompt, completion in pairs:
-        prompt_ids, completion_ids = render(tokenizer, prompt, completion)
+    for pair in pairs:
+        prompt_ids, completion_ids = render(tokenizer, *pair)
         rows.append((prompt_ids + completion_ids)[:max_length])
     width = max(len(row) for row in rows)
     padded = [row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows]

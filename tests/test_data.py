@@ -646,10 +646,10 @@ def test_a_score_is_a_finite_number(value, number):
 
 
 def test_scores_belong_to_their_side():
-    kept = {"score_chosen": 2.0, "score_rejected": -1.0, "tools": [1]}
+    kept = {"score_chosen": 2.0, "score_rejected": -1.0}
     pair = Preference("p", "c", "r")
     assert own(kept, pair) == kept and margin(kept, pair) == 3.0
-    assert own(kept, UnpairedPreference("p", "r", False)) == {"tools": [1], "score": -1.0}
-    assert own(kept, Demonstration("p", "c")) == {"tools": [1], "score": 2.0}
-    assert own(kept, Prompt("p")) == {"tools": [1]} and scores({}, pair) == {}
+    assert own(kept, UnpairedPreference("p", "r", False)) == {"score": -1.0}
+    assert own(kept, Demonstration("p", "c")) == {"score": 2.0}
+    assert own(kept, Prompt("p")) == {} and scores({}, pair) == {}
     assert margin({}, Preference("p", "c", "r", 0.5)) == 0.5 and margin({}, Demonstration("p", "c")) is None

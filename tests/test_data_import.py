@@ -227,21 +227,6 @@ def test_labels_and_columns_of_ones_own(tmp_path, root, capsys):
     assert found["own.jsonl:0"] == "y" and found["own.jsonl:1"] == "x"
 
 
-def test_tool_calls_and_definitions_are_kept(tmp_path, root, capsys):
-    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
-    turns = [
-        {"role": "user", "content": "Rain?"},
-        {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "weather"}}]},
-        {"role": "tool", "tool_call_id": "1", "content": "dry"},
-        {"role": "assistant", "content": "No."},
-    ]
-    file = write(tmp_path / "chats.jsonl", [{"messages": turns, "tools": tools}])
-    status, out, _ = run(capsys, root, "import", file, "--name", "chats", "--eval-fraction", "0")
-    (row,) = rows_of(Store(root).resolve("chats"))
-    assert status == 0 and "WARNING: tools: 1 of 1" in out
-    assert row["prompt"] + row["completion"] == turns and row["tools"] == tools
-
-
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

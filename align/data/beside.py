@@ -1,4 +1,4 @@
-"""What stays beside a record in a dataset's rows: the tools it may call, how far annotators agreed, its scores."""
+"""What stays beside a record in a dataset's rows: how far annotators agreed, and its scores."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,6 @@ from typing import Any
 
 from align.records import Demonstration, Preference, Record, UnpairedPreference
 
-TOOLS = ("tools", "functions")  # fields in which a row says what may be called
 PAIR_SCORES = ("score_chosen", "score_rejected")  # a reward model's, of the two answers of a preference
 SCORES = ("score", *PAIR_SCORES)  # `score` is that of an answer alone
 
@@ -15,9 +14,8 @@ def beside(row: Any) -> dict[str, Any]:
     """The fields of a row that its records keep."""
     if not isinstance(row, Mapping):
         return {}
-    kept = {name: row[name] for name in TOOLS if row.get(name)}
     numbers = {name: _number(row.get(name)) for name in (*SCORES, "agreement")}
-    return kept | {name: number for name, number in numbers.items() if number is not None}
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def own(kept: Mapping[str, Any], record: Record) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from align.records import Record
 if TYPE_CHECKING:
     import datasets
 
-VERSION = 1  # of what is kept under a key
+VERSION = 2  # of what is kept under a key
 
 
 def rows_digest(records: Sequence[Record]) -> str:

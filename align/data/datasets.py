@@ -13,16 +13,41 @@ if TYPE_CHECKING:
 
 
 def to_dataset(records: Sequence[Record]) -> "datasets.Dataset":
-    """A `datasets.Dataset` with TRL's columns only. Raises UserError where only some preferences have a margin."""
+    """A `datasets.Dataset` with TRL's columns only; tools are JSON text in it, as TRL takes them.
+
+    Raises:
+        UserError: only some preferences have a margin.
+    """
     import datasets
 
     rows = [record.to_row() for record in records]
     columns = set().union(*rows) if rows else set()
+    if "tools" in columns:
+        texts = (None if row.get("tools") is None else json.dumps(row["tools"], ensure_ascii=False) for row in rows)
+        rows = [{**row, "tools": text} for row, text in zip(rows, texts, strict=True)]
     for column in sorted(columns):
         lacking = next((number for number, row in enumerate(rows) if column not in row), None)
         if lacking is not None:
             raise UserError(f"record {lacking} has no {column}, others have: give it to every row or to none")
-    return datasets.Dataset.from_list(rows)
+    return datasets.Dataset.from_list(rows, features=_features(rows, columns))
+
+
+def _features(rows: Sequence[dict[str, Any]], columns: set[str]) -> "datasets.Features | None":
+    """None, told from the rows, but where messages have more than role and content.
+
+    Arrow gives every message the keys of all of them, and so every tool call the arguments of all, empty ones that a
+    template would write out: such columns are JSON.
+    """
+    import datasets
+
+    def more(content: Any) -> bool:
+        return isinstance(content, list) and any(message.keys() != {"role", "content"} for message in content)
+
+    uneven = {name for name in columns if any(more(row[name]) for row in rows)}
+    if not uneven:
+        return None
+    told = datasets.Dataset.from_list([{name: row[name] for name in columns - uneven} for row in rows]).features
+    return datasets.Features({**told, **{name: datasets.List(datasets.Json()) for name in sorted(uneven)}})
 
 
 def write_jsonl(records: Iterable[Record], path: Path) -> None:

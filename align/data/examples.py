@@ -13,6 +13,7 @@ from align.data.loading import Loaded, load_artifact, load_records
 from align.data.loss import ON_COMPLETION, Loss
 from align.data.report.findings import SEVERITIES
 from align.data.sources import DatasetSource
+from align.data.tools import check_tools
 from align.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def load_examples(
         remedy: what to do about overlong records, beside changing `data.overlong`.
 
     Raises:
-        UserError: missing or malformed data, or overlong records under `overlong: refuse`.
+        UserError: missing or malformed data, records whose tools the model would not see, or overlong ones under
+            `overlong: refuse`.
     """
     splits: dict[str, Any] = {}
     metrics: dict[str, float] = {}
@@ -63,6 +65,8 @@ def load_examples(
             continue
         loaded = load_split(data, dataset, format, split)
         records = loaded.records
+        if tokenizer is not None:
+            check_tools(records, tokenizer, loaded.file)
         if tokenizer is not None and not splits_long:
             with distributed.main_first():  # the counts are kept, and read by the other ranks
                 records, report = apply_policy(

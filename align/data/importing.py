@@ -28,7 +28,7 @@ from align.data.sides import fraction
 from align.errors import UserError
 from align.records import Record
 
-VERSION = 2  # of what an import does with equal rows: part of its identity
+VERSION = 3  # of what an import does with equal rows: part of its identity
 
 
 @dataclass(frozen=True)

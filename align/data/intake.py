@@ -11,6 +11,7 @@ from align.data.layouts.formats import COLUMNS, LAYOUTS, rename
 from align.data.layouts.recognise import SAMPLE, Recognised, as_row, recognise
 from align.data.layouts.trees import GATHERED, gather, is_flat
 from align.data.readers import Row, Unreadable
+from align.data.tools import tools_of
 from align.errors import UserError
 from align.records import NoConversion, Record, RecordError, convert, kind
 
@@ -124,7 +125,8 @@ def _outcome(file: str, number: int, row: Row, reading: Reading) -> Outcome:
     try:
         if isinstance(row, RecordError):
             raise row
-        found = LAYOUTS[reading.layout](row, reading.format)
+        found, tools = LAYOUTS[reading.layout](row, reading.format), tools_of(row)
+        found = found if tools is None else [replace(one, tools=tools) for one in found]
         records = [record for one in found for record in convert(one, reading.format)]
         return Outcome(file, number, row, records, held=found[0])
     except RecordError as error:

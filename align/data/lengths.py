@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from align.artifacts.manifest import json_digest
 from align.data.cache import cached_lengths
 from align.data.loss import ON_COMPLETION, Loss, learnt
-from align.data.rendering import render, render_prompt
+from align.data.rendering import render, render_prompt, render_text
 from align.errors import UserError
 from align.records import Demonstration, Preference, Prompt, Record, Text
 
@@ -138,20 +138,13 @@ def _some(indices: Sequence[int]) -> str:
 
 def _lengths(record: Record, tokenizer: "PreTrainedTokenizerBase", loss: Loss) -> tuple[int, int]:
     if isinstance(record, Text):
-        return 0, _text_length(record, tokenizer)
+        return 0, len(render_text(tokenizer, record.content, record.tools))
     if isinstance(record, Demonstration) and loss != ON_COMPLETION:
-        ids, carries = learnt(tokenizer, record.prompt, record.completion, loss)
+        ids, carries = learnt(tokenizer, record.prompt, record.completion, loss, record.tools)
         return carries.index(True) if True in carries else len(ids), len(ids)
     if isinstance(record, Prompt):
-        prompt = len(render_prompt(tokenizer, record.prompt))
+        prompt = len(render_prompt(tokenizer, record.prompt, record.tools))
         return prompt, prompt
     completions = [record.chosen, record.rejected] if isinstance(record, Preference) else [record.completion]
-    rendered = [render(tokenizer, record.prompt, completion) for completion in completions]
+    rendered = [render(tokenizer, record.prompt, completion, record.tools) for completion in completions]
     return min(len(prompt) for prompt, _ in rendered), max(len(prompt) + len(rest) for prompt, rest in rendered)
-
-
-def _text_length(record: Text, tokenizer: "PreTrainedTokenizerBase") -> int:
-    if isinstance(record.content, list):
-        return len(tokenizer.apply_chat_template(record.content, return_dict=True)["input_ids"])
-    eos = tokenizer.eos_token or ""
-    return len(tokenizer(record.content if record.content.endswith(eos) else record.content + eos)["input_ids"])

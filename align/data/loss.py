@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from align.data.rendering import render
+from align.data.rendering import apply_template, render
 from align.errors import UserError
-from align.records import Content
+from align.records import Content, Tools
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,7 +38,11 @@ ON_COMPLETION = Loss()
 
 
 def learnt(
-    tokenizer: "PreTrainedTokenizerBase", prompt: Content, completion: Content, loss: Loss
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt: Content,
+    completion: Content,
+    loss: Loss,
+    tools: Tools | None = None,
 ) -> tuple[list[int], list[bool]]:
     """Token ids of a prompt with its completion, and which of them carry the loss.
 
@@ -46,23 +50,24 @@ def learnt(
         UserError: the loss is on what the assistant says, and the template does not mark that.
     """
     if loss.assistant_only and not isinstance(prompt, str):
-        ids, said = said_by_assistant(tokenizer, prompt + completion)
+        ids, said = said_by_assistant(tokenizer, prompt + completion, tools)
         if not loss.completion_only:
             return ids, said
-        start = len(render(tokenizer, prompt, completion, training_template(tokenizer))[0])
+        start = len(render(tokenizer, prompt, completion, tools, chat_template=training_template(tokenizer))[0])
         return ids, [one and position >= start for position, one in enumerate(said)]
-    before, after = render(tokenizer, prompt, completion)
+    before, after = render(tokenizer, prompt, completion, tools)
     return before + after, [not loss.completion_only] * len(before) + [True] * len(after)
 
 
 def said_by_assistant(
-    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]]
+    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], tools: Tools | None = None
 ) -> tuple[list[int], list[bool]]:
     """Token ids of a conversation, and which of them an assistant said, the end of its turns included."""
-    rendered = tokenizer.apply_chat_template(
+    rendered = apply_template(
+        tokenizer,
         messages,
+        tools,
         chat_template=training_template(tokenizer),
-        return_dict=True,
         return_assistant_tokens_mask=True,
     )
     return list(rendered["input_ids"]), [bool(one) for one in rendered["assistant_masks"]]

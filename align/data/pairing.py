@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from align.data.beside import TOOLS, scores
+from align.data.beside import scores
 from align.data.sides import text_hash
 from align.errors import UserError
 from align.records import FORMATS, Preference, Record, RecordError, UnpairedPreference, prompt_key
@@ -70,13 +70,13 @@ class Answers:
                     read.append(self._parse(file.readline()))
                 (better, one), (worse, other) = read
                 sides = {"prompt": better.prompt, "chosen": better.completion, "rejected": worse.completion}
+                sides["tools"] = better.tools
                 try:
                     record = Preference.from_row(sides)
                 except RecordError:
                     continue
-                kept = {name: one[name] for name in TOOLS if name in one}
                 both = {"score_chosen": one.get("score"), "score_rejected": other.get("score")}
-                kept |= both if None not in both.values() else {}
+                kept = both if None not in both.values() else {}
                 yield f"{one.get('id', pair[0])}>{other.get('id', pair[1])}", record, kept
 
     def _parse(self, line: bytes) -> tuple[Record, dict[str, Any]]:

@@ -92,7 +92,7 @@ class PartReader:
             for record in outcome.records:
                 kept = own(beside(outcome.raw), record)
                 fate = "labelled bad" if sorted_out and not record.label else ""
-                made = Demonstration(record.prompt, record.completion) if sorted_out else record
+                made = Demonstration(record.prompt, record.completion, record.tools) if sorted_out else record
                 yield Piece(split == "eval", ref, outcome.row, name, made, kept, fate)
 
 

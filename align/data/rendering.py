@@ -1,49 +1,100 @@
 """How a prompt and a completion become tokens: the one place, and it agrees with TRL's trainers token for token.
 
-Conversational rows go through the tokenizer's chat template, which ends the completion itself. Plain strings are
-tokenized together and get the EOS token (`trl` `DPOTrainer._prepare_dataset`, 1.16).
+Conversational rows go through the tokenizer's chat template, which ends the completion itself and renders the tools
+that may be called. Plain strings are tokenized together and get the EOS token (`trl` `DPOTrainer._prepare_dataset`,
+1.16).
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from align.errors import UserError
+from align.records import Tools, as_tools, shown
+
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 Text = str | list[dict[str, Any]]
+Answered = tuple[Text, Text] | tuple[Text, Text, Tools | None]
+"""A prompt, an answer to it, and the tools that the answer may call."""
 
 
-def render_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Text, chat_template: str | None = None) -> list[int]:
+def answered(row: Mapping[str, Any], side: str) -> Answered:
+    """The answer under `side` of a row, which may be a trainer's table's, with its prompt and tools."""
+    return row["prompt"], row[side], as_tools(row.get("tools"))
+
+
+def apply_template(
+    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], tools: Tools | None = None, **options: Any
+) -> "BatchEncoding":
+    """A conversation through the chat template; `options` are those of transformers' `apply_chat_template`.
+
+    Raises:
+        UserError: the template does not take it: other roles, or messages without content.
+    """
+    from jinja2 import TemplateError
+
+    name = tokenizer.name_or_path or "this model"
+    if tokenizer.chat_template is None and options.get("chat_template") is None:
+        raise UserError(f"the tokenizer of {name} has no chat template: give one, such as conf/model/chat.jinja")
+    try:
+        return tokenizer.apply_chat_template(messages, tools=tools, return_dict=True, **options)
+    except (TemplateError, TypeError) as error:  # TypeError: a content that is None put beside a string
+        raise UserError(
+            f"the chat template of {name} does not take the conversation "
+            f"{shown(messages, 160)} ({error}): leave such records out (align data rules), or choose another template"
+        ) from error
+
+
+def render_prompt(
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt: Text,
+    tools: Tools | None = None,
+    *,
+    chat_template: str | None = None,
+) -> list[int]:
     """Token ids of a prompt, up to where the completion begins; `chat_template` in place of the tokenizer's own."""
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
-    rendered = tokenizer.apply_chat_template(
-        prompt, chat_template=chat_template, add_generation_prompt=True, return_dict=True
-    )
-    return list(rendered["input_ids"])
+    options = {"chat_template": chat_template, "add_generation_prompt": True}
+    return list(apply_template(tokenizer, prompt, tools, **options)["input_ids"])
 
 
 def render(
-    tokenizer: "PreTrainedTokenizerBase", prompt: Text, completion: Text, chat_template: str | None = None
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt: Text,
+    completion: Text,
+    tools: Tools | None = None,
+    *,
+    chat_template: str | None = None,
 ) -> tuple[list[int], list[int]]:
     """Token ids of a prompt and of its completion, the end of the completion included.
 
     The completion begins where the tokens of the prompt alone and of both together part: not always after the prompt,
     because a merge may reach across the border.
     """
-    prompt_ids = render_prompt(tokenizer, prompt, chat_template)
+    prompt_ids = render_prompt(tokenizer, prompt, tools, chat_template=chat_template)
     if isinstance(prompt, str):
         eos = tokenizer.eos_token or ""
         text = completion if completion.endswith(eos) else completion + eos
         both = list(tokenizer(prompt + text)["input_ids"])
     else:
         whole = prompt + completion
-        both = list(tokenizer.apply_chat_template(whole, chat_template=chat_template, return_dict=True)["input_ids"])
+        both = list(apply_template(tokenizer, whole, tools, chat_template=chat_template)["input_ids"])
     start = 0
     for ours, theirs in zip(prompt_ids, both, strict=False):
         if ours != theirs:
             break
         start += 1
     return both[:start], both[start:]
+
+
+def render_text(tokenizer: "PreTrainedTokenizerBase", content: Text, tools: Tools | None = None) -> list[int]:
+    """Token ids of a whole text with its EOS, or of a conversation."""
+    if isinstance(content, list):
+        return list(apply_template(tokenizer, content, tools)["input_ids"])
+    eos = tokenizer.eos_token or ""
+    return list(tokenizer(content if content.endswith(eos) else content + eos)["input_ids"])
 
 
 def end_ids(tokenizer: "PreTrainedTokenizerBase", configured: int | list[int] | None) -> list[int]:
@@ -71,5 +122,5 @@ def text_of(value: Text) -> str:
     if isinstance(value, str):
         return value
     if len(value) == 1:
-        return value[0]["content"]
-    return "\n".join(f"{message['role']}: {message['content']}" for message in value)
+        return value[0].get("content") or ""
+    return "\n".join(f"{message['role']}: {message.get('content') or ''}" for message in value)

@@ -8,6 +8,7 @@ from typing import Any
 
 from align.data.report import patterns
 from align.data.sides import flat, role_problem, sides_of
+from align.data.tools import uses_tools
 from align.errors import UserError
 from align.records import FORMATS, Content, Record, Text
 
@@ -47,6 +48,7 @@ DROPS: dict[str, str] = {
     "contradictions": "records that say the opposite of another, and that other",
     "overlap": "train records whose prompt is in eval, and records that share words with a benchmark (--against)",
     "refusals": "records whose chosen answer, or completion, refuses",
+    "tools": "records that name tools or call them",
     "replacement_characters": "records with U+FFFD",
     "role_order": "conversations whose roles do not take turns",
     **{name: f"records with {name.replace('_', ' ')}" for name in _PATTERNS},
@@ -81,7 +83,7 @@ def mend(record: Record, fixes: Sequence[str]) -> tuple[Record, list[dict[str, A
         return record, changes
     row = record.to_row() | sides
     if isinstance(record, Text) and isinstance(record.content, list):
-        row = {"messages": sides["text"]}
+        row = {**record.to_row(), "messages": sides["text"]}
     return FORMATS[record.format].from_row(row), changes
 
 
@@ -106,6 +108,8 @@ def unwanted(record: Record, drops: Sequence[str]) -> str | None:
         if name == "replacement_characters" and any("\ufffd" in text for text in texts.values()):
             return name
         answer = texts.get("chosen", texts.get("completion"))
+        if name == "tools" and uses_tools(record):
+            return name
         if name == "refusals" and answer is not None and patterns.refusal(answer):
             return name
         content = sides_of(record).get("prompt", getattr(record, "content", None))

@@ -14,11 +14,12 @@ from align.data.datasets import json_line
 from align.data.files import Source
 from align.data.intake import Outcome, Reading
 from align.data.lengths import LengthReport, left_out, length_report, token_lengths
+from align.data.rendering import Answered
 from align.data.report.findings import Report
 from align.data.report.inspection import Inspection
 from align.data.report.verdict import judge
 from align.errors import UserError
-from align.records import FORMATS, Content, Record
+from align.records import FORMATS, Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,9 +37,9 @@ class ScoredSplit:
     scores: list[float] = field(default_factory=list)  # of `answers`, in their order
 
     @property
-    def answers(self) -> list[tuple[Content, Content]]:
-        """(prompt, answer) of every answer there is: of a pair the chosen one, then the rejected one."""
-        return [(one.prompt, getattr(one, side)) for one in self.records for side in _sides(one)]
+    def answers(self) -> list[Answered]:
+        """Every answer there is: of a pair the chosen one, then the rejected one."""
+        return [(one.prompt, getattr(one, side), one.tools) for one in self.records for side in _sides(one)]
 
     def scored_rows(self) -> list[dict[str, Any]]:
         """The rows with their scores; what an earlier reward model said is gone."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from align.data.loss import ON_COMPLETION, Loss, learnt, said_by_assistant
-from align.data.rendering import render, render_prompt
-from align.records import Content, Prompt, Record, Text
+from align.data.rendering import render, render_prompt, render_text
+from align.records import Prompt, Record, Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,34 +56,26 @@ def _sequences(
 ) -> Iterator[tuple[str, list[int], list[bool]]]:
     if isinstance(record, Text):
         if loss.assistant_only and isinstance(record.content, list):
-            yield "text", *said_by_assistant(tokenizer, record.content)
+            yield "text", *said_by_assistant(tokenizer, record.content, record.tools)
             return
-        ids = text_ids(record.content, tokenizer)
+        ids = render_text(tokenizer, record.content, record.tools)
         yield "text", ids, [True] * len(ids)
         return
     if isinstance(record, Prompt):
-        ids = render_prompt(tokenizer, record.prompt)
+        ids = render_prompt(tokenizer, record.prompt, record.tools)
         yield "prompt", ids, [False] * len(ids)
         return
     for side in ("completion", "chosen", "rejected"):
         if hasattr(record, side):
             if stage == "sft":
-                yield side, *learnt(tokenizer, record.prompt, getattr(record, side), loss)
+                yield side, *learnt(tokenizer, record.prompt, getattr(record, side), loss, record.tools)
                 continue
-            prompt, completion = render(tokenizer, record.prompt, getattr(record, side))
+            prompt, completion = render(tokenizer, record.prompt, getattr(record, side), record.tools)
             ids = prompt + completion
             if stage == "reward":
                 yield side, ids, [position == len(ids) - 1 for position in range(len(ids))]
             else:
                 yield side, ids, [False] * len(prompt) + [True] * len(completion)
-
-
-def text_ids(content: Content, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Token ids of a whole text with its EOS, or of a conversation."""
-    if isinstance(content, list):
-        return list(tokenizer.apply_chat_template(content, return_dict=True)["input_ids"])
-    eos = tokenizer.eos_token or ""
-    return list(tokenizer(content if content.endswith(eos) else content + eos)["input_ids"])
 
 
 def _cut(side: str, ids: list[int], loss: list[bool], max_length: int | None) -> Shown:

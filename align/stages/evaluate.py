@@ -70,7 +70,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     answered = fitting(
         held["prompt_only"], readers, lambda reader, row: prompt_tokens(reader, row) + asked.max_new_tokens, "prompts"
     )
-    prompts = [row["prompt"] for row in answered]
+    prompts, tools = [row["prompt"] for row in answered], [row.get("tools") for row in answered]
     pairs = fitting(held["preference"], readers, pair_tokens, "preferences")
     texts = [row["text"] for row in held["language_modeling"] if "text" in row]
 
@@ -98,6 +98,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
                 policy,
                 tokenizer,
                 prompts,
+                tools=tools,
                 max_new_tokens=asked.max_new_tokens,
                 temperature=asked.temperature,
                 top_p=asked.top_p,
@@ -114,8 +115,8 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
                     row |= compare(gold[system.ref], theirs, resamples=asked.bootstrap, seed=asked.seed)
             if judged_by is not None:
                 answers = [
-                    (prompt, completion.text if isinstance(prompt, str) else completion.messages)
-                    for prompt, completion in zip(prompts, completions, strict=True)
+                    (prompt, completion.text if isinstance(prompt, str) else completion.messages, named)
+                    for prompt, completion, named in zip(prompts, completions, tools, strict=True)
                 ]
                 row["reward"] = sum(rate(reward_model, reward_tokenizer, answers, batch_size=size)) / len(answers)
             if ref_model is not None:

@@ -15,6 +15,7 @@ from align.adapters import build_lora, build_quantization
 from align.artifacts.inputs import Input
 from align.config import Config
 from align.data.examples import load_examples
+from align.data.rendering import answered
 from align.models import load_reward_model, load_tokenizer, save_merged, save_model
 from align.probes import write_probe
 from align.progress import TrackingCallback
@@ -81,7 +82,7 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
     trainer.model.eval()
     trainer.model.config.score_center = 0.0  # the policy's own, if it was a reward model, holds no more
     if examples.eval is not None:
-        sides = [(row["prompt"], row[side]) for side in SIDES for row in examples.eval]
+        sides = [answered(row, side) for side in SIDES for row in examples.eval]
         scores = distributed.map_batches(score, sides, args.per_device_eval_batch_size)
         half = len(scores) // 2
         margins = [chosen - rejected for chosen, rejected in zip(scores[:half], scores[half:], strict=True)]
@@ -90,12 +91,12 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
         demonstrations = load_examples(
             cfg.data, None, "prompt_completion", tokenizer=tokenizer, max_length=args.max_length
         ).train
-        answers = [(row["prompt"], row["completion"]) for row in demonstrations]
+        answers = [answered(row, "completion") for row in demonstrations]
         scores = distributed.map_batches(score, answers, args.per_device_eval_batch_size)
         metrics["score_center"] = trainer.model.config.score_center = sum(scores) / len(scores)
 
     some = examples.train.select(range(min(PROBED, len(examples.train))))
-    probe = [(row["prompt"], row[side]) for row in some for side in SIDES]
+    probe = [answered(row, side) for row in some for side in SIDES]
     probed = distributed.map_batches(score, probe, args.per_device_eval_batch_size)
 
     # save

@@ -47,7 +47,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
         "prompts",
         stage=cfg.stage,
     )
-    prompts = [row["prompt"] for row in rows]
+    prompts, tools = [row["prompt"] for row in rows], [row.get("tools") for row in rows]
 
     # sample
     answers: list[list[dict[str, Any]]] = [[] for _ in prompts]
@@ -64,6 +64,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
                 model,
                 tokenizer,
                 prompts,
+                tools=tools,
                 max_new_tokens=asked.max_new_tokens,
                 temperature=asked.temperature,
                 top_p=asked.top_p,
@@ -81,13 +82,13 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
                 else:
                     known.append({"completion": content, "model": policy.ref, "seed": seed, "ended": completion.ended})
         del model
-    kept = [(prompt, known) for prompt, known in zip(prompts, answers, strict=True) if len(known) > 1]
+    kept = [row for row in zip(prompts, answers, tools, strict=True) if len(row[1]) > 1]
     if judge is not None:
         reward_model = load_reward_model(judge.path, **load).eval().to(own_device())
         check_probe(reward_model, tokenizers[-1], judge.path)
-        pairs = [(prompt, one["completion"]) for prompt, known in kept for one in known]
+        pairs = [(prompt, one["completion"], named) for prompt, known, named in kept for one in known]
         scores = iter(rate(reward_model, tokenizers[-1], pairs, batch_size=asked.batch_size))
-        for _, known in kept:
+        for _, known, _ in kept:
             for one in known:
                 one["score"] = next(scores)
 
@@ -95,13 +96,16 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     if distributed.is_main():
         write_comparisons(
             output_dir,
-            ({"id": json_digest([prompt, known])[:16], "prompt": prompt, "answers": known} for prompt, known in kept),
+            (
+                {"id": json_digest([prompt, known])[:16], "prompt": prompt, "answers": known}
+                for prompt, known, _ in kept
+            ),
         )
-    count = sum(len(known) for _, known in kept)
+    count = sum(len(known) for _, known, _ in kept)
     return {
         "prompts": len(prompts),
         "comparisons": len(kept),
-        "pairs": sum(len(known) * (len(known) - 1) // 2 for _, known in kept),
+        "pairs": sum(len(known) * (len(known) - 1) // 2 for _, known, _ in kept),
         "answers": count,
         "answers_same": same,
         "answers_empty": empty,

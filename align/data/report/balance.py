@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.data.agreement import auc, krippendorff_alpha, pairwise_agreement, wilson
-from align.data.rendering import render, render_prompt
-from align.data.report.findings import Finding
+from align.data.rendering import render, render_prompt, render_text
+from align.data.report.findings import Finding, find
 from align.data.report.inspection import Inspection
+from align.data.report.tally import Tally
+from align.data.tools import unrendered
+from align.errors import UserError
 from align.records import Preference, Prompt, Text
 
 if TYPE_CHECKING:
@@ -158,8 +161,14 @@ def token_findings(
     """Tokens a side on the sample, and what `max_length` would cut."""
     sides: dict[str, list[int]] = {}
     over = no_room = 0
-    for record in seen.sample:
-        lengths = side_tokens(record, tokenizer)
+    refused, unseen = Tally(), 0
+    for place, record in enumerate(seen.sample):
+        unseen += unrendered(record, tokenizer)
+        try:
+            lengths = side_tokens(record, tokenizer)
+        except UserError as error:
+            refused.add(f"sampled record {place}", str(error)[:300])
+            continue
         for side, tokens in lengths.items():
             sides.setdefault(side, []).append(tokens)
         answers = [tokens for side, tokens in lengths.items() if side != "prompt"]
@@ -167,6 +176,12 @@ def token_findings(
         if max_length is not None:
             over += prompt + max(answers, default=0) > max_length
             no_room += bool(answers) and prompt >= max_length and not isinstance(record, Text)
+    if refused.count:
+        message = "sampled records that the chat template does not take: a stage stops at the first"
+        findings.append(find(refused, "template", "error", len(seen.sample), message))
+    if unseen:
+        message = "sampled records that name tools or call them, and the chat template does not render that"
+        findings.append(Finding("unseen_tools", "error", unseen, len(seen.sample), message, "choose another template"))
     arrays = {side: np.array(tokens) for side, tokens in sides.items()}
     for side, tokens in arrays.items():
         statistics[f"{side} tokens (of {len(tokens)})"] = {
@@ -187,17 +202,15 @@ def token_findings(
 def side_tokens(record: Any, tokenizer: "PreTrainedTokenizerBase") -> dict[str, int]:
     """Tokens of the prompt and of each answer as a trainer sees them, or of the text."""
     if isinstance(record, Text):
-        if isinstance(record.content, str):
-            return {"text": len(tokenizer(record.content)["input_ids"]) + 1}
-        return {"text": len(tokenizer.apply_chat_template(record.content, return_dict=True)["input_ids"])}
+        return {"text": len(render_text(tokenizer, record.content, record.tools))}
     if isinstance(record, Prompt):
-        return {"prompt": len(render_prompt(tokenizer, record.prompt))}
+        return {"prompt": len(render_prompt(tokenizer, record.prompt, record.tools))}
     answers = (
         {"chosen": record.chosen, "rejected": record.rejected}
         if isinstance(record, Preference)
         else {"completion": record.completion}
     )
-    rendered = {side: render(tokenizer, record.prompt, answer) for side, answer in answers.items()}
+    rendered = {side: render(tokenizer, record.prompt, answer, record.tools) for side, answer in answers.items()}
     prompt = max(len(ids) for ids, _ in rendered.values())
     return {"prompt": prompt, **{side: len(ids) for side, (_, ids) in rendered.items()}}
 

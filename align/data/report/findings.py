@@ -21,6 +21,7 @@ MENDS = {
     "outer_space": "--fix space",
     **{name: f"--drop {name}" for name in ("secrets", "emails", "phones", "turn_markers", "role_order")},
     "replacement_characters": "--drop replacement_characters",
+    "unseen_tools": "--drop tools",
 }
 """A finding's name -> what `align data import` takes to be rid of it; for `overlap_<benchmark>` see Finding.mend."""
 

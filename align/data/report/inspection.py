@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from align.data.beside import TOOLS, beside, scores
+from align.data.beside import beside, scores
 from align.data.intake import Outcome, reason
 from align.data.layouts.judged import JUDGED
 from align.data.readers import Unreadable
@@ -17,6 +17,7 @@ from align.data.report.nearness import ngram_hashes, signature, word_hashes
 from align.data.report.scan import ANSWERS, scan
 from align.data.report.tally import ROWS, Tally
 from align.data.sides import flat, role_problem, sides_of, text_hash
+from align.data.tools import uses_tools
 from align.records import Content, Preference, Record, RecordError, Text, UnpairedPreference, prompt_key
 
 TOKEN_SAMPLE = 2000  # records that are tokenized
@@ -86,8 +87,6 @@ class Inspection:
             tally.count += outcome.rows - 1
         else:
             self.rows_used += outcome.rows
-        if outcome.rows and isinstance(outcome.raw, dict) and any(outcome.raw.get(name) for name in TOOLS):
-            self.found["tools"].add(place)
         if outcome.rows and self.layout in JUDGED and not isinstance(outcome.raw, Unreadable):
             self._judgements(outcome)
         kept = beside(outcome.raw)
@@ -139,6 +138,8 @@ class Inspection:
                 self._text(text, side, place)
         if "prompt" in texts:
             self._scanned = (place, texts["prompt"])
+        if uses_tools(record):
+            self.found["tools"].add(place)
         if isinstance(record, UnpairedPreference):
             self.labels[record.label] += 1
         if isinstance(record, Preference):

@@ -47,9 +47,10 @@ _TEXT_FINDINGS: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "tools",
-        "warning",
-        "rows that say which tools there are: an import keeps that, but no stage hands it to the chat template",
-        "write the tools into a system message where the model must know them",
+        "info",
+        "records that name tools or call them: a chat template that renders none is refused, and so are such prompts "
+        "for ppo, rloo and grpo",
+        "",
     ),
     (
         "role_order",
