@@ -20,7 +20,7 @@ from align.review.export import RATINGS_FILE, Rules, extract
 from align.review.export import export as export_ratings
 from align.review.recall import recall as recall_rater
 from align.review.refusals import Refused
-from align.review.routes.admin import read_rubric
+from align.review.rules import read_rubric
 from align.review.schemas import Gates, Settings
 from align.review.store import campaigns, people
 from align.review.store.campaigns import Campaign
@@ -59,6 +59,7 @@ def load(arguments: argparse.Namespace) -> int:
         for name in ("title", "overlap", "strategy", "control", "gold", "repeats", "lease", "seed")
         if getattr(arguments, name) is not None
     }
+    gates = _gates(arguments)
     if arguments.instructions:
         changes["instructions"] = _read(arguments.instructions)
     if arguments.rubric:
@@ -67,15 +68,11 @@ def load(arguments: argparse.Namespace) -> int:
     def work(tx: sa.Connection) -> tuple[Campaign, int, int]:
         now = time.time()
         into = campaigns.find_campaign(tx, arguments.campaign)
-        settings = _settings(into.settings.model_dump() if into else {"title": arguments.campaign}, changes)
+        before = into.settings.model_dump() if into else {"title": arguments.campaign, "gates": {}}
+        settings = _checked(Settings, before | changes | {"gates": before["gates"] | gates})
         if into is None:
             into = campaigns.add_campaign(tx, _name(arguments.campaign), settings, now=now)
-        elif changes:
-            for fixed in ("strategy", "control", "seed"):
-                if fixed in changes and changes[fixed] != getattr(into.settings, fixed):
-                    raise UserError(
-                        f"--{fixed} of {into.name} is settled: its items are in order; make a new campaign"
-                    )
+        elif changes or gates:
             campaigns.set_settings(tx, into.id, settings)
             into = campaigns.get_campaign(tx, into.name)
         added, rated = loading.fill(tx, into, rows, source, now=now)
@@ -90,12 +87,7 @@ def load(arguments: argparse.Namespace) -> int:
 def export(arguments: argparse.Namespace) -> int:
     """`align review export CAMPAIGN --name NAME`."""
     given = _now(_database(arguments), lambda tx: extract(tx, _campaign(tx, arguments.campaign)))
-    changes = {
-        name: getattr(arguments, name)
-        for name in ("min_ratings", "min_raters", "min_agreement", "min_gold", "max_flags")
-        if getattr(arguments, name) is not None
-    }
-    gates = _checked(Gates, given.campaign.settings.gates.model_dump() | changes)
+    gates = _checked(Gates, given.campaign.settings.gates.model_dump() | _gates(arguments))
     rules = Rules(arguments.ties, arguments.min_margin, arguments.keep_flagged)
     for version in export_ratings(Store.open(arguments.artifacts), arguments.name, given, gates=gates, rules=rules):
         seen = version.manifest.metrics
@@ -251,8 +243,9 @@ def _name(text: str) -> str:
     return check_word(text[:64], "campaign")
 
 
-def _settings(values: dict, changes: dict) -> Settings:
-    return _checked(Settings, values | changes)
+def _gates(arguments: argparse.Namespace) -> dict[str, float]:
+    """The gates that were named."""
+    return {name: value for name in Gates.model_fields if (value := getattr(arguments, name)) is not None}
 
 
 def _checked(model, values: dict):  # noqa: ANN001, ANN202 - the model's instance
@@ -260,7 +253,7 @@ def _checked(model, values: dict):  # noqa: ANN001, ANN202 - the model's instanc
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        name = str(first["loc"][-1]).replace("_", "-")
         raise UserError(f"--{name} is {first.get('input')!r}: {first['msg']}") from None
 
 

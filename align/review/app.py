@@ -72,7 +72,7 @@ class Review:
 
 def create_app(review: Review, *, quiet: bool = False) -> Gate:
     """The whole application around `review`; `quiet` writes no log."""
-    from align.review.routes import accounts, admin, health, rating
+    from align.review.routes import accounts, admin, health, rating, settings
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -85,7 +85,7 @@ def create_app(review: Review, *, quiet: bool = False) -> Gate:
         title="align review", docs_url=None, redoc_url=None, lifespan=life, dependencies=[Depends(check_origin)]
     )
     app.state.review = review
-    for routes in (accounts, rating, admin, health):
+    for routes in (accounts, rating, settings, admin, health):
         app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_exception_handler(Refused, _refused)
@@ -200,6 +200,7 @@ def _templates() -> Environment:
     made.globals.update(turns=turns, plots=plots)
     made.filters["share"] = lambda value: "–" if value is None else f"{value:.0%}"
     made.filters["number"] = lambda value, digits=2: "–" if value is None else f"{value:.{digits}f}"
+    made.filters["plain"] = lambda value: "" if value is None else f"{value:g}"
     made.filters["when"] = lambda at: time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))
     made.filters["left_range"] = lambda one: (one.rater, one.left, one.left_low, one.left_high)
     made.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)

@@ -44,15 +44,11 @@ def review_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     load.add_argument("--repeats", type=float, metavar="X", help="share of items asked twice (default: 0.05)")
     load.add_argument("--lease", type=float, metavar="S", help="seconds until an unrated item is free again")
     load.add_argument("--seed", type=int, help="decides order, arms and sides")
+    _add_gates(load, "what an export of the campaign demands")
 
     export = command("export", "make datasets of a campaign's ratings")
     export.add_argument("campaign", metavar="CAMPAIGN")
     export.add_argument("--name", required=True, help="of the preference dataset; NAME-unpaired is the other")
-    export.add_argument("--min-ratings", type=int, metavar="N", help="leave items with fewer out")
-    export.add_argument("--min-raters", type=int, metavar="N", help="refuse with fewer people")
-    export.add_argument("--min-agreement", type=float, metavar="X", help="refuse below this Krippendorff's alpha")
-    export.add_argument("--min-gold", type=float, metavar="X", help="refuse below this accuracy on gold items")
-    export.add_argument("--max-flags", type=float, metavar="X", help="refuse above this share of flagged items")
     export.add_argument(
         "--ties", choices=("drop", "good", "bad"), default="drop", help="what unpaired rows a tie gives"
     )
@@ -60,6 +56,7 @@ def review_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--min-margin", type=float, default=0.0, metavar="X", help="a mean strength up to this is a tie"
     )
     export.add_argument("--keep-flagged", action="store_true", help="use items that somebody flagged")
+    _add_gates(export, "instead of the campaign's own")
 
     recall = command("recall", "withdraw a rater's ratings and make datasets with them again, without")
     recall.add_argument("--rater", required=True, metavar="HANDLE", help="the pseudonym: r17")
@@ -74,6 +71,17 @@ def review_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     invite.add_argument("--url", default="http://127.0.0.1:8000", help="where the app is reached")
 
     command("ls", "campaigns and how far they are")
+
+
+def _add_gates(parser: argparse.ArgumentParser, what: str) -> None:
+    gates = parser.add_argument_group("gates", what)
+    gates.add_argument("--min-ratings", type=int, metavar="N", help="leave items with fewer out (default: 1)")
+    gates.add_argument("--min-raters", type=int, metavar="N", help="refuse with fewer people (default: 1)")
+    gates.add_argument("--min-agreement", type=float, metavar="X", help="refuse below this Krippendorff's alpha")
+    gates.add_argument("--min-gold", type=float, metavar="X", help="refuse below this accuracy on gold items")
+    gates.add_argument(
+        "--max-flags", type=float, metavar="X", help="refuse above this share of flagged items (default: 0.2)"
+    )
 
 
 def _run(name: str) -> Callable[[argparse.Namespace], int]:

@@ -99,7 +99,10 @@ def check_gates(given: Extract, compiled: Compiled, gates: Gates) -> dict[str, A
     }
     missed = []
     if len(raters) < gates.min_raters:
-        missed.append(f"{len(raters)} raters are {gates.min_raters - len(raters)} fewer than {gates.min_raters}")
+        missed.append(
+            f"{len(raters)} rater{'s' if len(raters) != 1 else ''}, "
+            f"{gates.min_raters - len(raters)} fewer than {gates.min_raters}"
+        )
     missed += _below("agreement (Krippendorff's alpha)", seen["alpha"], gates.min_agreement, "no item has two ratings")
     missed += _below("accuracy on gold items", gold, gates.min_gold, "nobody rated a gold item")
     if gates.max_flags is not None and flags > gates.max_flags:

@@ -38,12 +38,6 @@ class Conflict(Refused):
     status = 409
 
 
-class TooLarge(Refused):
-    """More bytes than the app reads."""
-
-    status = 413
-
-
 class Unfit(Refused):
     """Well-formed, but not an answer to what was asked."""
 

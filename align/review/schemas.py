@@ -24,7 +24,6 @@ TURNED: dict[str, Verdict] = {
 }
 """The same verdict where the sides are the other way round."""
 VERDICTS = tuple(STRENGTH)
-SKIP_REASONS = ("unclear", "language", "expertise", "uncomfortable", "broken")
 
 Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Paragraph = Annotated[str, StringConstraints(strip_whitespace=True, max_length=4000)]

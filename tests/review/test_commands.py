@@ -53,6 +53,19 @@ def test_load_ls_invite_export_ratings(shell, file, sqlite, tmp_path, monkeypatc
     assert len(rows) == 4 and {row["rater"] for row in rows} == {"r1"}
 
 
+def test_gates_are_kept_with_the_campaign(shell, file, sqlite, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGN_REVIEW_DATABASE", sqlite.url.database)
+    shell("load", file, "--campaign", "spring", "--overlap", "1", "--gold", "0", "--min-raters", "2")
+    shell("load", file, "--campaign", "spring", "--max-flags", "0.1")
+    world = World(sqlite, tmp_path)
+    into = world.do(campaigns.get_campaign, "spring")
+    assert (into.settings.gates.min_raters, into.settings.gates.max_flags) == (2, 0.1)
+    rate_in(world, into, [world.person("rater", into)], ("good",))
+    status, _, error = shell("export", "spring", "--name", "prefs")
+    assert status == 2 and "1 rater, 1 fewer than 2" in error
+    assert shell("export", "spring", "--name", "prefs", "--min-raters", "1")[0] == 0
+
+
 def test_ratings_made_elsewhere_come_along(shell, tmp_path, sqlite, monkeypatch):
     monkeypatch.setenv("ALIGN_REVIEW_DATABASE", sqlite.url.database)
     place = tmp_path / "rated.jsonl"

@@ -122,7 +122,7 @@ def test_a_refused_export_says_by_how_much(small_world):
     gates = Gates(min_raters=5, min_agreement=0.9, min_gold=0.5)
     with pytest.raises(UserError) as refused:
         published(small_world, into, gates=gates)
-    for word in ("2 raters are 3 fewer than 5", "below 0.9", "gold items is not known"):
+    for word in ("2 raters, 3 fewer than 5", "below 0.9", "gold items is not known"):
         assert word in str(refused.value)
     assert not Store(small_world.artifacts).names()
 

@@ -341,8 +341,14 @@ def test_the_server_dies_in_the_middle_and_comes_back(chromium, tmp_path):
 
 def test_a_phones_screen_holds_everything(served, signed_in):
     world = served.world()
-    rows = pairs(2)
-    into = world.campaign("phone", rows=rows, overlap=1)
+    row = {
+        "prompt": "How?",
+        "answers": [
+            {"completion": "```\n" + "a = one + long + line\n" + " + more" * 60 + "\n```", "model": "m"},
+            {"completion": "$$" + "x + " * 60 + "y$$\n\n" + "word" * 60, "model": "n"},
+        ],
+    }
+    into = world.campaign("phone", rows=[*pairs(1), (Comparison.from_row(row), row)], overlap=2)
     page = signed_in(
         world.person("rater", into), viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True
     )
@@ -352,9 +358,19 @@ def test_a_phones_screen_holds_everything(served, signed_in):
     for verdict in page.locator(".v").all():
         box = verdict.bounding_box()
         assert box["height"] >= 44 and box["width"] >= 44 and box["x"] >= 0 and box["x"] + box["width"] <= 360
-    page.locator(".v", has_text="both good").tap()
-    page.locator("#send").tap()
-    rated(page, 1)
+    for number in range(2):
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.locator(".v", has_text="both good").tap()
+        page.locator("#send").tap()
+        rated(page, number + 1)
+    wide = signed_in(world.person("rater", into))
+    wide.goto("/rate/phone")
+    for number in range(2):
+        ready(wide)
+        assert wide.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        wide.keyboard.press("7")
+        wide.keyboard.press("Enter")
+        rated(wide, number + 1)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -378,6 +394,7 @@ def test_every_page_is_accessible_where_a_machine_can_tell(served, signed_in, sc
             "/admin",
             f"/admin/campaigns/{name}",
             f"/admin/campaigns/{name}/disputes",
+            f"/admin/campaigns/{name}/settings",
             "/admin/people",
             "/admin/audit",
             f"/rate/{name}",

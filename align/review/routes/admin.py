@@ -1,4 +1,4 @@
-"""For who runs campaigns: set up, invite, watch, decide disputes, take ratings out. To a rater nothing here exists."""
+"""For who runs campaigns: fill, invite, watch, decide disputes, take ratings out. To a rater nothing here exists."""
 
 import secrets
 from typing import Annotated, Literal
@@ -7,15 +7,15 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Form, Path, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
-from pydantic import StringConstraints, ValidationError
+from pydantic import StringConstraints
 
 from align.artifacts.refs import Ref
 from align.artifacts.store import Store
-from align.errors import UserError
 from align.review import agreement, downloads, loading, progress, security
 from align.review.app import act, get_review, page, see_other
 from align.review.refusals import NotFound, Unfit
-from align.review.schemas import VERDICTS, Name, Question, Settings, Verdict
+from align.review.routes.settings import NEW
+from align.review.schemas import VERDICTS, Name, Verdict
 from align.review.store import campaigns, people, ratings
 from align.review.store.people import Person
 from align.review.tables import item
@@ -39,38 +39,8 @@ async def overview(request: Request) -> Response:
             for one in found
         ]
 
-    return page(request, "admin/campaigns.html", campaigns=await act(request, work, admin=True, reads=True))
-
-
-@router.post("/campaigns")
-async def create(
-    request: Request,
-    name: Annotated[Name, Form()],
-    title: Annotated[str, Form(max_length=200)],
-    overlap: Annotated[int, Form(ge=1, le=50)] = 2,
-    strategy: Annotated[Literal["random", "uncertain"], Form()] = "random",
-    instructions: Annotated[str, Form(max_length=4000)] = "",
-    rubric: Annotated[str, Form(max_length=8000)] = "",
-) -> Response:
-    """A new campaign, without items yet."""
-    settings = _settings(
-        {
-            "title": title,
-            "instructions": instructions,
-            "overlap": overlap,
-            "strategy": strategy,
-            "seed": secrets.randbelow(2**31),
-            "rubric": read_rubric(rubric),
-        }
-    )
-    now = get_review(request).clock()
-
-    def work(tx: sa.Connection, me: Person) -> None:
-        campaigns.add_campaign(tx, name, settings, now=now)
-        campaigns.note(tx, me.id, "create", name, settings.model_dump(), now=now)
-
-    await act(request, work, admin=True)
-    return see_other(f"/admin/campaigns/{name}")
+    found = await act(request, work, admin=True, reads=True)
+    return page(request, "admin/campaigns.html", campaigns=found, settings=NEW, rubric="", settled=set())
 
 
 @router.get("/campaigns/{name}")
@@ -258,34 +228,3 @@ async def audit(request: Request) -> Response:
 
     lines, known = await act(request, work, admin=True, reads=True)
     return page(request, "admin/audit.html", lines=lines, people=known)
-
-
-def read_rubric(text: str) -> list[dict[str, object]]:
-    """Questions as an admin types them, one a line: `Which is safer? (sides)`, `How sure are you? (scale)`,
-    `What is wrong? [facts, tone, length]`; a `*` at the end makes it one that must be answered.
-
-    Raises:
-        UserError: a line that is none of these.
-    """
-    questions: list[dict[str, object]] = []
-    for line in filter(None, (line.strip() for line in text.splitlines())):
-        required, told = line.endswith("*"), line.rstrip("* ").strip()
-        asked: dict[str, object] = {"id": f"q{len(questions) + 1}", "required": required}
-        if told.endswith("]") and "[" in told:
-            head, _, choices = told[:-1].rpartition("[")
-            asked |= {"kind": "choice", "choices": [one.strip() for one in choices.split(",") if one.strip()]}
-        elif told.endswith(("(sides)", "(scale)")):
-            head, _, kind = told[:-1].rpartition("(")
-            asked["kind"] = kind
-        else:
-            raise UserError(f"question {line!r} has no answers; end it with [one, two], (sides) or (scale)")
-        questions.append({**asked, "text": head.strip()})
-    return [Question.model_validate(one).model_dump() for one in questions]
-
-
-def _settings(values: dict[str, object]) -> Settings:
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from align.review.app import Review, act, get_review, page, see_other
 from align.review.rendering import turns
-from align.review.schemas import SKIP_REASONS, Answer, Name, Problem, RatingIn, SkipIn, Task, UndoIn
+from align.review.schemas import Answer, Name, Problem, RatingIn, SkipIn, Task, UndoIn
 from align.review.store import assignment, campaigns, ratings
 from align.review.store.assignment import Assignment
 from align.review.store.campaigns import Campaign
@@ -48,7 +48,7 @@ async def screen(request: Request, campaign: Name) -> Response:
         return into, assignment.count_done(tx, into, me), assignment.count_left(tx, into, me)
 
     into, done, left = await act(request, work, reads=True)
-    return page(request, "rate.html", campaign=into, done=done, left=left, skip_reasons=SKIP_REASONS)
+    return page(request, "rate.html", campaign=into, done=done, left=left)
 
 
 @router.post("/api/campaigns/{campaign}/next")

@@ -107,6 +107,7 @@
     if (body !== null) {
       write(outboxName, read(outboxName, []).filter((one) => one.body.key !== body.key));
       const answer = await send({ path: "/next", body: null });
+      if (task && answer?.task?.assignment === task.assignment) keep(); // what is on the screen is a draft again
       tell(problem.detail, "warn");
       return answer;
     }

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from align.review.refusals import Conflict, NotFound
 from align.review.schemas import Settings
-from align.review.tables import audit, campaign, item, membership
+from align.review.tables import audit, campaign, event, item, membership
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,38 @@ def set_state(tx: sa.Connection, campaign_id: int, state: str) -> None:
     tx.execute(sa.update(campaign).where(campaign.c.id == campaign_id).values(state=state))
 
 
-def set_settings(tx: sa.Connection, campaign_id: int, settings: Settings) -> None:
-    """New rules; a change of the overlap gives out more ratings of every item, or fewer."""
-    before = tx.execute(sa.select(campaign.c.settings).where(campaign.c.id == campaign_id)).scalar_one()
-    more = settings.overlap - before["overlap"]
-    if more:
+def settled(tx: sa.Connection, campaign_id: int) -> set[str]:
+    """The settings that nobody can change any more: an order that items have, questions that were answered."""
+    found = set()
+    if count_items(tx, campaign_id):
+        found |= {"strategy", "control", "seed"}
+    said = sa.select(event.c.id).where(event.c.campaign_id == campaign_id, event.c.kind == "rate").limit(1)
+    if tx.execute(said).first() is not None:
+        found.add("rubric")
+    return found
+
+
+def set_settings(tx: sa.Connection, campaign_id: int, settings: Settings) -> dict[str, Any]:
+    """New rules, and what they change: name -> [before, after].
+
+    A larger overlap asks again about every item; a smaller one gives out nothing above it and takes nothing away.
+
+    Raises:
+        Conflict: one of them is settled.
+    """
+    row = sa.select(*_CAMPAIGN).where(campaign.c.id == campaign_id).with_for_update()
+    into = _campaign(tx.execute(row).one())
+    before, after = into.settings.model_dump(), settings.model_dump()
+    changed = {name: [before[name], value] for name, value in after.items() if before[name] != value}
+    if late := sorted(changed.keys() & settled(tx, campaign_id)):
+        why = "somebody has answered its questions" if "rubric" in late else "its items are in order"
+        raise Conflict(f"{', '.join(late)} of {into.name} is settled: {why}; make a new campaign")
+    if "overlap" in changed:
         mine = (item.c.campaign_id == campaign_id, item.c.gold.is_(None))
+        more = after["overlap"] - before["overlap"]
         tx.execute(sa.update(item).where(*mine).values(open=item.c.open + more))
-    tx.execute(sa.update(campaign).where(campaign.c.id == campaign_id).values(settings=settings.model_dump()))
+    tx.execute(sa.update(campaign).where(campaign.c.id == campaign_id).values(settings=after))
+    return changed
 
 
 def add_items(tx: sa.Connection, into: Campaign, items: Sequence[NewItem], source: dict[str, Any] | None) -> int:

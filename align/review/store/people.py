@@ -97,12 +97,6 @@ def join(tx: sa.Connection, campaign_id: int, person_id: int) -> None:
         tx.execute(sa.insert(membership).values(campaign_id=campaign_id, person_id=person_id, **values))
 
 
-def leave(tx: sa.Connection, campaign_id: int, person_id: int) -> None:
-    """Take a person out of a campaign; what was rated stays."""
-    where = (membership.c.campaign_id == campaign_id, membership.c.person_id == person_id)
-    tx.execute(sa.delete(membership).where(*where))
-
-
 def is_member(tx: sa.Connection, campaign_id: int, person_id: int) -> bool:
     where = (membership.c.campaign_id == campaign_id, membership.c.person_id == person_id)
     return tx.execute(sa.select(membership.c.issued).where(*where)).first() is not None

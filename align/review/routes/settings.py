@@ -1,0 +1,76 @@
+"""A campaign's rules: made, and changed while people rate. To a rater nothing here exists."""
+
+import secrets
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import TypeAdapter, ValidationError
+
+from align.review.app import act, get_review, page, see_other
+from align.review.refusals import Unfit
+from align.review.rules import read_form, write_rubric
+from align.review.schemas import Name, Settings
+from align.review.store import campaigns
+from align.review.store.campaigns import Campaign
+from align.review.store.people import Person
+
+router = APIRouter(prefix="/admin", include_in_schema=False)
+
+NEW = Settings(title="-")  # what the form for a new campaign starts from
+_NAME = TypeAdapter(Name)
+
+
+@router.post("/campaigns")
+async def create(request: Request) -> Response:
+    """A new campaign, without items yet."""
+    sent = await request.form()
+    now = get_review(request).clock()
+
+    def work(tx: sa.Connection, me: Person) -> Campaign:
+        try:
+            name = _NAME.validate_python(sent.get("name"))
+        except ValidationError:
+            raise Unfit("a name is small letters and digits, such as spring-2") from None
+        settings = read_form(sent, NEW.model_copy(update={"title": "", "seed": secrets.randbelow(2**31)}))
+        made = campaigns.add_campaign(tx, name, settings, now=now)
+        campaigns.note(tx, me.id, "create", name, settings.model_dump(), now=now)
+        return made
+
+    made = await act(request, work, admin=True)
+    return see_other(f"/admin/campaigns/{made.name}")
+
+
+@router.get("/campaigns/{name}/settings")
+async def settings_page(request: Request, name: Name) -> Response:
+    """The rules, and which of them are settled."""
+
+    def work(tx: sa.Connection, me: Person) -> tuple[Campaign, set[str]]:
+        into = campaigns.get_campaign(tx, name)
+        return into, campaigns.settled(tx, into.id)
+
+    into, settled = await act(request, work, admin=True, reads=True)
+    return page(
+        request,
+        "admin/settings.html",
+        campaign=into,
+        settings=into.settings,
+        rubric=write_rubric(into.settings.rubric),
+        settled=settled,
+    )
+
+
+@router.post("/campaigns/{name}/settings")
+async def change(request: Request, name: Name) -> Response:
+    """New rules, from the next item that is given out."""
+    sent = await request.form()
+    now = get_review(request).clock()
+
+    def work(tx: sa.Connection, me: Person) -> None:
+        into = campaigns.get_campaign(tx, name)
+        changed = campaigns.set_settings(tx, into.id, read_form(sent, into.settings))
+        if changed:
+            campaigns.note(tx, me.id, "settings", name, changed, now=now)
+
+    await act(request, work, admin=True)
+    return see_other(f"/admin/campaigns/{name}")
