@@ -245,6 +245,13 @@ def small_world(sqlite: Database, tmp_path: Path) -> Iterator[World]:
     yield from _world(sqlite, tmp_path)
 
 
+@pytest.fixture
+def rater(small_world) -> tuple[World, Browser, object]:
+    into = small_world.campaign()
+    person = small_world.person("rater", into)
+    return small_world, small_world.browser(person), person
+
+
 def _world(database: Database, tmp_path: Path) -> Iterator[World]:
     made = World(database, tmp_path / "artifacts")
     yield made

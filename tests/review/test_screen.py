@@ -27,7 +27,8 @@ from align.review.tables import event
 
 from .conftest import Clock, World, pairs
 from .test_export import rate_in
-from .test_security import PASSWORD, PAYLOADS
+from .test_rendering import PAYLOADS
+from .test_signing_in import PASSWORD
 
 pytestmark = pytest.mark.slow
 PATIENCE = 20_000  # milliseconds; the machine may be busy

@@ -1,0 +1,155 @@
+"""Who may do what, and from where: requests of other sites, roles, and things that belong to somebody else."""
+
+import importlib
+import pkgutil
+import re
+
+import pytest
+
+from align.review import routes, security
+from align.review.store import campaigns, ratings
+
+from .conftest import SECRET
+from .test_assignment import send, take
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", ""])
+def test_requests_from_elsewhere_are_refused(rater, origin):
+    world, browser, _ = rater
+    assert browser.api("/spring/next", origin=origin).status_code == 403
+    assert browser.post("/logout", origin=origin).status_code == 403
+    assert browser.api("/spring/next").status_code == 200
+
+
+@pytest.mark.parametrize("token", ["none", "made up", "another session's", "another secret's"])
+def test_requests_without_the_pages_token_are_refused(rater, token):
+    world, browser, _ = rater
+    session = browser.client.cookies[world.review.session_cookie]
+    given = {
+        "none": "",
+        "made up": "0" * 64,
+        "another session's": security.csrf_token(SECRET, security.new_token()),
+        "another secret's": security.csrf_token(b"another secret" * 3, session),
+    }[token]
+    assert browser.api("/spring/next", **{"x-csrf-token": given}).status_code == 403
+    assert browser.post("/account/password", {"old": "a", "new": "b" * 12}, csrf=given).status_code == 403
+    assert browser.api("/spring/next", **{"x-csrf-token": security.csrf_token(SECRET, session)}).status_code == 200
+
+
+def all_routes() -> list:
+    """Every route of every module in align.review.routes."""
+    modules = [
+        importlib.import_module(f"{routes.__name__}.{one.name}") for one in pkgutil.iter_modules(routes.__path__)
+    ]
+    return [route for module in modules for route in module.router.routes]
+
+
+def test_every_route_that_changes_something_looks_at_the_origin(small_world):
+    unsafe = [route for route in all_routes() if route.methods & {"POST", "PUT", "PATCH", "DELETE"}]
+    assert len(unsafe) > 12
+    browser = small_world.browser(small_world.person("admin"))
+    for route in unsafe:
+        path = re.sub(r"\{number\}", "1", route.path)
+        path = re.sub(r"\{\w+\}", "x", path)
+        assert browser.post(path, origin="https://evil.example").status_code == 403, path
+
+
+def test_another_host_name_is_refused(rater):
+    _, browser, _ = rater
+    assert browser.client.get("/login", headers={"host": "evil.example"}).status_code == 421
+    assert browser.client.get("/login", headers={"host": "localhost:8000"}).status_code == 200
+
+
+def test_to_a_rater_there_is_no_administration(rater):
+    world, browser, _ = rater
+    admin = [route for route in all_routes() if route.path.startswith("/admin")]
+    assert len(admin) > 12
+    bodies = {
+        "name": "spring",
+        "title": "x",
+        "state": "closed",
+        "role": "admin",
+        "ref": "x:v1",
+        "disabled": "true",
+        "verdict": "a",
+        "key": "k" * 8,
+    }
+    for route in admin:
+        path = (
+            route.path.replace("{name}", "spring")
+            .replace("{number}", "1")
+            .replace("{handle}", "r1")
+            .replace("{kind}", "csv")
+        )
+        if "GET" in route.methods:
+            assert browser.get(path).status_code == 404, path
+        else:
+            assert browser.post(
+                path, bodies, files={"file": ("a.jsonl", b"")} if "upload" in path else None
+            ).status_code in (404, 422), path
+    assert world.do(campaigns.get_campaign, "spring").state == "open"
+
+
+@pytest.mark.parametrize("role", ["rater", "admin"])
+def test_nothing_of_a_campaign_is_open_to_who_is_not_in_it(small_world, role):
+    into = small_world.campaign()
+    member = small_world.person("rater", into)
+    given = take(small_world, into, member)
+    outsider = small_world.browser(small_world.person(role))
+    rating = {"key": "k" * 10, "verdict": "a"}
+    assert outsider.get("/rate/spring").status_code == 404
+    for path, body in (
+        ("/spring/next", None),
+        (f"/spring/assignments/{given.id}/rating", rating),
+        (f"/spring/assignments/{given.id}/skip", {"key": "k" * 10, "reason": "unclear"}),
+        ("/spring/undo", {"key": "k" * 10}),
+        ("/nowhere/next", None),
+    ):
+        assert outsider.api(path, body).status_code == 404
+    assert small_world.do(ratings.current, into.id) == []
+
+
+def test_an_assignment_is_its_raters_alone_in_its_campaign_alone(small_world):
+    spring, autumn = small_world.campaign(), small_world.campaign("autumn")
+    mine, other = (small_world.person("rater", spring, autumn) for _ in range(2))
+    given = take(small_world, spring, mine)
+    rating = {"key": "k" * 10, "verdict": "a"}
+    assert small_world.browser(other).api(f"/spring/assignments/{given.id}/rating", rating).status_code == 404
+    assert small_world.browser(mine).api(f"/autumn/assignments/{given.id}/rating", rating).status_code == 404
+    assert small_world.browser(mine).api(f"/spring/assignments/{given.id}/rating", rating).status_code == 200
+
+
+def test_undo_and_adjudication_stay_in_their_campaign(small_world):
+    spring, autumn = small_world.campaign(), small_world.campaign("autumn")
+    rater, admin = small_world.person("rater", spring, autumn), small_world.person("admin")
+    given = take(small_world, spring, rater)
+    send(small_world, spring, rater, given)
+    assert small_world.browser(rater).api("/autumn/undo", {"key": "k" * 10}).status_code == 409
+    decided = {"verdict": "b", "key": "k" * 12}
+    path = f"/admin/campaigns/autumn/items/{given.item_id}/verdict"
+    assert small_world.browser(admin).post(path, decided).status_code == 422
+    assert small_world.do(ratings.adjudicated, autumn.id) == {}
+    assert len(small_world.do(ratings.current, spring.id)) == 1
+
+
+def test_no_page_takes_a_field_to_filter_or_sort_by():
+    """What a query names never reaches SQL, because no route reads a query."""
+    assert [route.path for route in all_routes() if route.dependant.query_params] == []
+
+
+def test_the_screen_is_blind(rater):
+    world, browser, _ = rater
+    text = browser.api("/spring/next").text + browser.get("/rate/spring").text
+    assert "dpo:v1" not in text and "sft:v1" not in text and "flipped" not in text
+
+
+def test_pages_cannot_be_framed_and_load_nothing_from_elsewhere(rater):
+    _, browser, _ = rater
+    for path in ("/login", "/rate/spring", "/static/rate.js", "/nowhere", "/healthz"):
+        headers = browser.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
+        assert headers["x-frame-options"] == "DENY" and headers["x-content-type-options"] == "nosniff"
+    page = browser.get("/rate/spring").text
+    assert not re.search(r'(src|href)="(https?:)?//', page) and "<style" not in page and " style=" not in page
+    assert not re.search(r"<script(?![^>]*src=)", page) and not re.search(r"\son\w+=", page)
