@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Pairs = list[dict[str, Any]]
 SIDES = ("chosen", "rejected")
+WIDEST = 2048  # tokens of a text read at once where neither the config nor the model says
 
 
 def fitting(
@@ -46,6 +47,11 @@ def prompt_tokens(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any]) -> 
 def pair_tokens(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any]) -> int:
     """Tokens of a preference's longer side, its prompt included."""
     return max(sum(map(len, render(tokenizer, *answered(row, side)))) for side in SIDES)
+
+
+def piece_width(asked: int | None, context: int | None) -> int:
+    """Tokens of a text that are read at once for perplexity: as asked, within the model's context."""
+    return min((one for one in (asked, context) if one is not None), default=WIDEST)
 
 
 def rate_preferences(

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from align.artifacts.store import Store
 from align.data.rendering import end_ids, render_prompt
+from align.evaluation import piece_width
 from align.generation import generate
 from align.models import load_frozen, load_tokenizer
 from align.scoring import perplexity, reward_scores, token_logps, token_logps_and_kl
@@ -108,6 +109,11 @@ def sharpened(model, *, scale: float):
     sharp = copy.deepcopy(model)
     sharp.transformer.ln_f.weight.data *= scale
     return sharp
+
+
+def test_perplexity_reads_as_much_at_once_as_was_asked_within_the_context():
+    assert piece_width(None, 128) == 128 and piece_width(64, 128) == 64 and piece_width(512, 128) == 128
+    assert piece_width(512, None) == 512 and piece_width(None, None) == 2048
 
 
 def test_perplexity_is_the_formula(sft):

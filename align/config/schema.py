@@ -234,7 +234,7 @@ class EvaluateBlock:
     judge: str | None = None  # judge(prompt, completion) -> float: `file.py:function` or `package.module:function`
     max_prompts: int | None = 256  # prompts answered; null is all
     max_rows: int | None = 1024  # rows scored of each other dataset; null is all
-    max_length: int = 1024  # tokens a row of perplexity, for a model that names no context of its own
+    max_length: int | None = None  # tokens a piece of a text, for perplexity; null is the model's context
     max_new_tokens: int = 256  # tokens a completion
     temperature: float = 0.0  # 0 is greedy
     top_p: float = 1.0

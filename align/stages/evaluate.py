@@ -22,6 +22,7 @@ from align.evaluation import (
     implicit_accuracy,
     judge_all,
     pair_tokens,
+    piece_width,
     prompt_tokens,
     rate,
     rate_preferences,
@@ -37,7 +38,6 @@ from align.tracking import Tracker
 from align.training import resolve_dtype
 
 FORMATS = ("prompt_only", "preference", "language_modeling")
-PERPLEXITY_WIDTH = 2048  # tokens, where a model's config names no context length
 
 
 def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker) -> dict[str, float]:
@@ -129,7 +129,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
         if ref_model is not None and pairs:
             row["accuracy"] = implicit_accuracy(policy, ref_model, tokenizer, pairs, batch_size=size)
         if texts:
-            width = context_length(system.path) or PERPLEXITY_WIDTH
+            width = piece_width(asked.max_length, context_length(system.path))
             row["perplexity"] = perplexity(policy, tokenizer, texts, batch_size=size, width=width)
         rows.append(row)
 
