@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zipfile
 
 import pytest
 
@@ -266,10 +267,10 @@ def test_a_flat_list_of_messages_becomes_trees():
 
 
 def test_what_no_layout_fits_is_named_with_its_fields():
-    with pytest.raises(
-        UserError, match="rows.csv: no layout is known that has the fields Precision, Recall.*--columns"
-    ):
-        recognise([{"Precision": "1", "Recall": "0"}], "rows.csv")
+    with pytest.raises(UserError, match="rows.csv: no layout is known that has the fields Frage, Recall.*--columns"):
+        recognise([{"Frage": "was?", "Recall": "0"}], "rows.csv")
+    with pytest.raises(UserError, match="rows.csv: holds numbers alone.*--beside"):
+        recognise([{"Precision": "1", "Recall": "0"}, {"Precision": "", "Recall": 0.5}], "rows.csv")
     with pytest.raises(UserError, match="no row of it can be read, the first: is bad"):
         recognise([Unreadable("is bad")], "rows.jsonl")
 
@@ -329,6 +330,24 @@ def test_xlsx_and_its_formulas(tmp_path):
     (tmp_path / "rows.xlsx").write_bytes(b"PK\x03\x04")
     with pytest.raises(UserError, match="is not a workbook"):
         list(read_rows(tmp_path / "rows.xlsx"))
+
+
+def test_a_workbook_is_not_unpacked_without_a_bound(tmp_path, monkeypatch):
+    pytest.importorskip("openpyxl", reason="openpyxl comes with align[data]")
+    with zipfile.ZipFile(tmp_path / "rows.xlsx", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("xl/sharedStrings.xml", "x" * 2**20)
+    monkeypatch.setattr("align.data.readers.MAX_FILE", 2**19)
+    with pytest.raises(UserError, match="unpacks to more than"):
+        list(read_rows(tmp_path / "rows.xlsx"))
+
+
+def test_a_table_line_without_end_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("align.data.readers.MAX_LINE", 1000)
+    (tmp_path / "rows.csv").write_bytes(b"prompt,completion\na,b\n" + b"x" * 5000)
+    rows = read_rows(tmp_path / "rows.csv")
+    assert next(rows) == (0, {"prompt": "a", "completion": "b"})
+    with pytest.raises(UserError, match="holds a line of more than"):
+        next(rows)
 
 
 def test_json_keyed_by_id(tmp_path):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from align.data import readers
 from align.data.compression import open_bytes
 from align.data.readers import Row, Unreadable, refuse_utf16
 from align.errors import UserError
@@ -21,7 +22,7 @@ def read_csv(path: Path, delimiter: str) -> Iterator[tuple[int, Row]]:
         refuse_utf16(path, raw.read(2))
     # newline="" leaves a CRLF inside a quoted field as it is
     with open_bytes(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter=delimiter, strict=True)
+        rows = csv.reader(_lines(file, path), delimiter=delimiter, strict=True)
         try:
             header = next(rows, [])
             _check_header(path, header)
@@ -33,6 +34,13 @@ def read_csv(path: Path, delimiter: str) -> Iterator[tuple[int, Row]]:
             raise UserError(
                 f"{path}: is not UTF-8 (byte 0x{error.object[error.start]:02x}); save it as UTF-8"
             ) from error
+
+
+def _lines(file: io.TextIOWrapper, path: Path) -> Iterator[str]:
+    while line := file.readline(readers.MAX_LINE + 1):
+        if len(line) > readers.MAX_LINE:
+            raise UserError(f"{path}: holds a line of more than {readers.MAX_LINE // 2**20} Mi characters")
+        yield line
 
 
 def read_parquet(path: Path) -> Iterator[tuple[int, Row]]:
@@ -78,6 +86,10 @@ def read_xlsx(path: Path) -> Iterator[tuple[int, Row]]:
     broken = (openpyxl.utils.exceptions.InvalidFileException, zipfile.BadZipFile, zlib.error, EOFError)
     broken += (KeyError, ValueError, TypeError, SyntaxError, IndexError, AttributeError)
     try:
+        with zipfile.ZipFile(path) as packed:
+            size = sum(part.file_size for part in packed.infolist())
+        if size > readers.MAX_FILE:
+            raise UserError(f"{path}: unpacks to more than {readers.MAX_FILE // 2**30} GiB; save it as CSV")
         book = openpyxl.load_workbook(path, read_only=True, data_only=False)
     except broken as error:
         raise UserError(f"{path}: is not a workbook that can be read ({_first_line(error)})") from error

@@ -131,6 +131,11 @@ def recognise(rows: Iterable[Row], where: str, *, wanted: str | None = None, lay
     if layout is not None:
         return Recognised(layout, _format(readable, layout, wanted, where), "as given")
     votes = Counter(sign for row in readable if (sign := _sign(row)) is not None)
+    if not votes and all(_is_number(value) for row in readable for value in row.values()):
+        raise UserError(
+            f"{where}: holds numbers alone; where they are scores of another file's rows, name that file and, with "
+            "--beside, this one"
+        )
     if not votes:
         fields = ", ".join(map(str, readable[0])) or "nothing"
         raise UserError(
@@ -146,6 +151,13 @@ def recognise(rows: Iterable[Row], where: str, *, wanted: str | None = None, lay
 def as_row(row: Row) -> Row:
     """A bare JSON string as a row of the layout `string`; anything else as it is."""
     return {"string": row.value} if isinstance(row, Unreadable) and isinstance(row.value, str) else row
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return value is None or value == "" or float(value) is not None
+    except (TypeError, ValueError):
+        return False
 
 
 def _sign(row: Mapping[str, Any]) -> tuple[str, str] | None:
