@@ -1,35 +1,21 @@
-"""`align data check`: dirt that was put in is found with its rows, and nothing else; broken input is told."""
+"""`align data check`: dirt that was put in is found with its rows, and nothing else."""
 
-import gzip
 import json
-import random
-import string
-import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from data_command import change, check, clean, found, said, write
 
 from align.artifacts.store import Store
 from align.cli import main
-from align.data.agreement import auc, krippendorff_alpha, pairwise_agreement, wilson
-from align.data.layouts.formats import LAYOUTS
-from align.data.layouts.recognise import recognise
-from align.data.readers import SUFFIXES, read_rows
+from align.data.readers import read_rows
 from align.data.repairs import DROPS, FIXES
-from align.data.report import patterns
 from align.data.report.balance import kto_weights
 from align.data.report.findings import MENDS, Report
-from align.data.report.nearness import near_groups, signature, word_hashes
 from align.data.report.page import to_html
 from align.data.sides import role_problem
-from align.errors import UserError
-from align.records import RecordError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-WORDS = [one + two for one in ("ri", "sto", "la", "co", "ga") for two in ("ver", "ne", "mp", "pper", "rden")]
 
 
 def shared(name):
@@ -37,44 +23,6 @@ def shared(name):
     if not path.exists():
         pytest.skip(f"shared/data/{name} is not on this machine")
     return path
-
-
-def said(count, seed):
-    """Words that are nobody's: two seeds share hardly a triple."""
-    draw = random.Random(seed)
-    return " ".join(draw.choice(WORDS) + draw.choice(string.ascii_lowercase) for _ in range(count))
-
-
-def clean(count, start=0):
-    """Pairs whose sides are as long as each other."""
-    return [
-        {
-            "prompt": [{"role": "user", "content": said(12, f"p{i}")}],
-            "chosen": [{"role": "assistant", "content": said(20, f"c{i}")}],
-            "rejected": [{"role": "assistant", "content": said(20, f"r{i}")}],
-        }
-        for i in range(start, start + count)
-    ]
-
-
-def change(row, side, text):
-    return row | {side: [{**row[side][-1], "content": text}]}
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    return path
-
-
-def check(capsys, *arguments):
-    status = main(["data", "check", *map(str, arguments), "--json"])
-    out, err = capsys.readouterr()
-    assert status == 0, err
-    return json.loads(out)
-
-
-def found(report):
-    return {finding["name"]: finding for finding in report["findings"]}
 
 
 def test_clean_data_is_sound(tmp_path, capsys):
@@ -99,6 +47,8 @@ DIRT = [
     ("secrets", "prompt", "-----BEGIN RSA PRIVATE KEY-----", "error"),
     ("refusals", "chosen", "I'm sorry, but I can't help with that.", "info"),
     ("outer_space", "chosen", " leading space", "info"),
+    ("line_ends", "chosen", "from Windows\r\nto here", "info"),
+    ("line_ends", "prompt", "a separator\u2028of lines", "info"),
 ]
 
 
@@ -283,179 +233,61 @@ def test_files_of_several_layouts_are_reported_apart(tmp_path, capsys):
     pairs, text = json.loads(out)
     assert [file["name"] for file in pairs["files"]] == ["a.jsonl", "b.jsonl"] and pairs["records"] == 10
     assert text["format"] == "language_modeling"
-    assert err.startswith("left out: scores.csv: no layout is known that has the fields precision, recall")
+    assert err.startswith("left out: scores.csv: holds numbers alone") and "--beside" in err
 
 
-# The measures
+def test_what_each_stage_would_do_with_a_set(tmp_path, capsys):
+    said = {"prompt": "a", "completion": "b"}
+    chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    text, plain, talk, prompts = (
+        check(capsys, write(tmp_path / f"{name}.jsonl", [row]), *more)["stages"]
+        for name, row, more in (
+            ("text", {"text": "a"}, []),
+            ("plain", said, []),
+            ("talk", chat, ["--as", "prompt_completion"]),
+            ("prompts", {"prompt": "a"}, []),
+        )
+    )
+    assert plain["pretrain"] == "makes 1 language_modeling records of it"
+    assert talk["pretrain"] == "cannot read it: it needs language_modeling" and talk["sft"] == "reads its 1 records"
+    # what measures takes each kind by itself; a set in inputs.dataset is not converted for it
+    assert text["evaluate"] == prompts["evaluate"] == "reads its 1 records"
+    assert plain["evaluate"].startswith("cannot read it: it needs preference or prompt_only")
+    assert plain["score"] == "scores the answers of its 1 records" and "no answers" in prompts["score"]
 
 
-def test_krippendorffs_alpha_as_in_the_literature():
-    # Krippendorff, "Computing Krippendorff's alpha-reliability" (2011), part C: nominal data of four observers: 0.743
-    data = [
-        (1, 1, 1), (2, 2, 3, 2), (3, 3, 3, 3), (3, 3, 3, 3), (2, 2, 2, 2), (1, 2, 3, 4), (4, 4, 4, 4), (1, 1, 2, 1),
-        (2, 2, 2, 2), (5, 5, 5), (1, 1), (3,),
-    ]  # fmt: skip
-    assert krippendorff_alpha(data) == pytest.approx(0.743, abs=5e-4)
-    assert krippendorff_alpha([(1, 1), (1, 1)]) is None and krippendorff_alpha([(1,)]) is None
-    assert pairwise_agreement([(1, 1, 2), (1, 2)]) == 0.25
+def test_what_a_layout_leaves_out_is_said(tmp_path, capsys):
+    def message(role, text, *replies, **more):
+        return {"role": role, "text": text, "replies": list(replies), **more}
 
+    def answers(*ranks):
+        return [
+            message("assistant", f"answer {at}", **({} if r is None else {"rank": r})) for at, r in enumerate(ranks)
+        ]
 
-def test_auc_and_wilson_against_other_ways():
-    draw = np.random.default_rng(0)
-    one, other = draw.integers(0, 20, 60), draw.integers(3, 23, 50)
-    pairs = [(a > b) + (a == b) / 2 for a in one for b in other]
-    assert auc(one, other) == pytest.approx(np.mean(pairs))
-    low, high = wilson(30, 100)  # statsmodels.stats.proportion.proportion_confint(30, 100, method="wilson")
-    assert (low, high) == pytest.approx((0.21895, 0.39585), abs=1e-4)
-
-
-def test_signatures_estimate_the_share_of_common_triples():
-    errors = []
-    for seed in range(60):
-        words = said(120, seed).split()
-        other = [*words]
-        for place in random.Random(seed).sample(range(120), seed % 20):
-            other[place] = f"other{place}"
-        sets = [{tuple(text[i : i + 3]) for i in range(118)} for text in (words, other)]
-        truth = len(sets[0] & sets[1]) / len(sets[0] | sets[1])
-        hashes = [signature(word_hashes(" ".join(one)))["hashes"] for one in (words, other)]
-        estimate = (hashes[0] == hashes[1]).mean()
-        errors.append(estimate - truth)
-    # a share p from 64 hashes has a standard deviation of at most 1/16
-    assert abs(np.mean(errors)) < 0.03 and np.std(errors) < 1 / 16
-    assert near_groups(np.concatenate([signature(word_hashes(text)) for text in ("a b c d", "x y z", "a b c d")])) == [
-        [0, 2]
+    tree = {"prompt": message("prompter", "q", *answers(0, 1, None))}
+    tree["prompt"]["replies"][0]["replies"] = [message("prompter", "and?", *answers(0))]
+    scored = {"prompt": "q", "responses": ["a", "b", "c"], "scores": [1, 2, None]}
+    boxed = {"instruction": ["q"], "output": ["a"]}
+    cases = [
+        (tree, [], "unused_answers", "(unranked 1, alone 1)"),
+        (tree, ["--as", "prompt_completion"], "unused_answers", "(not the best 2)"),
+        (scored, [], "unscored_answers", "(unscored 1)"),
+        ({"turns": ["one?", "two?", "three?"]}, [], "later_turns", "(questions 2)"),
+        (boxed, [], "boxed_fields", "(instruction 1, output 1)"),
     ]
+    for number, (row, more, name, told) in enumerate(cases):
+        finding = found(check(capsys, write(tmp_path / f"{number}.jsonl", [row]), *more))[name]
+        assert finding["count"] == 1 and finding["severity"] == "info" and told in finding["message"]
+    whole = {"prompt": message("prompter", "q", *answers(0, 1))}
+    assert "unused_answers" not in found(check(capsys, write(tmp_path / "whole.jsonl", [whole])))
 
 
-@pytest.mark.parametrize(
-    "text, language",
-    [
-        ("The cat is on the table and what do you want", "English"),
-        ("Der Hund ist nicht auf dem Tisch und das ist gut", "German"),
-        ("Le chat est sur la table et je ne sais pas pour vous", "French"),
-        ("医生，我得了感冒，应该怎么办？", "Chinese"),
-        ("これはペンです。とても良い。", "Japanese"),
-        ("Привет, как дела сегодня", "Cyrillic"),
-        ("12345 !!", "?"),
-    ],
-)
-def test_language_is_guessed(text, language):
-    assert patterns.language_of(text) == language
-
-
-def test_mojibake_comes_back_only_where_it_is_sure():
-    for text in ("café", "naïve “quotes”", "straße", "it’s"):
-        broken = text.encode("utf-8").decode("cp1252", "replace")
-        assert "\ufffd" in broken or patterns.unmix(broken) == text
-    assert patterns.unmix("plain") is None and patterns.unmix("Ã la carte") is None
-
-
-# Broken input: a sentence or a refused row, never a traceback
-
-
-JSONS = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=12,
-)
-FIELDS = """
-prompt chosen rejected completion label text messages conversations role from value content output_1 output_2
-responses scores ranks annotator1 response1 response2 preference question answer instances turns replies rank
-instruction input output is_correct margin solution history string message_id parent_id user_message_id
-"""
-NAMES = st.sampled_from(FIELDS.split())
-ROWS = st.dictionaries(NAMES, JSONS, max_size=6)
-
-
-@given(row=ROWS, format=st.sampled_from(["preference", "prompt_completion", "prompt_only", "language_modeling"]))
-@settings(max_examples=150, deadline=None)
-def test_no_row_breaks_a_layout(row, format):
-    for name, layout in LAYOUTS.items():
-        try:
-            records = layout(row, format)
-        except RecordError:
-            continue
-        assert records, name
-        json.dumps([record.to_row() for record in records])
-
-
-@given(rows=st.lists(ROWS, min_size=1, max_size=5))
-@settings(max_examples=100, deadline=None)
-def test_no_rows_break_recognition(rows):
-    try:
-        recognise(rows, "rows.json")
-    except UserError as error:
-        assert "\n" not in str(error)
-
-
-GOOD = "".join(json.dumps(row) + "\n" for row in clean(3)).encode()
-DEEP = b'{"prompt": ' + b"[" * 5000 + b"]" * 5000 + b"}\n"
-
-
-@given(
-    suffix=st.sampled_from(SUFFIXES),
-    data=st.binary(max_size=200)
-    | st.sampled_from([b"", GOOD[:101], GOOD[:100] + b"\xff" + GOOD[100:], DEEP, b"PK\x03\x04"])
-    | JSONS.map(lambda value: json.dumps(value).encode()),
-    packed=st.booleans(),
-)  # fmt: skip
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_file_gives_a_traceback(tmp_path, capsys, suffix, data, packed):
-    file = tmp_path / f"rows{suffix}{'.gz' if packed else ''}"
-    file.write_bytes(gzip.compress(data) if packed else data)
-    status = main(["data", "check", str(file)])
-    err = capsys.readouterr().err
-    assert status == 0 or (status == 2 and err.startswith("error: ")), err
-
-
-WORDS_OF_SIDES = {side: st.text(max_size=20) for side in ("prompt", "chosen", "rejected")}
-MESSAGE = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": st.none() | st.text(max_size=20)}
-)
-NODE = st.fixed_dictionaries(
-    {
-        "message_id": st.text(max_size=2),
-        "parent_id": st.none() | st.text(max_size=2),
-        "role": st.sampled_from(["prompter", "assistant", "nobody"]),
-        "text": st.text(max_size=9),
-        "rank": st.none() | st.integers(0, 3),
-    }
-)
-NEARLY = (
-    st.fixed_dictionaries(WORDS_OF_SIDES)
-    | st.fixed_dictionaries({side: st.lists(MESSAGE, max_size=3) for side in WORDS_OF_SIDES})
-    | st.fixed_dictionaries({"prompt": st.text(), "completion": st.text(), "label": st.booleans() | JSONS})
-    | NODE
-    | ROWS
-)
-EVERY_RULE = ["--fix", ",".join(FIXES), "--drop", ",".join(DROPS)]
-
-
-@pytest.mark.slow
-@given(rows=st.lists(NEARLY, min_size=1, max_size=6), more=st.sampled_from([[], EVERY_RULE, ["--as", "prompt_only"]]))
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_an_import_accounts_for_every_row_or_says_a_sentence(tmp_path, capsys, rows, more):
-    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
-        file, root = Path(folder, "rows.json"), Path(folder, "store")
-        file.write_text(json.dumps(rows))
-        command = ["data", "import", str(file), "--name", "x", "--refuse", "never", "--artifacts", str(root)]
-        status = main([*command, *more])
-        err = capsys.readouterr().err
-        if status:
-            assert status == 2 and err.startswith("error: ") and err.count("\n") == 1 and not Store(root).names()
-            return
-        notes = Store(root).resolve("x").manifest.notes
-        assert notes["rows_in"] == len(rows) == notes["rows_used"] + sum(notes["rows_refused"].values())
-
-
-def test_deeply_nested_values_are_refused(tmp_path, capsys):
-    for depth in (100, 900, 5000):
-        nested = "[" * depth + "]" * depth
-        file = tmp_path / "rows.jsonl"
-        file.write_text(json.dumps(clean(1)[0]) + f'\n{{"prompt": {nested}, "chosen": "a", "rejected": "b"}}\n')
-        report = check(capsys, file)
-        assert (report["records"], report["rows_refused"]) == (1, 1)
+def test_a_byte_order_mark_is_told(tmp_path, capsys):
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfprompt,completion\na,b\n")
+    (tmp_path / "b.csv").write_bytes(b"prompt,completion\nc,d\n")
+    mark = found(check(capsys, tmp_path))["byte_order_mark"]
+    assert (mark["count"], mark["of"], mark["rows"]) == (1, 2, ["a.csv"])
 
 
 # The public sets: the dirt that their README lists is found
@@ -478,9 +310,23 @@ def test_the_dirt_of_hh_rlhf(capsys):
 
 
 def test_line_separators_and_other_dirt_do_not_hide_rows(capsys):
-    assert check(capsys, shared("gsm8k/train.jsonl"))["rows_used"] == 3000
+    gsm8k = check(capsys, shared("gsm8k/train.jsonl"))
+    assert gsm8k["rows_used"] == 3000 and found(gsm8k)["line_ends"]["rows"] == ["2381"]
     pandalm = check(capsys, shared("pandalm-human"))
     assert pandalm["refused"]["response1 is true"]["count"] + pandalm["refused"]["response2 is true"]["count"] == 6
     report = check(capsys, shared("llmbar/Processed_MT-Bench.json"), "--against", shared("mt-bench"))
     assert found(report)["overlap_question.jsonl"]["count"] > 50
     assert to_html([Report(**{key: report[key] for key in Report.__dataclass_fields__ if key != "findings"})])
+
+
+def test_the_dirt_of_the_other_sets(capsys):
+    dialogs = found(check(capsys, shared("mts-dialog")))
+    assert dialogs["byte_order_mark"]["count"] == 1 and dialogs["line_ends"]["count"] > 1000
+    trees = found(check(capsys, shared("open-assistant/en_100_tree.jsonl")))
+    assert "unranked" in trees["unused_answers"]["message"]
+    medical = found(check(capsys, shared("zhongjing-zh-medical")))
+    assert medical["earlier_answers"]["count"] == 590 and medical["boxed_fields"]["count"] == 1500
+    pandalm = check(capsys, shared("pandalm-human"))
+    blank = [one["count"] for why, one in pandalm["refused"].items() if why.startswith("response") and "empty" in why]
+    # two of the 91 ties are between answers one of which is blank, or no text
+    assert sum(blank) == 14 and pandalm["refused"]["verdict is a tie"]["count"] == 89

@@ -87,6 +87,14 @@ def refuse_utf16(path: Path, start: bytes) -> None:
         raise UserError(f"{path}: is UTF-16; save it as UTF-8")
 
 
+def has_bom(path: Path) -> bool:
+    """Whether a file of text begins with UTF-8's byte order mark."""
+    if READERS.get(kind_of_file(path)) not in (_jsonl, _json, _text, _csv):
+        return False
+    with open_bytes(path) as file:
+        return file.read(len(_BOM)) == _BOM
+
+
 def _jsonl(path: Path) -> Iterator[tuple[int, Row]]:
     with open_bytes(path) as file:  # bytes are split at b"\n" only: text mode, or splitlines, would also end at others
         number = 0

@@ -21,6 +21,10 @@ def _mojibake(text: str) -> str:
     return (patterns.unmix(text) or text) if patterns.MOJIBAKE.search(text) else text
 
 
+def _line_ends(text: str) -> str:
+    return patterns.LINE_END.sub("\n", text)
+
+
 def _end_markers(text: str) -> str:
     while found := patterns.END_MARKER.search(text):
         text = text[: found.start()]
@@ -30,6 +34,7 @@ def _end_markers(text: str) -> str:
 FIXES: dict[str, tuple[str, Callable[[str], str]]] = {
     "control": ("takes out control and invisible characters", _control),
     "mojibake": ("undoes UTF-8 that was read as Windows-1252", _mojibake),
+    "line_ends": ("ends every line with a line feed", _line_ends),
     "end_markers": ("takes end-of-text markers off the end of answers", _end_markers),
     "space": ("takes white space off both ends of messages; plain strings keep theirs, it is part of them", str.strip),
 }

@@ -156,7 +156,7 @@ def hh_rlhf(row: Row, wanted: str) -> list[Record]:
 
 def alpaca(row: Row, wanted: str) -> list[Record]:
     """Alpaca's instruction, input and output, with the `system` and `history` of some sets, as a conversation."""
-    row = {key: value[0] if _is_boxed(value) else value for key, value in row.items()}
+    row = {key: value[0] if is_boxed(value) else value for key, value in row.items()}
     for field in ("instruction", "input", "output", "system"):
         if not isinstance(row.get(field) or "", str):
             raise RecordError(field, f"is {shown(row[field])}, not a string")
@@ -176,7 +176,7 @@ def alpaca(row: Row, wanted: str) -> list[Record]:
     return [Demonstration.from_row({"prompt": turns, "completion": [{"role": "assistant", "content": row["output"]}]})]
 
 
-def _is_boxed(value: Any) -> bool:
+def is_boxed(value: Any) -> bool:
     """A string alone in a list, as some sets write every field."""
     return isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
 

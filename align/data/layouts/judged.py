@@ -79,12 +79,33 @@ def responses(row: Row, wanted: str) -> list[Record]:
 
 def read_responses(row: Row) -> Judged:
     """Raises RecordError."""
+    given, inside = _answers(row)
+    texts = [_find(one, _TEXTS)[1] for one in given] if inside else given
+    order, sign = _order(row)
+    verdicts = []
+    for (i, one), (j, other) in combinations(enumerate(order), 2):
+        if one is not None and other is not None:
+            outcome = 0 if one == other else 1 if sign * (one - other) > 0 else 2
+            verdicts.append(Verdict(i, j, outcome, margin=abs(one - other) if sign == 1 and outcome else None))
+    return Judged(_prompt(row), [answer(text) for text in texts], verdicts)
+
+
+def read_order(row: Row) -> list[float | None]:
+    """The score or rank of each answer of a list, None where it has none. Raises RecordError."""
+    return _order(row)[0]
+
+
+def _answers(row: Row) -> tuple[list[Any], bool]:
+    """The list of answers, and whether each is an object that may hold its own score."""
     field, given = _find(row, _LISTS)
     if not isinstance(given, list) or len(given) < 2:
         raise RecordError(field or "responses", f"is {shown(given)}, not a list of two answers or more")
-    inside = all(isinstance(one, Mapping) for one in given)
-    texts = [_find(one, _TEXTS)[1] for one in given] if inside else given
-    order: list[float | None] = []
+    return given, all(isinstance(one, Mapping) for one in given)
+
+
+def _order(row: Row) -> tuple[list[float | None], int]:
+    """Scores, and 1; or ranks, and -1."""
+    given, inside = _answers(row)
     for names in (_SCORES, _RANKS):
         values = [_find(one, names)[1] for one in given] if inside else _find(row, names)[1]
         if isinstance(values, list) and any(value is not None for value in values):
@@ -93,14 +114,7 @@ def read_responses(row: Row) -> Judged:
         raise RecordError("scores", "are missing: no score or rank says which answer is better")
     if len(values) != len(given):
         raise RecordError("scores", f"are {len(values)} for {len(given)} answers")
-    for value in values:
-        order.append(None if value is None else _number(value, "scores"))
-    sign, verdicts = -1 if names == _RANKS else 1, []
-    for (i, one), (j, other) in combinations(enumerate(order), 2):
-        if one is not None and other is not None:
-            outcome = 0 if one == other else 1 if sign * (one - other) > 0 else 2
-            verdicts.append(Verdict(i, j, outcome, margin=abs(one - other) if sign == 1 and outcome else None))
-    return Judged(_prompt(row), [answer(text) for text in texts], verdicts)
+    return [None if value is None else _number(value, "scores") for value in values], -1 if names == _RANKS else 1
 
 
 def pairwise_votes(row: Row, wanted: str) -> list[Record]:

@@ -92,6 +92,11 @@ def is_flat(row: Row) -> bool:
     return identity(row) is not None and {"text", "role"} <= row.keys() and "replies" not in row
 
 
+def answers_at(row: Row) -> Iterator[list[Row]]:
+    """The assistant's answers to each message of a tree that has any."""
+    return (answers for _, answers in _places(row["prompt"]))
+
+
 def has_ranks(row: Row) -> bool:
     """Whether a tree, or a message of a flat list, ranks answers."""
     stack = [row.get("prompt", row)]

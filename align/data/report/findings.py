@@ -17,6 +17,7 @@ MENDS = {
     "eval_overlap": "--drop overlap",
     "control_characters": "--fix control",
     "mojibake": "--fix mojibake",
+    "line_ends": "--fix line_ends",
     "end_markers": "--fix end_markers",
     "outer_space": "--fix space",
     **{name: f"--drop {name}" for name in ("secrets", "emails", "phones", "turn_markers", "role_order")},

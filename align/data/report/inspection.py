@@ -11,6 +11,7 @@ import numpy as np
 from align.data.beside import beside, scores
 from align.data.intake import Outcome, reason
 from align.data.layouts.judged import JUDGED
+from align.data.layouts.remarks import remarks
 from align.data.readers import Unreadable
 from align.data.report import patterns
 from align.data.report.nearness import ngram_hashes, signature, word_hashes
@@ -87,6 +88,10 @@ class Inspection:
             tally.count += outcome.rows - 1
         else:
             self.rows_used += outcome.rows
+        if outcome.rows and outcome.records and isinstance(outcome.raw, dict):
+            for name, told in remarks(self.layout, outcome.raw, outcome.records[0].format):
+                self.found[name].add(place)
+                self.found[name].sides += told
         if outcome.rows and self.layout in JUDGED and not isinstance(outcome.raw, Unreadable):
             self._judgements(outcome)
         kept = beside(outcome.raw)

@@ -14,6 +14,8 @@ TURN_MARKER = re.compile(
 )
 """Chat templates' tokens, and the words that old ones mark turns with."""
 END_MARKER = re.compile(r"\s*(?:<\|(?:endoftext|im_end|eot_id|end|end_of_text)\|>|</s>|<end_of_turn>|<eos>)\s*\Z")
+LINE_END = re.compile("\r\n?|\x85|\u2028|\u2029")
+"""What ends a line beside a line feed: Windows' two characters, NEL, and Unicode's separators."""
 EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,4}\.[A-Za-z]{2,24}\b")
 PHONE = re.compile(
     r"(?<![\w.$/-])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]\d{2,4}){2,4}"

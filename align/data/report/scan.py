@@ -8,6 +8,7 @@ from align.data.report import patterns
 ANSWERS = ("completion", "chosen", "rejected")
 _ANYWHERE = (
     ("control_characters", patterns.CONTROL, None),
+    ("line_ends", patterns.LINE_END, ("\r", "\x85", "\u2028", "\u2029")),
     ("mojibake", patterns.MOJIBAKE, ("Â", "Ã", "â€")),
     (
         "turn_markers",

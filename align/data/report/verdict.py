@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from align.config.schema import STAGES
 from align.data.files import Source
 from align.data.intake import Reading
+from align.data.readers import has_bom
 from align.data.report.balance import judgement_findings, length_findings, score_findings, token_findings
 from align.data.report.findings import SEVERITIES, Finding, Report
 from align.data.report.inspection import Inspection
@@ -38,6 +39,7 @@ def judge(
     statistics: dict[str, Any] = {}
     histograms: dict[str, dict[str, Any]] = {}
     _refusals(seen, findings)
+    _byte_order_marks(sources, findings)
     duplicate_findings(seen, findings, statistics)
     split_findings(seen, findings)
     text_findings(seen, findings)
@@ -69,7 +71,7 @@ def judge(
         refused=refused,
         records=records,
         splits=dict(seen.splits),
-        stages=_stages(reading.format, records),
+        stages=_stages(reading.format, seen.kind, records),
         statistics=statistics,
         histograms=histograms,
         findings=sorted(findings, key=lambda one: (-SEVERITIES.index(one.severity), -one.share)),
@@ -85,20 +87,33 @@ def _sample(record: Record) -> dict[str, str]:
     return told
 
 
-def _stages(format: str, records: int) -> dict[str, str]:
+def _stages(format: str, kind: str | None, records: int) -> dict[str, str]:
+    """What each stage would do with the set, given as `inputs.dataset`."""
     told = {}
     for stage, demands in STAGES.items():
         if not demands.formats:
+            answers = format not in ("language_modeling", "prompt_only")
+            told[stage] = f"scores the answers of its {records} records" if answers else "cannot read it: no answers"
             continue
-        need = demands.formats[0]
-        if format == need:
+        # what trains takes the set in place of its main data, what measures takes each kind by itself
+        reads = demands.formats[:1] if demands.trainer_config else demands.formats
+        need = reads[0]
+        joined = (format, need, kind) == ("prompt_completion", "language_modeling", "conversational")
+        if format in reads:
             told[stage] = f"reads its {records} records"
-        elif converts(format, need) and (format, need) != ("unpaired_preference", "prompt_completion"):
+        elif converts(format, need) and not joined:
             made = 2 * records if (format, need) == ("preference", "unpaired_preference") else records
             told[stage] = f"makes {made} {need} records of it"
         else:
-            told[stage] = f"cannot read it: it needs {need}"
+            told[stage] = f"cannot read it: it needs {' or '.join(reads)}"
     return told
+
+
+def _byte_order_marks(sources: Sequence[Source], findings: list[Finding]) -> None:
+    marked = tuple(source.name for source in sources if source.path is not None and has_bom(source.path))
+    if marked:
+        message = "files that begin with a byte order mark: it is taken off, where others read it as text"
+        findings.append(Finding("byte_order_mark", "info", len(marked), len(sources), message, rows=marked))
 
 
 def _refusals(seen: Inspection, findings: list[Finding]) -> None:

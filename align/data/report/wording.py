@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+from align.data.layouts.remarks import REMARKS
 from align.data.report.findings import Finding, find
 from align.data.report.inspection import LANGUAGE_SAMPLE, Inspection
 
@@ -61,6 +62,13 @@ _TEXT_FINDINGS: tuple[tuple[str, str, str, str], ...] = (
     ("prompt_in_answer", "warning", "answers that repeat the prompt word for word", ""),
     ("answer_in_prompt", "warning", "answers of 40 characters and more that stand in the prompt", ""),
     (
+        "line_ends",
+        "info",
+        "texts with lines that end in CR LF, U+0085, U+2028 or U+2029: their tokens differ from those of a line feed, "
+        "and programs that split lines there break the file",
+        "",
+    ),
+    (
         "outer_space",
         "info",
         "answers that begin or end with white space: tokens differ from those without",
@@ -74,6 +82,9 @@ def text_findings(seen: Inspection, findings: list[Finding]) -> None:
         tally = seen.found.get(name)
         if tally and tally.count:
             findings.append(find(tally, name, severity, len(seen.row), message, remedy))
+    for name, (_, _, message) in REMARKS.items():
+        if (tally := seen.found.get(name)) and tally.count:
+            findings.append(find(tally, name, "info", seen.rows_in, message))
     refusals = seen.found.get("refusals")
     if refusals and refusals.count:
         findings.append(find(refusals, "refusals", "info", len(seen.row), "answers that refuse, or speak as an AI"))
