@@ -86,10 +86,14 @@ def load(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """`align review export CAMPAIGN --name NAME`."""
-    given = _now(_database(arguments), lambda tx: extract(tx, _campaign(tx, arguments.campaign)))
+    database = _database(arguments)
+    given = _now(database, lambda tx: extract(tx, _campaign(tx, arguments.campaign)))
     gates = _checked(Gates, given.campaign.settings.gates.model_dump() | _gates(arguments))
     rules = Rules(arguments.ties, arguments.min_margin, arguments.keep_flagged)
-    for version in export_ratings(Store.open(arguments.artifacts), arguments.name, given, gates=gates, rules=rules):
+    made = export_ratings(Store.open(arguments.artifacts), arguments.name, given, gates=gates, rules=rules)
+    told = {"as": [version.ref for version in made], "last_event": given.last_event}
+    _now(database, lambda tx: campaigns.note(tx, None, "export", given.campaign.name, told, now=time.time()))
+    for version in made:
         seen = version.manifest.metrics
         alpha = f", alpha {seen['alpha']:.2f}" if "alpha" in seen else ""
         print(
@@ -102,7 +106,7 @@ def export(arguments: argparse.Namespace) -> int:
 def recall(arguments: argparse.Namespace) -> int:
     """`align review recall --rater HANDLE`."""
     database = _database(arguments)
-    _now(database, lambda tx: None)
+    _now(database, lambda tx: None)  # the tables as this program knows them
     done = recall_rater(database, Store.open(arguments.artifacts), arguments.rater, now=time.time())
     for campaign, count in done.withdrawn.items():
         print(f"withdrew {count} ratings of {arguments.rater} from {campaign}")
@@ -114,6 +118,8 @@ def recall(arguments: argparse.Namespace) -> int:
         print(f"published {version.ref} without them  ({version.manifest.metrics['train_records']} rows)")
     for told in done.empty:
         print(f"not replaced: {told}")
+    for version in done.derived:
+        print(f"made from them: {version.ref}  dataset; make it again")
     for version in done.models:
         print(f"trained on them: {version.ref}  {version.manifest.type}; train it again, or take it back")
     return 0

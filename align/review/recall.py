@@ -21,6 +21,7 @@ class Recall:
     tainted: list[Version] = field(default_factory=list)  # dataset versions with ratings of that rater
     replaced: list[Version] = field(default_factory=list)  # the new ones
     empty: list[str] = field(default_factory=list)  # datasets of which nothing is left
+    derived: list[Version] = field(default_factory=list)  # other data made from a tainted one: mixtures, scores
     models: list[Version] = field(default_factory=list)  # whatever was trained on a tainted one, at any distance
 
 
@@ -46,7 +47,11 @@ def recall(database: Database, store: Store, handle: str, *, now: float) -> Reca
     database.now(withdraw)
     everything = [version for name in store.names() for version in store.versions(name)]
     done.tainted = [one for one in everything if handle in one.manifest.notes.get("raters", ()) and _is_export(one)]
-    done.models = [one for one in trained_on(store, everything, done.tainted) if one.manifest.type in MODEL_TYPES]
+    for one in made_from(everything, done.tainted):
+        if one.manifest.type in MODEL_TYPES:
+            done.models.append(one)
+        elif one.manifest.type == "dataset":
+            done.derived.append(one)
     newest = {one.name: one for one in done.tainted}
     exported: set[str] = set()
     for name, version in newest.items():
@@ -74,7 +79,7 @@ def recall(database: Database, store: Store, handle: str, *, now: float) -> Reca
     return done
 
 
-def trained_on(store: Store, everything: list[Version], tainted: list[Version]) -> list[Version]:
+def made_from(everything: list[Version], tainted: list[Version]) -> list[Version]:
     """The versions that were made from one of `tainted`, or from what was made from it, and so on."""
     reached = {(one.ref, one.digest) for one in tainted}
     found: list[Version] = []

@@ -51,6 +51,9 @@ def test_load_ls_invite_export_ratings(shell, file, sqlite, tmp_path, monkeypatc
     assert "r1  4 ratings" in shell("ratings", "prefs-unpaired")[1]
     rows = [json.loads(line) for line in shell("ratings", "prefs", "--json")[1].splitlines()]
     assert len(rows) == 4 and {row["rater"] for row in rows} == {"r1"}
+    assert world.do(lambda tx: [one.action for one in campaigns.notes(tx)]) == ["export", "invite", "load", "load"]
+    told = shell("recall", "--rater", "r1")[1]
+    assert "withdrew 4 ratings of r1 from spring" in told and "prefs:v1 was made with them" in told
 
 
 def test_gates_are_kept_with_the_campaign(shell, file, sqlite, tmp_path, monkeypatch):

@@ -159,12 +159,15 @@ def test_a_recall_makes_a_version_without_and_names_the_models(world):
     store = Store(world.artifacts)
     trained = model_of(store, pairs)
     grandchild = model_of(store, trained)
+    mixture = dataset_of(store, pairs)
+    heir = model_of(store, mixture)
     model_of(store, None)
     done = recall(world.database, store, people[0].handle, now=world.clock())
     assert done.withdrawn == {"spring": 8}
     assert [one.ref for one in done.tainted] == ["prefs:v1", "prefs-unpaired:v1"]
     assert [one.ref for one in done.replaced] == ["prefs:v2", "prefs-unpaired:v2"]
-    assert [one.ref for one in done.models] == [trained.ref, grandchild.ref]
+    assert {one.ref for one in done.models} == {trained.ref, grandchild.ref, heir.ref}
+    assert [one.ref for one in done.derived] == [mixture.ref]
     assert store.resolve("prefs:latest").manifest.notes["raters"] == [people[1].handle]
     again = recall(world.database, store, people[0].handle, now=world.clock())
     assert not again.withdrawn and [one.ref for one in again.replaced] == ["prefs:v2", "prefs-unpaired:v2"]
@@ -186,3 +189,12 @@ def model_of(store: Store, parent):
     (folder / "model" / "config.json").write_text(str(len(store.numbers("dpo"))))
     record = {"ref": parent.ref, "digest": parent.digest, "kind": "artifact"} if parent else None
     return store.publish(folder, name="dpo", type="model", inputs={"dataset": record} if record else {})
+
+
+def dataset_of(store: Store, parent):
+    """Data that was made from `parent`."""
+    folder = store.stage("mix")
+    (folder / "records").mkdir()
+    (folder / "records" / "train.jsonl").write_text("{}")
+    record = {"ref": parent.ref, "digest": parent.digest, "kind": "artifact"}
+    return store.publish(folder, name="mix", type="dataset", inputs={"data": [record]}, format="preference")

@@ -185,11 +185,14 @@ async def adjudicate(
 @router.get("/campaigns/{name}/ratings.{kind}")
 async def download(request: Request, name: Name, kind: Literal["csv", "jsonl", "parquet"]) -> Response:
     """Every rating that stands, raters by pseudonym."""
+    now = get_review(request).clock()
 
     def work(tx: sa.Connection, me: Person) -> list[ratings.Rating]:
-        return ratings.current(tx, campaigns.get_campaign(tx, name).id)
+        standing = ratings.current(tx, campaigns.get_campaign(tx, name).id)
+        campaigns.note(tx, me.id, "download", name, {"kind": kind, "ratings": len(standing)}, now=now)
+        return standing
 
-    standing = await act(request, work, admin=True, reads=True)
+    standing = await act(request, work, admin=True)
     content = await run_in_threadpool(downloads.to_file, standing, kind)
     head = {"content-disposition": f'attachment; filename="{name}-ratings.{kind}"'}
     return Response(content, media_type=downloads.MEDIA[kind], headers=head)
