@@ -16,7 +16,7 @@ from align.data.comparisons import COMPARISONS_FILE, read_comparisons
 from align.errors import UserError
 from align.records import Comparison
 from align.review.schemas import STRENGTH, Settings
-from align.review.store import people, ratings
+from align.review.store import assignment, people, ratings
 from align.review.store.campaigns import Campaign, NewItem, add_items
 from align.review.tables import item
 
@@ -99,7 +99,10 @@ def fill(
 def _import_ratings(
     tx: sa.Connection, into: Campaign, rows: Sequence[tuple[Comparison, dict[str, Any]]], *, now: float
 ) -> int:
-    """Verdicts made elsewhere, `{"ratings": [{"rater": "alice", "verdict": "a"}]}` beside two answers."""
+    """Verdicts made elsewhere, `{"ratings": [{"rater": "alice", "verdict": "a"}]}` beside two answers.
+
+    They count towards the campaign's overlap as those that are made here do.
+    """
     raters: dict[str, people.Person] = {}
     count = 0
     for compared, row in rows:
@@ -129,6 +132,7 @@ def _import_ratings(
                     reason=str(given.get("reason") or "")[:4000] or None,
                     at=float(at),
                 )
+                assignment.take_away(tx, number)
                 count += 1
     return count
 

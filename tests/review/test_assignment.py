@@ -8,7 +8,7 @@ from align.records import Comparison
 from align.review.loading import fill, to_items
 from align.review.refusals import NotFound
 from align.review.schemas import RatingIn, SkipIn
-from align.review.store import assignment, campaigns, ratings
+from align.review.store import assignment, campaigns, people, ratings
 from align.review.store.assignment import Assignment
 from align.review.tables import item
 
@@ -83,6 +83,17 @@ def test_nobody_rates_what_they_wrote(small_world):
     world.do(fill, into, rows, {"ref": "x", "digest": "d" * 64, "kind": "path"}, now=0.0)
     assert take(world, into, writer) is None
     assert take(world, into, other) is not None
+
+
+def test_ratings_made_elsewhere_count_towards_the_overlap(world):
+    into = world.campaign(count=0, overlap=3)
+    rows = pairs(1, ratings=[{"rater": "alice", "verdict": "a"}, {"rater": "bob", "verdict": "tie"}])
+    assert world.do(fill, into, rows, {"ref": "x", "digest": "d" * 64, "kind": "path"}, now=0.0) == (1, 2)
+    raters = [world.person("rater", into) for _ in range(3)]
+    assert len(rate_all(world, into, raters[0])) == 1 and take(world, into, raters[1]) is None
+    alice = world.do(people.person_by_name, "import:alice")
+    assert world.do(ratings.withdraw, into, alice, now=0.0) == 1
+    assert len(rate_all(world, into, raters[1])) == 1 and take(world, into, raters[2]) is None
 
 
 def test_gold_items_come_once_and_repeats_come_turned(small_world):

@@ -116,6 +116,11 @@ def give_back(tx: sa.Connection, item_id: int) -> None:
     tx.execute(_OPEN, {"number": item_id, "change": 1})
 
 
+def take_away(tx: sa.Connection, item_id: int) -> None:
+    """One rating fewer to be given out: it was given elsewhere."""
+    tx.execute(_OPEN, {"number": item_id, "change": -1})
+
+
 def take_again(tx: sa.Connection, item_id: int) -> bool:
     """Take one of the ratings still to be given out, if there is one left."""
     taken = sa.update(item).where(item.c.id == item_id, item.c.open > 0).values(open=item.c.open - 1)

@@ -147,7 +147,7 @@ def withdraw(tx: sa.Connection, into: Campaign, rater: Person, *, now: float) ->
         append(tx, into, rater, item_id=one.item_id, assignment_id=held, kind="withdraw", key=key, at=now)
         if held is not None:
             set_state(tx, held, "withdrawn")
-        if one.kind == "main":
+        if one.kind in ("main", "import"):
             give_back(tx, one.item_id)
     return len(standing)
 
