@@ -286,13 +286,14 @@ class Comparison:
 
     prompt: Content
     answers: tuple[Answer, ...]
+    tools: Tools | None = None
 
     def to_row(self) -> dict[str, Any]:
         answers = [
             {"completion": one.content} | {k: v for k, v in vars(one).items() if k != "content" and v is not None}
             for one in self.answers
         ]
-        return {"prompt": self.prompt, "answers": answers}
+        return _row(self, prompt=self.prompt, answers=answers)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -301,7 +302,8 @@ class Comparison:
         given = row.get("answers")
         if not isinstance(given, list) or len(given) < 2:
             raise RecordError("answers", f"is {shown(given)}, not a list of two answers or more")
-        return cls(prompt, tuple(_answer(one, f"answers[{at}]", prompt) for at, one in enumerate(given)))
+        answers = tuple(_answer(one, f"answers[{at}]", prompt) for at, one in enumerate(given))
+        return cls(prompt, answers, as_tools(row.get("tools")))
 
 
 def _answer(value: Any, field: str, prompt: Content) -> Answer:
@@ -319,7 +321,7 @@ def _answer(value: Any, field: str, prompt: Content) -> Answer:
 Record = Text | Prompt | Demonstration | Preference | UnpairedPreference
 
 
-def _row(record: Record, **fields: Any) -> dict[str, Any]:
+def _row(record: Record | Comparison, **fields: Any) -> dict[str, Any]:
     return fields if record.tools is None else fields | {"tools": record.tools}
 
 

@@ -21,7 +21,7 @@ from align.errors import UserError
 from align.review import plots, security
 from align.review.database import Database, migrate
 from align.review.refusals import Forbidden, Refused, Unauthenticated
-from align.review.rendering import turns
+from align.review.rendering import as_code, turns
 from align.review.service import Gate, Metrics
 from align.review.store import people
 from align.review.store.people import Person
@@ -197,7 +197,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(turns=turns, plots=plots)
+    made.globals.update(turns=turns, as_code=as_code, plots=plots)
     made.filters["share"] = lambda value: "–" if value is None else f"{value:.0%}"
     made.filters["number"] = lambda value, digits=2: "–" if value is None else f"{value:.{digits}f}"
     made.filters["plain"] = lambda value: "" if value is None else f"{value:g}"

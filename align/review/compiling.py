@@ -32,6 +32,7 @@ class Item:
     prompt: object
     a: object
     b: object
+    tools: object = None
 
 
 @dataclass
@@ -87,7 +88,8 @@ def _add(compiled: Compiled, one: Item, said: list[str], min_margin: float, ties
     compiled.outcomes[outcome] += 1
     if outcome == "pair":
         better, worse = (one.a, one.b) if margin > 0 else (one.b, one.a)
-        pair = Preference.from_row({"prompt": one.prompt, "chosen": better, "rejected": worse, "margin": abs(margin)})
+        row = {"prompt": one.prompt, "chosen": better, "rejected": worse, "margin": abs(margin), "tools": one.tools}
+        pair = Preference.from_row(row)
         compiled.preferences.append((one.key, pair))
         labels = [(better, True), (worse, False)]
     elif outcome == "tie" and ties == "drop":
@@ -97,7 +99,7 @@ def _add(compiled: Compiled, one: Item, said: list[str], min_margin: float, ties
         good = outcome == "both_good" or (outcome == "tie" and ties == "good")
         labels = [(one.a, good), (one.b, good)]
     for completion, label in labels:
-        row = {"prompt": one.prompt, "completion": completion, "label": label}
+        row = {"prompt": one.prompt, "completion": completion, "label": label, "tools": one.tools}
         compiled.unpaired.append((one.key, UnpairedPreference.from_row(row)))
 
 

@@ -21,7 +21,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Work = Callable[Concatenate[sa.Connection, P], R]
 
-HEAD = "0001"  # the newest of migrations/versions
+HEAD = "0002"  # the newest of migrations/versions
 BUSY = 30.0  # seconds that a command waits for SQLite's lock while the server writes
 CONNECTIONS = 16  # of PostgreSQL
 ATTEMPTS = 5

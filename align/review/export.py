@@ -60,13 +60,13 @@ class Extract:
 def extract(tx: sa.Connection, into: Campaign) -> Extract:
     """The campaign as it stands."""
     rows = tx.execute(
-        sa.select(item.c.id, item.c.key, item.c.prompt, item.c.a, item.c.b, item.c.gold).where(
+        sa.select(item.c.id, item.c.key, item.c.prompt, item.c.a, item.c.b, item.c.tools, item.c.gold).where(
             item.c.campaign_id == into.id
         )
     ).all()
     return Extract(
         campaign=into,
-        items=[Item(row.id, row.key, row.prompt, row.a, row.b) for row in rows if not row.gold],
+        items=[Item(row.id, row.key, row.prompt, row.a, row.b, row.tools) for row in rows if not row.gold],
         standing=events.current(tx, into.id),
         adjudicated=events.adjudicated(tx, into.id),
         flagged=events.flagged_items(tx, into.id),

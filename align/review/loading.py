@@ -14,7 +14,7 @@ from align.artifacts.manifest import json_digest
 from align.artifacts.store import Store
 from align.data.comparisons import COMPARISONS_FILE, read_comparisons
 from align.errors import UserError
-from align.records import Comparison
+from align.records import Answer, Comparison
 from align.review.schemas import STRENGTH, Settings
 from align.review.store import assignment, people, ratings
 from align.review.store.campaigns import Campaign, NewItem, add_items
@@ -34,10 +34,11 @@ def to_items(rows: Iterable[tuple[Comparison, dict[str, Any]]], settings: Settin
                 continue
             margin = None if first.score is None or second.score is None else first.score - second.score
             made = NewItem(
-                key=json_digest([compared.prompt, first.content, second.content]),
+                key=_key(compared, first, second),
                 prompt=compared.prompt,
                 a=first.content,
                 b=second.content,
+                tools=compared.tools,
                 model_a=first.model,
                 model_b=second.model,
                 author_a=first.author,
@@ -110,7 +111,7 @@ def _import_ratings(
             continue
         if len(compared.answers) != 2:
             raise UserError("a comparison with ratings has two answers: its verdicts say a or b")
-        key = json_digest([compared.prompt, *(one.content for one in compared.answers)])
+        key = _key(compared, *compared.answers)
         number = tx.execute(sa.select(item.c.id).where(item.c.campaign_id == into.id, item.c.key == key)).scalar()
         for given in row["ratings"]:
             if not isinstance(given, dict) or given.get("verdict") not in STRENGTH or not given.get("rater"):
@@ -135,6 +136,12 @@ def _import_ratings(
                 assignment.take_away(tx, number)
                 count += 1
     return count
+
+
+def _key(compared: Comparison, first: Answer, second: Answer) -> str:
+    """The same for the same pair, whoever answered."""
+    tools = [] if compared.tools is None else [compared.tools]
+    return json_digest([compared.prompt, first.content, second.content, *tools])
 
 
 def _imported_rater(tx: sa.Connection, name: str, now: float) -> people.Person:

@@ -87,14 +87,19 @@ def to_html(text: str) -> Markup:
     )
 
 
+def as_code(value: Any) -> Markup:
+    """JSON, as a block of code."""
+    return Markup("<pre><code>{}</code></pre>").format(json.dumps(value, ensure_ascii=False, indent=1)[:LONGEST])
+
+
 def turns(content: Any, role: str) -> list[tuple[str, Markup]]:
     """(role, safe HTML) of a text, or of each of its messages; `role` is who wrote a plain text."""
     if isinstance(content, str):
         return [(role, to_html(content))]
     found = []
     for message in content:
-        text = message.get("content") or ""
+        html = to_html(message.get("content") or "")
         if message.get("tool_calls"):
-            text += f"\n\n```\n{json.dumps(message['tool_calls'], ensure_ascii=False, indent=1)}\n```"
-        found.append((str(message["role"]), to_html(text)))
+            html += as_code(message["tool_calls"])
+        found.append((str(message["role"]), html))
     return found

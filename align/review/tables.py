@@ -92,10 +92,11 @@ item = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("campaign_id", ForeignKey("campaign.id"), nullable=False),
-    Column("key", String(64), nullable=False),  # digest of prompt and both answers
+    Column("key", String(64), nullable=False),  # digest of prompt, both answers and tools
     Column("prompt", JSON, nullable=False),
     Column("a", JSON, nullable=False),
     Column("b", JSON, nullable=False),
+    Column("tools", JSON(none_as_null=True)),  # what the answers may call
     Column("model_a", String(256)),  # who answered
     Column("model_b", String(256)),
     Column("author_a", String(32)),  # the handle of a person who wrote it, and never rates it

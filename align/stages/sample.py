@@ -98,7 +98,8 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
             output_dir,
             (
                 {"id": json_digest([prompt, known])[:16], "prompt": prompt, "answers": known}
-                for prompt, known, _ in kept
+                | ({"tools": named} if named else {})
+                for prompt, known, named in kept
             ),
         )
     count = sum(len(known) for _, known, _ in kept)

@@ -12,6 +12,14 @@ from align.review.store import campaigns, ratings
 from .conftest import SECRET
 from .test_assignment import send, take
 
+ISOLATION = {
+    "x-frame-options": "DENY",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", ""])
 def test_requests_from_elsewhere_are_refused(rater, origin):
@@ -149,7 +157,7 @@ def test_pages_cannot_be_framed_and_load_nothing_from_elsewhere(rater):
         headers = browser.get(path).headers
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
-        assert headers["x-frame-options"] == "DENY" and headers["x-content-type-options"] == "nosniff"
+        assert {name: headers[name] for name in ISOLATION} == ISOLATION
     page = browser.get("/rate/spring").text
     assert not re.search(r'(src|href)="(https?:)?//', page) and "<style" not in page and " style=" not in page
     assert not re.search(r"<script(?![^>]*src=)", page) and not re.search(r"\son\w+=", page)

@@ -1,16 +1,20 @@
 """Both databases: the migrations make the tables, work is whole or not done, what is committed stays."""
 
 import threading
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from align.errors import UserError
+from align.review import database as reviewed
 from align.review.database import HEAD, Database, migrate
 from align.review.store import assignment, people, ratings
-from align.review.tables import metadata, person
+from align.review.tables import item, metadata, person
 
 from .conftest import World
 from .test_assignment import send, take
@@ -23,6 +27,24 @@ def test_the_migrations_make_the_tables_that_the_program_knows(database):
     assert database.now(differences) == []
     assert database.now(lambda tx: tx.execute(sa.text("select version_num from alembic_version")).scalar()) == HEAD
     database.now(migrate)
+
+
+def test_the_tables_of_the_first_version_are_brought_up_to_this_one(tmp_path):
+    config = Config()
+    config.set_main_option("script_location", str(Path(reviewed.__file__).parent / "migrations"))
+
+    def begin(tx: sa.Connection) -> None:
+        config.attributes["connection"] = tx
+        command.upgrade(config, "0001")
+        tx.execute(sa.text("insert into campaign values (1, 'old', '{}', 'open', '[]', 0)"))
+        values = "1, 1, 'k', '\"p\"', '\"a\"', '\"b\"', null, null, null, null, null, null, 'random', 0.5, 2"
+        tx.execute(sa.text(f"insert into item values ({values})"))
+
+    old = Database(str(tmp_path / "old.db"))
+    old.now(begin)
+    old.now(migrate)
+    assert old.now(lambda tx: compare_metadata(MigrationContext.configure(tx), metadata)) == []
+    assert old.now(lambda tx: tx.execute(sa.select(item.c.a, item.c.tools)).all()) == [("a", None)]
 
 
 def test_a_newer_database_is_left_alone(sqlite):

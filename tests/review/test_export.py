@@ -12,11 +12,13 @@ from align.errors import UserError
 from align.plan import make_plan
 from align.review.compiling import Item, compile_rows, decide
 from align.review.export import Rules, export, extract
+from align.review.loading import to_items
 from align.review.recall import recall
 from align.review.schemas import VERDICTS, Gates
+from align.review.store import campaigns
 from align.review.store.ratings import Rating
 
-from .conftest import World
+from .conftest import World, pairs
 from .test_assignment import send, take
 
 
@@ -107,6 +109,24 @@ def test_an_export_is_a_dataset_that_says_where_it_came_from(world):
     for word in ("comparisons: comparisons:v1", "campaign: campaign spring  16 ratings", "raters: r1  8 ratings"):
         assert word in told
     assert people[0].handle in pairs.manifest.notes["raters"]
+
+
+def test_tools_come_through_the_loop(world):
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    into, _ = rated(world, raters=1, rows=pairs(6, tools=tools))
+    pair, single = published(world, into)
+    for version, format in ((pair, "preference"), (single, "unpaired_preference")):
+        records = load_artifact(version.path, format, "train").records
+        assert records and all(one.tools == tools for one in records)
+    # The same pair without them is another item.
+    assert world.do(lambda tx: campaigns.add_items(tx, into, to_items(pairs(2), into.settings), None)) == 2
+
+
+def test_the_tools_are_shown_beside_the_prompt(small_world):
+    tools = [{"type": "function", "function": {"name": "<weather>"}}]
+    into = small_world.campaign(rows=pairs(1, tools=tools))
+    task = small_world.browser(small_world.person("rater", into)).api("/spring/next").json()["task"]
+    assert "&lt;weather&gt;" in task["prompt"] and "weather" not in task["left"] + task["right"]
 
 
 def test_the_same_ratings_export_to_the_same_version(small_world):

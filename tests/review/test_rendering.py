@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from align.review import rendering
-from align.review.rendering import LONGEST, LONGEST_FORMULA, to_html
+from align.review.rendering import LONGEST, LONGEST_FORMULA, to_html, turns
 
 PAYLOADS = [
     "<script>alert(1)</script>",
@@ -66,6 +66,13 @@ def test_good_text_survives():
     assert "[image: a cat]" in str(to_html("![a cat](https://e.org/cat.png)"))
 
 
+def test_tool_calls_are_shown_whatever_they_hold():
+    nasty = {"function": {"name": "```\n<script>", "arguments": {"q": "</code>"}}}
+    [(role, html)] = turns([{"role": "assistant", "content": None, "tool_calls": [nasty]}], "assistant")
+    assert role == "assistant" and html.startswith("<pre><code>[")
+    assert "&lt;script&gt;" in html and "<script" not in html and html.count("</code>") == 1
+
+
 def test_html_is_shown_as_it_was_written():
     """Taken out by the sanitizer it would be gone, and the rater would judge something else."""
     assert "&lt;b&gt;bold&lt;/b&gt;" in str(to_html("<b>bold</b>"))
@@ -90,11 +97,11 @@ def test_deep_nesting_is_rendered_in_time():
 
 
 def test_long_texts_and_formulas_are_cut():
-    html = str(to_html("a" * (LONGEST + 5)))
-    assert "5 more characters are not shown" in html and len(html) < LONGEST + 200
+    html = str(to_html("a" * (LONGEST + 5000)))
+    assert "5000 more characters are not shown" in html and len(html) < LONGEST + 200
     assert "<math" in str(to_html(f"${'x+' * 100}y$"))
     assert "<math" not in str(to_html(f"${'x+' * LONGEST_FORMULA}y$"))
-    assert str(to_html("> " * 1000 + "x")).count("<blockquote>") <= 40
+    assert str(to_html("> " * 60 + "x")).count("<blockquote>") <= 40
 
 
 def test_what_markdown_cannot_read_is_shown_as_it_is(monkeypatch):

@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from align.review.app import Review, act, get_review, page, see_other
-from align.review.rendering import turns
+from align.review.rendering import as_code, turns
 from align.review.schemas import Answer, Name, Problem, RatingIn, SkipIn, Task, UndoIn
 from align.review.store import assignment, campaigns, ratings
 from align.review.store.assignment import Assignment
@@ -109,12 +109,13 @@ def _task(review: Review, into: Campaign, given: Assignment, said: sa.Row | None
         previous = {"verdict": verdict, "answers": answers, "reason": said.reason or "", "flag": said.flag}
     return Task(
         assignment=given.id,
-        prompt=_html(review, given.prompt, "user"),
+        prompt=_html(review, given.prompt, "user", given.tools),
         left=_html(review, left, "assistant"),
         right=_html(review, right, "assistant"),
         previous=previous,
     )
 
 
-def _html(review: Review, content: Any, role: str) -> str:
-    return review.templates.get_template("turns.html").render(turns=turns(content, role), only=role)
+def _html(review: Review, content: Any, role: str, tools: Any = None) -> str:
+    shown = review.templates.get_template("turns.html")
+    return shown.render(turns=turns(content, role), only=role, tools=as_code(tools) if tools else None)

@@ -38,6 +38,7 @@ class Assignment:
     prompt: Any
     a: Any
     b: Any
+    tools: Any
     again: bool = False  # it was rated, and taken back
 
 
@@ -93,7 +94,7 @@ def take_next(tx: sa.Connection, into: Campaign, rater: Person, *, now: float) -
         tx.execute(_OPEN, {"number": row.id, "change": -1})
         moved[row.arm] = row.rank
     tx.execute(_MOVE, {"campaign": into.id, "person": rater.id, "count": member.issued + 1, **moved})
-    return Assignment(number, row.id, kind, flipped, "leased", row.prompt, row.a, row.b)
+    return Assignment(number, row.id, kind, flipped, "leased", row.prompt, row.a, row.b, row.tools)
 
 
 def free_expired(tx: sa.Connection, campaign_id: int, now: float) -> None:
@@ -183,10 +184,10 @@ def _mine(table: sa.Table = assignment) -> tuple[sa.ColumnElement[bool], ...]:
 
 _ASSIGNMENT = (
     *(assignment.c[name] for name in ("id", "item_id", "kind", "flipped", "state")),
-    *(item.c[name] for name in ("prompt", "a", "b")),
+    *(item.c[name] for name in ("prompt", "a", "b", "tools")),
     (assignment.c.issued == 0.0).label("again"),
 )
-_ITEM = tuple(item.c[name] for name in ("id", "prompt", "a", "b", "arm", "rank"))
+_ITEM = tuple(item.c[name] for name in ("id", "prompt", "a", "b", "tools", "arm", "rank"))
 # Neither given to the rater before nor written by them. Conditions of partial indexes are written out: an index is
 # used only where the query says its condition in the same words.
 _UNSEEN = (

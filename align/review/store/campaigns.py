@@ -30,6 +30,7 @@ class NewItem:
     prompt: Any
     a: Any
     b: Any
+    tools: Any = None
     model_a: str | None = None
     model_b: str | None = None
     author_a: str | None = None
