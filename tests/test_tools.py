@@ -13,7 +13,17 @@ from align.data.rendering import render
 from align.data.showing import show_record
 from align.data.tools import tools_of
 from align.errors import UserError
-from align.records import Demonstration, Preference, Prompt, RecordError, Text, UnpairedPreference, convert
+from align.records import (
+    Answer,
+    Comparison,
+    Demonstration,
+    Preference,
+    Prompt,
+    RecordError,
+    Text,
+    UnpairedPreference,
+    convert,
+)
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 TEMPLATE = (
@@ -155,6 +165,7 @@ def test_tools_go_with_a_record_wherever_it_goes():
         Prompt(ASKED, TOOLS),
         Text(TURNS, TOOLS),
         UnpairedPreference(ASKED, answer, True),
+        Comparison(ASKED, (Answer(answer, "sft:v1"), Answer(TURNS[1:2])), TOOLS),
     ):
         assert type(record).from_row(record.to_row()) == record
     assert tools_of({"tools": []}) is None and Prompt.from_row({"prompt": "a", "tools": None}).tools is None
