@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers.activations import FastGELUActivation, GELUTanh, NewGELUActivation
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.trainer.utils import create_model_from_path, get_config_model_id
 
@@ -42,6 +43,17 @@ def first_value_model(policy: PreTrainedModel, reward_funcs: list[Any], args: PP
     if first is None:
         nn.init.zeros_(value_model.score.weight)
     return value_model
+
+
+def fuse_gelu(model: nn.Module) -> None:
+    """Compute GELU's tanh form in torch's one operation where transformers spells it out in eight (GPT-2 and others).
+
+    It is the same function but for rounding, without seven tensors kept for the backward pass.
+    """
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation | FastGELUActivation):
+                setattr(module, name, GELUTanh())
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], rate: float) -> None:

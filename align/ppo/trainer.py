@@ -25,7 +25,7 @@ from align.ppo.checkpoints import CheckpointTrainer
 from align.ppo.config import PPOConfig
 from align.ppo.control import KLController, RunningMoments
 from align.ppo.losses import approximate_kl, policy_loss, value_loss
-from align.ppo.networks import copy_policy, first_value_model, load_reward_model, set_learning_rate
+from align.ppo.networks import copy_policy, first_value_model, fuse_gelu, load_reward_model, set_learning_rate
 from align.ppo.rollout import Rollout, micro_batches, prompt_order
 from align.ppo.texts import TextMix
 from align.ppo.update import Update
@@ -143,6 +143,9 @@ class PPOTrainer(CheckpointTrainer):
             args.generation_kwargs = own | (args.generation_kwargs or {})
         if value_model is None and not args.share_backbone and not with_adapter:
             value_model = first_value_model(model, reward_funcs, args)
+        for network in (model, ref_model, value_model):
+            if network is not None:
+                fuse_gelu(network)
 
         # RLOO would load a second reference from the policy's path: it is told that there is no KL.
         beta, args.beta = args.beta, 0.0

@@ -7,13 +7,15 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GPT2LMHeadModel
+from transformers.activations import NewGELUActivation
 
 from align.artifacts.store import Store
 from align.errors import UserError
 from align.ppo import PPOConfig, PPOTrainer
 from align.ppo.actor_critic import ActorCritic
 from align.ppo.adapters import active_adapter, adapter, add_value_adapter, linear
+from align.ppo.networks import fuse_gelu
 from align.ppo.packing import pack
 
 PROMPTS = [
@@ -183,6 +185,15 @@ def test_every_adapter_gets_its_gradient(policy):
                 torch.testing.assert_close(one.grad, found[key], rtol=1e-4, atol=1e-6)
     with adapter(shared, None):
         assert active_adapter(shared) is None
+
+
+def test_gelu_in_one_operation_is_the_same_function(folders):
+    model = GPT2LMHeadModel.from_pretrained(folders[0]).eval()
+    ids = torch.arange(20)[None]
+    spelt_out = model(ids).logits
+    fuse_gelu(model)
+    assert not any(isinstance(module, NewGELUActivation) for module in model.modules())
+    torch.testing.assert_close(model(ids).logits, spelt_out, atol=1e-6, rtol=1e-6)
 
 
 def test_a_script_of_trls_kind(folders, tmp_path):
