@@ -3,6 +3,8 @@
 Only what a loss reads is computed: the language-model head sees the states that chose a completion token and no other.
 """
 
+import contextlib
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -10,8 +12,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from align.errors import UserError
-from align.ppo.adapters import VALUE_ADAPTER, adapter, recompute_contexts
+from align.ppo.adapters import VALUE_ADAPTER, adapter, checkpoint_under_adapter
 from align.ppo.head import token_logps
 
 
@@ -93,23 +94,31 @@ class ActorCritic(nn.Module):
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
     ) -> None:
-        """Of both networks; an adapter's states are computed again under the adapter they were computed with.
-
-        Raises:
-            UserError: re-entrant checkpointing, which PEFT needs under ZeRO-3, with a value adapter.
-        """
-        kwargs = dict(activation_checkpointing_kwargs or {})
-        if self.has_value_adapter:
-            if kwargs.get("use_reentrant"):
-                raise UserError(
-                    "under ZeRO-3 an adapter's activations are computed again under whichever adapter is active then, "
-                    "and policy and value have one each: set trainer.activation_checkpointing=false, "
-                    "trainer.share_backbone=true, or deepspeed=zero2"
-                )
-            kwargs |= {"use_reentrant": False, "context_fn": partial(recompute_contexts, self.policy)}
+        """Of both networks; what is computed again is computed under the adapter of the first time."""
         for model in (self.policy, self.value_model):
             if model is not None:
-                model.activation_checkpointing_enable(kwargs or None, **options)
+                model.activation_checkpointing_enable(activation_checkpointing_kwargs or None, **options)
+        if self.has_value_adapter:
+            for module in self.policy.modules():
+                if hasattr(module, "_gradient_checkpointing_func"):
+                    checkpoint = module._gradient_checkpointing_func
+                    module._gradient_checkpointing_func = partial(checkpoint_under_adapter, self.policy, checkpoint)
+
+
+@contextlib.contextmanager
+def without_checkpointing(model: nn.Module) -> Iterator[None]:
+    """No activation checkpointing in the block; after it each layer checkpoints by the function it had before.
+
+    TRL's `disable_gradient_checkpointing` enables it anew, and what the layers had is lost.
+    """
+    layers = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
+    for layer in layers:
+        layer.gradient_checkpointing = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = True
 
 
 def hidden_states(

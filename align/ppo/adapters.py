@@ -5,10 +5,10 @@ So PPO needs the memory of one base, as SFT does. Which adapter a forward runs u
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
@@ -56,11 +56,17 @@ def active_adapter(model: PeftModel) -> str | None:
     return None if layer.disable_adapters else layer.active_adapters[0]
 
 
-def recompute_contexts(
-    model: PeftModel,
-) -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
-    """For torch's activation checkpointing: what is computed again is computed under the adapter of the first time."""
-    return contextlib.nullcontext(), adapter(model, active_adapter(model))
+def checkpoint_under_adapter(
+    model: PeftModel, checkpoint: Callable[..., Any], function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """`checkpoint(function, ...)`, torch's activation checkpointing, under one adapter now and when computed again."""
+    name = active_adapter(model)
+
+    def compute(*args: Any, **kwargs: Any) -> Any:
+        with adapter(model, name):
+            return function(*args, **kwargs)
+
+    return checkpoint(compute, *args, **kwargs)
 
 
 def add_value_adapter(policy: PeftModel, source: Path | None) -> nn.Linear:

@@ -11,12 +11,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl import RLOOTrainer
-from trl.models.utils import add_hooks, disable_gradient_checkpointing, remove_hooks
+from trl.models.utils import add_hooks, remove_hooks
 from trl.trainer.utils import pad
 
 from align.data.rendering import text_of
 from align.errors import UserError
-from align.ppo.actor_critic import hidden_states
+from align.ppo.actor_critic import hidden_states, without_checkpointing
 from align.ppo.adapters import REF_ADAPTER, adapter
 from align.ppo.advantages import kl_k1
 from align.ppo.head import token_logps
@@ -93,7 +93,8 @@ class RolloutTrainer(RLOOTrainer):
     ) -> list[list[int]]:
         self._check_room(prompt_ids)
         if self.use_vllm or self.use_transformers_continuous_batching:
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields)
+            with without_checkpointing(self.policy):
+                return super()._generate_single_turn(prompt_ids, images, multimodal_fields)
         device = self.accelerator.device
         rows = [torch.tensor(ids) for ids in prompt_ids]
         batch = pad(rows, padding_value=self._tokenizer.pad_token_id, padding_side="left").to(device)
@@ -136,7 +137,7 @@ class RolloutTrainer(RLOOTrainer):
     @contextlib.contextmanager
     def _policy_for_generation(self) -> Iterator[PreTrainedModel]:
         """The policy with whole weights: under ZeRO-3 gathered once, and nothing but the policy."""
-        with disable_gradient_checkpointing(self.policy, self.args.gradient_checkpointing_kwargs):
+        with without_checkpointing(self.policy):
             if not (is_deepspeed_zero3_enabled() and self.args.ds3_gather_for_generation):
                 yield self.policy
                 return
@@ -159,7 +160,7 @@ class RolloutTrainer(RLOOTrainer):
         # Neighbours of like length pack well.
         order = sorted(range(len(sequences)), key=lambda one: len(sequences[one]))
         size = self.args.per_device_train_batch_size if self.model.training else self.args.per_device_eval_batch_size
-        with torch.no_grad(), disable_gradient_checkpointing(self.policy, self.args.gradient_checkpointing_kwargs):
+        with torch.no_grad(), without_checkpointing(self.model):
             for start in range(0, len(order), size):
                 members = order[start : start + size]
                 lengths = [counts[one] for one in members]

@@ -24,10 +24,17 @@ RUNS = {
     "dpo_on_adapter": {**LORA, "inputs.policy": "given:v1"},
     "dpo_merged": {"inputs.policy": "given:v1", "trainer.max_steps": STEPS},
     "kto_on_adapter": {**LORA, "inputs.policy": "given:v1"},
+    "ppo": {**LORA, "trainer.activation_checkpointing": "true"},
+    "ppo_on_adapter": {
+        **LORA,
+        "inputs.policy": "given:v1",
+        "inputs.reward_model": "rated:v1",
+        "trainer.activation_checkpointing": "true",
+    },
 }
 # ZeRO-3 divides the weights themselves, so every way of loading is tried there.
 LAUNCHED = [(run, "zero3") for run in RUNS] + [
-    (run, "zero2") for run in ("sft", "reward", "dpo_on_adapter", "dpo_merged")
+    (run, "zero2") for run in ("sft", "reward", "dpo_on_adapter", "dpo_merged", "ppo_on_adapter")
 ]
 
 
@@ -43,6 +50,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("adapters") / "artifacts"
     world.write_data(root.parent / "data")
     run_command(world.base_overrides(root))
+    run_command(world.judge_overrides(root))
     run_command(command(root, "sft", "given", trainer__seed=1))
     run_command(command(root, "reward", "rated", trainer__seed=1))
     return root
@@ -82,3 +90,17 @@ def test_an_adapter_trains_under_zero_as_it_does_alone(plain, launched, run, kin
         assert "base_model.model.score.weight" in weights
     for name, weight in weights.items():
         torch.testing.assert_close(weight, expected[name], atol=1e-4, rtol=0, msg=name)
+
+
+@pytest.mark.slow
+def test_what_is_computed_again_is_computed_under_the_adapter_of_the_first_time(root, plain):
+    """Policy and value have an adapter each on one base: activation checkpointing changes neither's gradient."""
+    words = [
+        word.replace("checkpointing=true", "checkpointing=false") for word in command(root, "ppo_on_adapter", "kept")
+    ]
+    kept, again = run_command(words), plain["ppo_on_adapter"]
+    assert "trainer.activation_checkpointing=false" in words
+    assert world.losses(kept) == world.losses(again)
+    expected = load_file(kept.model_dir / "adapter_model.safetensors")
+    for name, weight in load_file(again.model_dir / "adapter_model.safetensors").items():
+        assert torch.equal(weight, expected[name]), name
