@@ -165,6 +165,18 @@ def test_tokens_and_what_max_length_cuts(tmp_path, tiny_store, capsys):
     assert set(report["histograms"]["Tokens a side"]["series"]) == {"prompt", "chosen", "rejected"}
 
 
+def test_a_template_that_never_ends_an_answer_is_an_error(tmp_path, tiny_store, capsys):
+    from align.artifacts.store import Store
+    from align.models import load_tokenizer
+
+    tokenizer = load_tokenizer(Store(tiny_store).resolve("sft:v1").path / "model")
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + '\\n' }}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path / "model")
+    file = write(tmp_path / "rows.jsonl", clean(3))
+    end = found(check(capsys, file, "--model", tmp_path / "model"))["missing_end"]
+    assert (end["count"], end["of"], end["severity"]) == (3, 3, "error")
+
+
 def test_severities_decide_the_exit_code(tmp_path, capsys):
     rows = clean(30)
     rows[3] = change(rows[3], "chosen", "a \ufffd b")

@@ -1,20 +1,15 @@
-"""What a set would teach by accident: labels out of balance, length, position, disagreement; and what is cut off."""
+"""What a set would teach by accident: labels out of balance, length, position, disagreement."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from align.data.agreement import auc, krippendorff_alpha, pairwise_agreement, wilson
-from align.data.rendering import render, render_prompt, render_text
-from align.data.report.findings import Finding, find
+from align.data.report.findings import Finding
 from align.data.report.inspection import Inspection
-from align.data.report.tally import Tally
-from align.data.tools import unrendered
-from align.errors import UserError
-from align.records import Preference, Prompt, Text
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 
 def judgement_findings(seen: Inspection, findings: list[Finding], statistics: dict[str, Any]) -> None:
@@ -75,7 +70,9 @@ def score_findings(
             "lowest": float(values.min()),
             "highest": float(values.max()),
         }
-    histograms["Scores a side"] = _histogram(scores, low=min(float(np.percentile(one, 1)) for one in scores.values()))
+    histograms["Scores a side"] = histogram_of(
+        scores, low=min(float(np.percentile(one, 1)) for one in scores.values())
+    )
     if "good" in scores and "bad" in scores:
         statistics["scores tell good from bad"] = f"AUC {auc(scores['good'], scores['bad']):.3f}"
     if "chosen" not in scores:
@@ -116,7 +113,7 @@ def length_findings(
         told = {"median": round(middle), "5% below": round(low), "95% below": round(high), "longest": lengths.max()}
         statistics[f"{side} characters"] = {name: int(value) for name, value in told.items()}
     if sides:
-        histograms["Characters a side"] = _histogram(sides)
+        histograms["Characters a side"] = histogram_of(sides)
     chosen, rejected = sides.get("chosen"), sides.get("rejected")
     if chosen is None or rejected is None:
         return
@@ -150,72 +147,7 @@ def length_findings(
         )
 
 
-def token_findings(
-    seen: Inspection,
-    findings: list[Finding],
-    statistics: dict[str, Any],
-    histograms: dict[str, dict[str, Any]],
-    tokenizer: "PreTrainedTokenizerBase",
-    max_length: int | None,
-) -> None:
-    """Tokens a side on the sample, and what `max_length` would cut."""
-    sides: dict[str, list[int]] = {}
-    over = no_room = 0
-    refused, unseen = Tally(), 0
-    for place, record in enumerate(seen.sample):
-        unseen += unrendered(record, tokenizer)
-        try:
-            lengths = side_tokens(record, tokenizer)
-        except UserError as error:
-            refused.add(f"sampled record {place}", str(error)[:300])
-            continue
-        for side, tokens in lengths.items():
-            sides.setdefault(side, []).append(tokens)
-        answers = [tokens for side, tokens in lengths.items() if side != "prompt"]
-        prompt = lengths.get("prompt", 0)
-        if max_length is not None:
-            over += prompt + max(answers, default=0) > max_length
-            no_room += bool(answers) and prompt >= max_length and not isinstance(record, Text)
-    if refused.count:
-        message = "sampled records that the chat template does not take: a stage stops at the first"
-        findings.append(find(refused, "template", "error", len(seen.sample), message))
-    if unseen:
-        message = "sampled records that name tools or call them, and the chat template does not render that"
-        findings.append(Finding("unseen_tools", "error", unseen, len(seen.sample), message, "choose another template"))
-    arrays = {side: np.array(tokens) for side, tokens in sides.items()}
-    for side, tokens in arrays.items():
-        statistics[f"{side} tokens (of {len(tokens)})"] = {
-            "median": int(np.median(tokens)),
-            "95% below": int(np.percentile(tokens, 95)),
-            "longest": int(tokens.max()),
-        }
-    if arrays:
-        histograms["Tokens a side"] = _histogram(arrays)
-        if max_length is not None:
-            histograms["Tokens a side"]["marks"] = {"max_length": max_length}
-    if max_length is not None and over:
-        message = f"sampled records are longer than max_length {max_length}; {no_room} leave no room for an answer"
-        remedy = "raise trainer.max_length, or data.overlong=drop leaves them out (refuse and truncate are the others)"
-        findings.append(Finding("truncation", "warning", over, len(seen.sample), message, remedy))
-
-
-def side_tokens(record: Any, tokenizer: "PreTrainedTokenizerBase") -> dict[str, int]:
-    """Tokens of the prompt and of each answer as a trainer sees them, or of the text."""
-    if isinstance(record, Text):
-        return {"text": len(render_text(tokenizer, record.content, record.tools))}
-    if isinstance(record, Prompt):
-        return {"prompt": len(render_prompt(tokenizer, record.prompt, record.tools))}
-    answers = (
-        {"chosen": record.chosen, "rejected": record.rejected}
-        if isinstance(record, Preference)
-        else {"completion": record.completion}
-    )
-    rendered = {side: render(tokenizer, record.prompt, answer, record.tools) for side, answer in answers.items()}
-    prompt = max(len(ids) for ids, _ in rendered.values())
-    return {"prompt": prompt, **{side: len(ids) for side, (_, ids) in rendered.items()}}
-
-
-def _histogram(sides: dict[str, np.ndarray], low: float = 0.0) -> dict[str, Any]:
+def histogram_of(sides: dict[str, np.ndarray], low: float = 0.0) -> dict[str, Any]:
     """Counts over edges that the sides share; what is beyond `low` and the 99th percentile is in the outer bins."""
     top = max(float(np.percentile(values, 99)) for values in sides.values())
     whole = all(values.dtype.kind in "iu" for values in sides.values())

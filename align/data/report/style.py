@@ -44,7 +44,7 @@ details summary { cursor: pointer; color: var(--soft); overflow-wrap: anywhere; 
 .sides p { white-space: pre-wrap; overflow-wrap: anywhere; } .sides .prompt, .sides .text { grid-column: 1 / -1; }
 .sides b { color: var(--soft); font-size: .8rem; } .sides .chosen b, .sides .good b { color: var(--sound); }
 .sides .rejected b, .sides .bad b { color: var(--error); }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(26rem, 1fr)); gap: 1rem; }
 svg { display: block; width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 11px; }
 .mark { stroke: var(--error); stroke-dasharray: 4 3; }
 .legend span { margin-right: 1rem; } .legend i { display: inline-block; width: .7rem; height: .7rem;

@@ -1,4 +1,4 @@
-"""From what was seen to a report: the findings of `repeats`, `wording` and `balance` put together, worst first."""
+"""From what was seen to a report: the findings of its neighbours put together, worst first."""
 
 import random
 from collections.abc import Sequence
@@ -8,9 +8,10 @@ from align.config.schema import STAGES
 from align.data.files import Source
 from align.data.intake import Reading
 from align.data.readers import has_bom
-from align.data.report.balance import judgement_findings, length_findings, score_findings, token_findings
+from align.data.report.balance import judgement_findings, length_findings, score_findings
 from align.data.report.findings import SEVERITIES, Finding, Report
 from align.data.report.inspection import Inspection
+from align.data.report.rendered import token_findings
 from align.data.report.repeats import duplicate_findings, split_findings
 from align.data.report.wording import language_findings, text_findings, turn_findings
 from align.data.sides import sides_of, spoken
