@@ -7,7 +7,11 @@ from pathlib import Path
 
 from align.artifacts.version import Version
 from align.cli import main
+from align.data.loading import Loaded, load_records
+from align.data.readers import read_rows
+from align.data.sources import DatasetSource
 
+FILES = Path(__file__).parent / "data"
 WORDS = [one + two for one in ("ri", "sto", "la", "co", "ga") for two in ("ver", "ne", "mp", "pper", "rden")]
 
 
@@ -26,6 +30,16 @@ def rows_of(version: Version, split: str = "train") -> list[dict]:
 def read_lines(path: Path) -> list[dict]:
     """The rows of a .jsonl file, none where there is no such file."""
     return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line] if path.is_file() else []
+
+
+def fixture(name: str) -> list[dict]:
+    """The rows of a file in tests/data."""
+    return [row for _, row in read_rows(FILES / name)]
+
+
+def load(path: Path, format: str, split: str = "train", *, options: dict | None = None, **source: object) -> Loaded:
+    """The records of one file, as a `data:` block would have them."""
+    return load_records(DatasetSource(train=str(path), **source), format, split, root=FILES, **options or {})
 
 
 def said(count: int, seed: object) -> str:

@@ -3,17 +3,16 @@ import json
 from pathlib import Path
 
 import pytest
+from data_command import FILES, fixture, load
 
 from align.data.beside import beside, margin, own, scores
 from align.data.datasets import to_dataset, write_jsonl
-from align.data.layouts.formats import LAYOUTS
 from align.data.loading import load_artifact, load_records
-from align.data.readers import Unreadable, hub_commit, read_rows
+from align.data.readers import hub_commit, read_rows
 from align.data.sources import DatasetSource, digest, pinned
 from align.errors import UserError
-from align.records import Demonstration, Preference, Prompt, RecordError, Text, UnpairedPreference, prompt_key
+from align.records import Demonstration, Preference, Prompt, Text, UnpairedPreference, prompt_key
 
-FILES = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PROMPTS = 400
 
@@ -26,14 +25,6 @@ def assistant(text):
     return {"role": "assistant", "content": text}
 
 
-def fixture(name):
-    return [row for _, row in read_rows(FILES / name)]
-
-
-def load(path, format, split="train", *, options=None, **source):
-    return load_records(DatasetSource(train=str(path), **source), format, split, root=FILES, **options or {})
-
-
 def write(path, *rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -44,215 +35,6 @@ def shared(name):
     if not path.is_file():
         pytest.skip(f"shared/data/{name} is not on this machine")
     return path
-
-
-# Readers
-
-
-def test_jsonl_is_split_at_line_feeds_only(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes('\ufeff{"text": "a\u2028b\u2029c\x85d"}\r\n\n{"text": "e\\r\\nf"}'.encode())
-    assert list(read_rows(path)) == [(0, {"text": "a\u2028b\u2029c\x85d"}), (2, {"text": "e\r\nf"})]
-
-
-def test_jsonl_names_each_broken_line(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    deep = b"[" * 100_000
-    path.write_bytes(b'{"text": "a"}\n{"text": \n"a"\n' + b'{"text": "\xff"}\n' + deep + b'\n{"text": "z"}\n')
-    rows = list(read_rows(path))
-    assert [row for _, row in rows if not isinstance(row, Unreadable)] == [{"text": "a"}, {"text": "z"}]
-    reasons = [row.why for _, row in rows if isinstance(row, Unreadable)]
-    expected = [
-        "is not JSON",
-        'is "a", not an object',
-        "is not UTF-8 (byte 0xff at offset 10)",
-        "is not JSON that can",
-    ]
-    assert all(reason.startswith(start) for reason, start in zip(reasons, expected, strict=True))
-
-
-@pytest.mark.parametrize("wrap", [lambda rows: rows, lambda rows: {"data": rows, "version": 1}], ids=["list", "data"])
-def test_json(tmp_path, wrap):
-    path = tmp_path / "rows.json"
-    path.write_text("\ufeff" + json.dumps(wrap([{"text": "a"}, 3, {"text": "b"}])), encoding="utf-8")
-    (_, first), (_, second), (number, third) = read_rows(path)
-    assert (first, number, third) == ({"text": "a"}, 2, {"text": "b"})
-    assert second == Unreadable("is 3, not an object with named fields")
-
-
-def test_csv_with_bom_and_line_ends_in_quotes(tmp_path):
-    path = tmp_path / "rows.csv"
-    path.write_bytes('\ufeffprompt,completion\r\n"a, ""b""\r\nc",d\r\n\r\ne,"f\u2028\n"\r\ng\r\n'.encode())
-    assert list(read_rows(path)) == [
-        (0, {"prompt": 'a, "b"\r\nc', "completion": "d"}),
-        (1, {"prompt": "e", "completion": "f\u2028\n"}),
-        (2, Unreadable('has 1 cells, the header has 2 (["g"])')),
-    ]
-
-
-def test_tsv_and_a_large_cell(tmp_path):
-    path = tmp_path / "rows.tsv"
-    path.write_text("prompt\tcompletion\na, b\t" + "x" * 300_000 + "\n")
-    assert list(read_rows(path)) == [(0, {"prompt": "a, b", "completion": "x" * 300_000})]
-
-
-def test_parquet_keeps_messages_and_leaves_out_what_is_null(tmp_path):
-    import pyarrow
-    import pyarrow.parquet
-
-    rows = fixture("messages.jsonl")
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
-    options = {"layout": "messages", "eval_fraction": 0}
-    from_parquet = load(tmp_path / "rows.parquet", "prompt_completion", **options)
-    assert from_parquet.records == load(FILES / "messages.jsonl", "prompt_completion", **options).records
-
-
-@pytest.mark.parametrize(
-    "name, content, message",
-    [
-        ("rows.doc", b"a", "name ends in one of .jsonl, .ndjson"),
-        ("rows.json", b'{"a": {"b": 1}}', 'holds a list of rows, {"data": [rows]} or {id: row, ...}'),
-        ("rows.json", b"[1,", "is not JSON"),
-        ("rows.jsonl", '{"text": "a"}'.encode("utf-16"), "is UTF-16"),
-        ("rows.csv", b"a,b,a\n1,2,3\n", 'names "a" more than once'),
-        ("rows.csv", b'a,b\n1,"2\n3,4\n', "is not CSV"),
-        ("rows.csv", b"a,b\n1,\xe9\n", "is not UTF-8 (byte 0xe9)"),
-        ("rows.parquet", b"PAR1", "is not a Parquet file"),
-    ],
-)
-def test_a_file_that_is_none(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        list(read_rows(tmp_path / name))
-    assert message in str(caught.value) and str(tmp_path / name) in str(caught.value)
-
-
-# Layouts
-
-
-def test_trl_with_its_own_fields():
-    rows = fixture("preference.jsonl")
-    loaded = load(FILES / "preference.jsonl", "preference", eval_fraction=0)
-    assert [record.to_row() for record in loaded.records] == [
-        {key: row[key] for key in ("prompt", "chosen", "rejected", "margin")} for row in rows
-    ]
-
-
-@pytest.mark.parametrize("name", ["implicit_preference.jsonl", "ultrafeedback_binarized.jsonl"])
-def test_trl_takes_the_prompt_out_of_both_sides(name):
-    explicit = {prompt_key(r): r for r in load(FILES / "preference.jsonl", "preference", eval_fraction=0).records}
-    records = load(FILES / name, "preference", eval_fraction=0).records
-    assert len(records) == len(fixture(name))
-    for record in records:
-        other = explicit[prompt_key(record)]
-        assert (record.prompt, record.chosen, record.rejected) == (other.prompt, other.chosen, other.rejected)
-
-
-def test_trl_takes_a_repeated_prompt_off_the_sides():
-    prompt = [user("a")]
-    row = {"prompt": prompt, "chosen": [*prompt, assistant("b")], "rejected": [*prompt, assistant("c")]}
-    assert LAYOUTS["trl"](row, "preference") == [Preference(prompt, [assistant("b")], [assistant("c")])]
-
-
-@pytest.mark.parametrize(
-    "row, why",
-    [
-        ({"chosen": [user("a"), assistant("b")], "rejected": [user("x"), assistant("c")]}, "share no prompt"),
-        ({"chosen": [user("a"), assistant("b")], "rejected": [user("a"), assistant("b")]}, "one conversation"),
-        ({"chosen": [user("a"), assistant("b")], "rejected": [user("a")]}, "one begins the other"),
-        (
-            {"prompt": "z", "chosen": [user("a"), assistant("b")], "rejected": [user("a"), assistant("c")]},
-            "is not in the conversations",
-        ),
-        ({"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}, "layout: hh_rlhf"),
-        ({"prompt": "a", "chosen": "b"}, "rejected is missing"),
-    ],
-)
-def test_trl_refuses_a_preference_without_a_sure_prompt(row, why):
-    with pytest.raises(RecordError) as caught:
-        LAYOUTS["trl"](row, "preference")
-    assert why in str(caught.value)
-
-
-def test_messages():
-    rows = fixture("messages.jsonl")
-    options = {"layout": "messages", "eval_fraction": 0}
-    records = load(FILES / "messages.jsonl", "prompt_completion", **options).records
-    assert records[0] == Demonstration(rows[0]["messages"][:-1], rows[0]["messages"][-1:])
-    tool_call = records[1].prompt[1]
-    assert "content" not in tool_call and tool_call["tool_calls"][0]["function"]["name"] == "weather"
-    whole = load(FILES / "messages.jsonl", "language_modeling", **options).records
-    assert [record.prompt + record.completion for record in records] == [record.content for record in whole]
-    assert LAYOUTS["messages"]({"messages": [user("a")]}, "prompt_only") == [Prompt([user("a")])]
-    for turns, why in (([user("a")], "do not end"), ([assistant("a")], "have nothing before"), (None, "is missing")):
-        with pytest.raises(RecordError, match=f"^messages {why}"):
-            LAYOUTS["messages"]({"messages": turns}, "prompt_completion")
-
-
-def test_hh_rlhf():
-    options = {"layout": "hh_rlhf", "eval_fraction": 0}
-    loaded = load(FILES / "hh_rlhf.jsonl", "preference", options={"on_bad_rows": "skip"}, **options)
-    assert loaded.records == [
-        Preference([user("Can a cat swim?")], [assistant("Yes, most can.")], [assistant("Who knows.")]),
-        Preference(
-            [user("Spell cat."), assistant("c-a-t"), user('And dog? I once read "Human: dog".')],
-            [assistant("d-o-g")],
-            [assistant("No.")],
-        ),
-    ]
-    assert [(refusal.row, refusal.field) for refusal in loaded.refused] == [(2, "chosen"), (3, "rejected")]
-    assert "is empty" in loaded.refused[0].why
-    assert "shares no prompt with chosen: they part at turn 1" in loaded.refused[1].why
-    for text, why in ((7, "not a transcript"), ("Hello", "does not start"), ("\n\nHuman: a", "does not end with an")):
-        with pytest.raises(RecordError, match=f"^chosen.*{why}"):
-            LAYOUTS["hh_rlhf"]({"chosen": text, "rejected": "\n\nHuman: a\n\nAssistant: b"}, "preference")
-
-
-def test_alpaca():
-    assert load(FILES / "alpaca.json", "prompt_completion", layout="alpaca", eval_fraction=0).records == [
-        Demonstration([user("Sort the letters.\n\nc a b")], [assistant("a b c")]),
-        Demonstration(
-            [
-                {"role": "system", "content": "Be brief."},
-                user("Sort the letters: c a b"),
-                assistant("a b c"),
-                user("And backwards?"),
-            ],
-            [assistant("c b a")],
-        ),
-    ]
-    for change, why in (
-        ({"instruction": ["a", "b"]}, "instruction is"),
-        ({"output": " "}, "output is empty"),
-        ({"history": [["a"]]}, "history.0. is"),
-        ({"history": 7}, "history is 7"),
-    ):
-        with pytest.raises(RecordError, match=why):
-            LAYOUTS["alpaca"]({"instruction": "a", "output": "b", **change}, "prompt_completion")
-
-
-def test_gsm8k_solutions():
-    prompt = [user("Ann has 2 pens and buys 3. How many has she?")]
-    options = {"layout": "gsm8k_solutions", "eval_fraction": 0}
-    assert load(FILES / "gsm8k_solutions.jsonl", "unpaired_preference", **options).records == [
-        UnpairedPreference(prompt, [assistant("2 * 3 = 6\nA: 6")], False),
-        UnpairedPreference(prompt, [assistant("2 + 3 = 5\nA: 5")], True),
-    ]
-    with pytest.raises(RecordError, match="^small: label is missing"):
-        LAYOUTS["gsm8k_solutions"]({"question": "a", "small": {"solution": "b"}}, "unpaired_preference")
-    with pytest.raises(RecordError, match="^solution is missing"):
-        LAYOUTS["gsm8k_solutions"]({"question": "a"}, "unpaired_preference")
-
-
-def test_columns_rename(tmp_path):
-    path = tmp_path / "rows.csv"
-    path.write_text("question,answer,prompt\nTwo?,2,shadowed\n")
-    columns = {"prompt": "question", "completion": "answer"}
-    assert load(path, "prompt_completion", columns=columns, eval_fraction=0).records == [Demonstration("Two?", "2")]
-    with pytest.raises(UserError, match="row 0: prompt should be column 'qestion'"):
-        load(path, "prompt_completion", columns={**columns, "prompt": "qestion"})
-    with pytest.raises(UserError, match="columns: 'magin' is no field of ours"):
-        load(path, "prompt_completion", columns={"magin": "answer"})
 
 
 # Loading

@@ -1,19 +1,16 @@
-"""Each layout on rows written for this project, each kind of file, and how a file is recognised."""
-
-import gzip
-import json
-import zipfile
+"""Each layout on rows written for this project, and how a file is recognised."""
 
 import pytest
+from data_command import FILES, fixture, load
 
 from align.data.layouts.formats import LAYOUTS
 from align.data.layouts.judged import read_annotators
 from align.data.layouts.recognise import recognise
 from align.data.layouts.trees import gather
 from align.data.layouts.verdicts import majority
-from align.data.readers import MAX_LINE, Unreadable, read_rows
+from align.data.readers import Unreadable
 from align.errors import UserError
-from align.records import Demonstration, Preference, Prompt, RecordError, Text, UnpairedPreference
+from align.records import Demonstration, Preference, Prompt, RecordError, Text, UnpairedPreference, prompt_key
 
 
 def user(text):
@@ -275,99 +272,133 @@ def test_what_no_layout_fits_is_named_with_its_fields():
         recognise([Unreadable("is bad")], "rows.jsonl")
 
 
-# Files
+# TRL's own fields, and the layouts of public sets
 
 
-ROWS = [{"prompt": "a", "completion": "b\u2028c"}, {"prompt": "d", "completion": "e"}]
-LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+def assistant(text):
+    return {"role": "assistant", "content": text}
 
 
-def zstd(data):
-    import pyarrow
-
-    sink = pyarrow.BufferOutputStream()
-    with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
-        stream.write(data)
-    return sink.getvalue().to_pybytes()
-
-
-@pytest.mark.parametrize("name, pack", [("rows.jsonl.gz", gzip.compress), ("rows.jsonl.zst", zstd)])
-def test_packed_lines(tmp_path, name, pack):
-    path = tmp_path / name
-    path.write_bytes(pack(LINES))
-    assert list(read_rows(path)) == list(enumerate(ROWS))
-    path.write_bytes(pack(LINES * 2000)[:-9])
-    with pytest.raises(UserError, match="is not a whole"):
-        list(read_rows(path))
-    path.write_bytes(b"no such thing")
-    with pytest.raises(UserError, match=r"is not a whole"):
-        list(read_rows(path))
+def test_trl_with_its_own_fields():
+    rows = fixture("preference.jsonl")
+    loaded = load(FILES / "preference.jsonl", "preference", eval_fraction=0)
+    assert [record.to_row() for record in loaded.records] == [
+        {key: row[key] for key in ("prompt", "chosen", "rejected", "margin")} for row in rows
+    ]
 
 
-@pytest.mark.parametrize("kind", ["file", "stream"])
-def test_arrow(tmp_path, kind):
-    import pyarrow
-
-    table, path = pyarrow.Table.from_pylist(ROWS), tmp_path / "rows.arrow"
-    make = pyarrow.ipc.new_file if kind == "file" else pyarrow.ipc.new_stream
-    with pyarrow.OSFile(str(path), "wb") as sink, make(sink, table.schema) as writer:
-        writer.write_table(table)
-    assert list(read_rows(path)) == list(enumerate(ROWS))
-    path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(UserError, match="is not an Arrow file"):
-        list(read_rows(path))
+@pytest.mark.parametrize("name", ["implicit_preference.jsonl", "ultrafeedback_binarized.jsonl"])
+def test_trl_takes_the_prompt_out_of_both_sides(name):
+    explicit = {prompt_key(r): r for r in load(FILES / "preference.jsonl", "preference", eval_fraction=0).records}
+    records = load(FILES / name, "preference", eval_fraction=0).records
+    assert len(records) == len(fixture(name))
+    for record in records:
+        other = explicit[prompt_key(record)]
+        assert (record.prompt, record.chosen, record.rejected) == (other.prompt, other.chosen, other.rejected)
 
 
-def test_xlsx_and_its_formulas(tmp_path):
-    openpyxl = pytest.importorskip("openpyxl", reason="openpyxl comes with align[data]")
-    book = openpyxl.Workbook()
-    for cells in (["prompt", "completion"], ["a", "b"], ["=A2", "c"], [None, None], ["d", 5]):
-        book.active.append(cells)
-    book.save(tmp_path / "rows.xlsx")
-    (_, first), (number, formula), (_, last) = read_rows(tmp_path / "rows.xlsx")
-    assert first == {"prompt": "a", "completion": "b"} and last == {"prompt": "d", "completion": 5}
-    assert number == 1 and formula.why == 'has a formula in A3 ("=A2"): paste its value'
-    (tmp_path / "rows.xlsx").write_bytes(b"PK\x03\x04")
-    with pytest.raises(UserError, match="is not a workbook"):
-        list(read_rows(tmp_path / "rows.xlsx"))
+def test_trl_takes_a_repeated_prompt_off_the_sides():
+    prompt = [user("a")]
+    row = {"prompt": prompt, "chosen": [*prompt, assistant("b")], "rejected": [*prompt, assistant("c")]}
+    assert LAYOUTS["trl"](row, "preference") == [Preference(prompt, [assistant("b")], [assistant("c")])]
 
 
-def test_a_workbook_is_not_unpacked_without_a_bound(tmp_path, monkeypatch):
-    pytest.importorskip("openpyxl", reason="openpyxl comes with align[data]")
-    with zipfile.ZipFile(tmp_path / "rows.xlsx", "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("xl/sharedStrings.xml", "x" * 2**20)
-    monkeypatch.setattr("align.data.readers.MAX_FILE", 2**19)
-    with pytest.raises(UserError, match="unpacks to more than"):
-        list(read_rows(tmp_path / "rows.xlsx"))
+@pytest.mark.parametrize(
+    "row, why",
+    [
+        ({"chosen": [user("a"), assistant("b")], "rejected": [user("x"), assistant("c")]}, "share no prompt"),
+        ({"chosen": [user("a"), assistant("b")], "rejected": [user("a"), assistant("b")]}, "one conversation"),
+        ({"chosen": [user("a"), assistant("b")], "rejected": [user("a")]}, "one begins the other"),
+        (
+            {"prompt": "z", "chosen": [user("a"), assistant("b")], "rejected": [user("a"), assistant("c")]},
+            "is not in the conversations",
+        ),
+        ({"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}, "layout: hh_rlhf"),
+        ({"prompt": "a", "chosen": "b"}, "rejected is missing"),
+    ],
+)
+def test_trl_refuses_a_preference_without_a_sure_prompt(row, why):
+    with pytest.raises(RecordError) as caught:
+        LAYOUTS["trl"](row, "preference")
+    assert why in str(caught.value)
 
 
-def test_a_table_line_without_end_is_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr("align.data.readers.MAX_LINE", 1000)
-    (tmp_path / "rows.csv").write_bytes(b"prompt,completion\na,b\n" + b"x" * 5000)
-    rows = read_rows(tmp_path / "rows.csv")
-    assert next(rows) == (0, {"prompt": "a", "completion": "b"})
-    with pytest.raises(UserError, match="holds a line of more than"):
-        next(rows)
+def test_messages():
+    rows = fixture("messages.jsonl")
+    options = {"layout": "messages", "eval_fraction": 0}
+    records = load(FILES / "messages.jsonl", "prompt_completion", **options).records
+    assert records[0] == Demonstration(rows[0]["messages"][:-1], rows[0]["messages"][-1:])
+    tool_call = records[1].prompt[1]
+    assert "content" not in tool_call and tool_call["tool_calls"][0]["function"]["name"] == "weather"
+    whole = load(FILES / "messages.jsonl", "language_modeling", **options).records
+    assert [record.prompt + record.completion for record in records] == [record.content for record in whole]
+    assert LAYOUTS["messages"]({"messages": [user("a")]}, "prompt_only") == [Prompt([user("a")])]
+    for turns, why in (([user("a")], "do not end"), ([assistant("a")], "have nothing before"), (None, "is missing")):
+        with pytest.raises(RecordError, match=f"^messages {why}"):
+            LAYOUTS["messages"]({"messages": turns}, "prompt_completion")
 
 
-def test_json_keyed_by_id(tmp_path):
-    (tmp_path / "rows.json").write_text(json.dumps({"x": {"a": 1}, "y": {"a": 2, "id": "own"}}))
-    assert [row for _, row in read_rows(tmp_path / "rows.json")] == [{"id": "x", "a": 1}, {"id": "own", "a": 2}]
+def test_hh_rlhf():
+    options = {"layout": "hh_rlhf", "eval_fraction": 0}
+    loaded = load(FILES / "hh_rlhf.jsonl", "preference", options={"on_bad_rows": "skip"}, **options)
+    assert loaded.records == [
+        Preference([user("Can a cat swim?")], [assistant("Yes, most can.")], [assistant("Who knows.")]),
+        Preference(
+            [user("Spell cat."), assistant("c-a-t"), user('And dog? I once read "Human: dog".')],
+            [assistant("d-o-g")],
+            [assistant("No.")],
+        ),
+    ]
+    assert [(refusal.row, refusal.field) for refusal in loaded.refused] == [(2, "chosen"), (3, "rejected")]
+    assert "is empty" in loaded.refused[0].why
+    assert "shares no prompt with chosen: they part at turn 1" in loaded.refused[1].why
+    for text, why in ((7, "not a transcript"), ("Hello", "does not start"), ("\n\nHuman: a", "does not end with an")):
+        with pytest.raises(RecordError, match=f"^chosen.*{why}"):
+            LAYOUTS["hh_rlhf"]({"chosen": text, "rejected": "\n\nHuman: a\n\nAssistant: b"}, "preference")
 
 
-def test_plain_text_is_cut_at_blank_lines_and_loses_nothing(tmp_path):
-    text = "".join(f"line {i}\r\n{'' if i % 7 else chr(10)}" for i in range(2000)) + "end without a line end é"
-    (tmp_path / "book.txt").write_bytes(text.encode())
-    blocks = [row["text"] for _, row in read_rows(tmp_path / "book.txt")]
-    assert "".join(blocks) == text and len(blocks) > 5
-    assert all(block.endswith("\n\n") and len(block) < 2300 for block in blocks[:-1])
-    (tmp_path / "book.txt").write_bytes(b"x" * 250_000)
-    assert [len(row["text"]) for _, row in read_rows(tmp_path / "book.txt")] == [100_000, 100_000, 50_000]
+def test_alpaca():
+    assert load(FILES / "alpaca.json", "prompt_completion", layout="alpaca", eval_fraction=0).records == [
+        Demonstration([user("Sort the letters.\n\nc a b")], [assistant("a b c")]),
+        Demonstration(
+            [
+                {"role": "system", "content": "Be brief."},
+                user("Sort the letters: c a b"),
+                assistant("a b c"),
+                user("And backwards?"),
+            ],
+            [assistant("c b a")],
+        ),
+    ]
+    for change, why in (
+        ({"instruction": ["a", "b"]}, "instruction is"),
+        ({"output": " "}, "output is empty"),
+        ({"history": [["a"]]}, "history.0. is"),
+        ({"history": 7}, "history is 7"),
+    ):
+        with pytest.raises(RecordError, match=why):
+            LAYOUTS["alpaca"]({"instruction": "a", "output": "b", **change}, "prompt_completion")
 
 
-def test_a_line_without_end_is_refused_and_the_next_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("align.data.readers.MAX_LINE", 1000)
-    (tmp_path / "rows.jsonl").write_bytes(b'{"a": "' + b"x" * 5000 + b'"}\n{"a": "b"}\n')
-    (_, first), (number, second) = read_rows(tmp_path / "rows.jsonl")
-    assert isinstance(first, Unreadable) and "is a line of more than" in first.why
-    assert (number, second) == (1, {"a": "b"}) and MAX_LINE >= 2**20
+def test_gsm8k_solutions():
+    prompt = [user("Ann has 2 pens and buys 3. How many has she?")]
+    options = {"layout": "gsm8k_solutions", "eval_fraction": 0}
+    assert load(FILES / "gsm8k_solutions.jsonl", "unpaired_preference", **options).records == [
+        UnpairedPreference(prompt, [assistant("2 * 3 = 6\nA: 6")], False),
+        UnpairedPreference(prompt, [assistant("2 + 3 = 5\nA: 5")], True),
+    ]
+    with pytest.raises(RecordError, match="^small: label is missing"):
+        LAYOUTS["gsm8k_solutions"]({"question": "a", "small": {"solution": "b"}}, "unpaired_preference")
+    with pytest.raises(RecordError, match="^solution is missing"):
+        LAYOUTS["gsm8k_solutions"]({"question": "a"}, "unpaired_preference")
+
+
+def test_columns_rename(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("question,answer,prompt\nTwo?,2,shadowed\n")
+    columns = {"prompt": "question", "completion": "answer"}
+    assert load(path, "prompt_completion", columns=columns, eval_fraction=0).records == [Demonstration("Two?", "2")]
+    with pytest.raises(UserError, match="row 0: prompt should be column 'qestion'"):
+        load(path, "prompt_completion", columns={**columns, "prompt": "qestion"})
+    with pytest.raises(UserError, match="columns: 'magin' is no field of ours"):
+        load(path, "prompt_completion", columns={"magin": "answer"})
