@@ -99,9 +99,14 @@ def value_sources(inputs: dict[str, Any]) -> list[Input]:
     return [inputs["value_model"]] if "value_model" in inputs else inputs.get("reward_model", [])
 
 
-def room_for_prompts(context: int | None, max_completion_length: int | None) -> tuple[int | None, str]:
+def default_completion_length(context: int | None) -> int:
+    """Tokens of a completion where the config names no number: half the policy's context, at most 256."""
+    return 256 if context is None else min(context // 2, 256)
+
+
+def room_for_prompts(context: int | None, max_completion_length: int) -> tuple[int | None, str]:
     """Tokens that a prompt must stay below, None for no limit, and what to do about longer ones."""
-    room = None if context is None else context - (max_completion_length or 0) + 1
+    room = None if context is None else context - max_completion_length + 1
     return room, "lower trainer.max_completion_length"
 
 

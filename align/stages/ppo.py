@@ -16,6 +16,7 @@ from align.data.examples import load_examples
 from align.models import context_length, finish_model, load_frozen, load_policy, load_tokenizer, save_merged
 from align.online import (
     base_digest,
+    default_completion_length,
     load_rewards,
     load_value_model,
     place_rewards,
@@ -67,7 +68,9 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     rewards = load_rewards(cfg, inputs, base=base)
 
     # data
-    room, remedy = room_for_prompts(context_length(policy_path), args.max_completion_length)
+    context = context_length(policy_path)
+    args.max_completion_length = args.max_completion_length or default_completion_length(context)
+    room, remedy = room_for_prompts(context, args.max_completion_length)
     examples = load_examples(
         cfg.data, inputs.get("dataset"), "prompt_only", tokenizer=tokenizer, max_length=room, remedy=remedy
     )

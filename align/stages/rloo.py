@@ -15,7 +15,7 @@ from align.artifacts.bases import is_adapter
 from align.config import Config
 from align.data.examples import load_examples
 from align.models import context_length, load_policy, load_tokenizer, save_merged, save_model
-from align.online import load_rewards, place_rewards, room_for_prompts
+from align.online import default_completion_length, load_rewards, place_rewards, room_for_prompts
 from align.progress import TrackingCallback
 from align.samples import RolloutSamples
 from align.tracking import Tracker
@@ -48,7 +48,9 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     rewards = load_rewards(cfg, inputs)
 
     # data
-    room, remedy = room_for_prompts(context_length(policy_path), args.max_completion_length)
+    context = context_length(policy_path)
+    args.max_completion_length = args.max_completion_length or default_completion_length(context)
+    room, remedy = room_for_prompts(context, args.max_completion_length)
     examples = load_examples(
         cfg.data, inputs.get("dataset"), "prompt_only", tokenizer=tokenizer, max_length=room, remedy=remedy
     )

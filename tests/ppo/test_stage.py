@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from align.artifacts.store import Store
 from align.errors import UserError
+from align.online import default_completion_length
 from align.ppo.trainer import PPOTrainer
 from tests.conftest import launch_stage
 
@@ -153,10 +154,19 @@ def test_two_processes_keep_the_last_good_weights_between_them(straight, tmp_pat
     assert all(torch.equal(before[name], weight) for name, weight in weights(version).items())
 
 
+def test_a_completion_takes_half_the_context_where_no_length_is_given():
+    assert [default_completion_length(context) for context in (128, 8192, None)] == [64, 256, 256]
+
+
 @pytest.mark.slow
 def test_too_large_a_step_leaves_the_rest_of_the_rollout_out(straight, run_stage):
     """Only the first minibatch of each rollout is learnt from, whatever comes after it."""
-    early = ("trainer.max_approx_kl=1e-12", "trainer.max_steps=4", "trainer.lr_scheduler_type=constant")
+    early = (
+        "trainer.max_approx_kl=1e-12",
+        "trainer.max_completion_length=null",
+        "trainer.max_steps=4",
+        "trainer.lr_scheduler_type=constant",
+    )
     one = run_stage(straight, *PPO, *early, "trainer.num_iterations=2", "name=early")
     taken = [line["loss"] for line in lines(one) if "loss" in line]
     assert taken[1] != 0 and taken[2:] == [0, 0]  # the first step's ratio is exactly one
