@@ -38,6 +38,7 @@ class Disk:
         self._open = builtins.open
         self._held: list[int] = []  # keeps removed inodes from being given to new files
         self._lock = threading.RLock()
+        self._known_folders: set[int] = set()  # by inode, those that are gone among them
         self._folders: dict[int, dict[str, int]] = {}
         self._files: dict[int, bytes] = {}
         for here, _, names in os.walk(world):
@@ -85,7 +86,7 @@ class Disk:
             durable, now = self._folders.get(inode, {}), now_folders.get(inode)
             names = now if now is not None and dice.random() < luck else durable
             for name, child in sorted(names.items()):
-                if child in self._folders or child in now_folders:
+                if child in self._known_folders:
                     build(child, place / name)
                 else:
                     kind = child in now_files and dice.random() < luck
@@ -164,5 +165,7 @@ class Disk:
             return
 
     def _names(self, folder) -> dict[str, int]:
-        with os.scandir(folder) as entries:
-            return {entry.name: entry.inode() for entry in entries}
+        with os.scandir(folder) as found:
+            entries = list(found)
+        self._known_folders |= {entry.inode() for entry in entries if entry.is_dir(follow_symlinks=False)}
+        return {entry.name: entry.inode() for entry in entries}

@@ -1,7 +1,8 @@
-"""Every file operation of publish, alias, pin, gc, quarantine, push and pull made to fail, and the power cut.
+"""Every file operation of publish, alias, pin, gc, quarantine, push, pull and of a checkpoint made to fail, and the
+power cut.
 
-After each fault `verify` finds whole versions only, nothing published is lost, every alias leads to a version, and the
-same command again succeeds.
+After each fault `verify` finds whole versions only, nothing published is lost, every alias leads to a version, a run
+has a whole checkpoint to go on from, and the same command again succeeds.
 """
 
 import fcntl
@@ -11,6 +12,7 @@ import shutil
 import pytest
 from faults import Crash, Disk
 
+from align import checkpoints
 from align.artifacts import publishing
 from align.artifacts.collection import collect, plan_collection
 from align.artifacts.remote import Remote
@@ -70,13 +72,35 @@ def from_remote(world):
     pull(Store(world / "store"), "elsewhere:v1", Remote(f"file://{world}/remote"), say=lambda line: None)
 
 
-SCENARIOS = {"publish": publish, "alias": alias, "pin": pin, "gc": gc, "quarantine": corrupt, "push": to_remote}
-SCENARIOS["pull"] = from_remote
+def checkpoint(world, step=4):
+    """The checkpoint after `step`, of which one is kept."""
+    folder = world / "run" / "checkpoints"
+    staging = checkpoints.stage(folder)
+    written = staging / checkpoints.name_of(step)
+    (written / "global_step").mkdir(parents=True)
+    for inside in ("model.safetensors", "global_step/rank_0.pt"):
+        (written / inside).write_text(f"of step {step}")
+    checkpoints.sync(written)
+    checkpoints.commit(staging, step, {})
+    checkpoints.keep_budget(folder, limit=1, max_gb=None, best=None)
+
+
+SCENARIOS = {
+    "publish": publish,
+    "alias": alias,
+    "pin": pin,
+    "gc": gc,
+    "quarantine": corrupt,
+    "push": to_remote,
+    "pull": from_remote,
+    "checkpoint": checkpoint,
+}
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """sft v1 (best), v2 (pinned), v3 (latest), v4 of nobody; bad:v1 with a flipped bit; a remote with elsewhere:v1."""
+    """sft v1 (best), v2 (pinned), v3 (latest), v4 of nobody; bad:v1 with a flipped bit; a remote with elsewhere:v1; a
+    run after its step 2."""
     world = tmp_path_factory.mktemp("faults") / "world"
     store = Store(world / "store")
     for number in (1, 2, 4, 3):
@@ -90,6 +114,7 @@ def template(tmp_path_factory):
     other = Store(world.parent / "other")
     version = other.publish(fill(other, "elsewhere", "3"), name="elsewhere", type="model")
     push(other, version, Remote(f"file://{world}/remote"), say=lambda line: None)
+    checkpoint(world, step=2)
     return world
 
 
@@ -118,6 +143,9 @@ def check(world, before, scenario):
         for number in remote.numbers(name):
             _, manifest = remote.manifest(name, number)
             assert all(remote.has_blob(entry) for entry in manifest.files.values()), f"{name}:v{number}"
+    last = checkpoints.last_whole(world / "run" / "checkpoints")
+    step = checkpoints.read_mark(last)["step"]
+    assert {path.read_text() for path in last.rglob("*[st]") if path.is_file()} == {f"of step {step}"}
 
 
 def _all(store):
@@ -138,6 +166,7 @@ def finish(world, scenario):
         "quarantine": lambda: store.numbers("bad") == [],
         "push": lambda: Remote(f"file://{world}/remote").numbers("sft") == [3],
         "pull": lambda: store.resolve("elsewhere").number == 1,
+        "checkpoint": lambda: list(checkpoints.all_whole(world / "run" / "checkpoints")) == [4],
     }
     assert done[scenario]()
 
@@ -164,6 +193,8 @@ def inject(template, folder, scenario, at, way):
         check(outcome, before, scenario)
         if ended and way == "crash":  # it said it was done: no power cut may undo it
             again = published(outcome)
+            last = checkpoints.last_whole(outcome / "run" / "checkpoints")
+            assert scenario != "checkpoint" or last.name == "checkpoint-4"
             SCENARIOS["alias" if scenario == "publish" else scenario](outcome)
             assert scenario != "publish" or len(again) == len(before) + 1
             assert scenario != "gc" or Store(outcome / "store").numbers("sft") == [1, 2, 3]
@@ -230,6 +261,12 @@ def test_the_disk_forgets_what_was_not_synced(tmp_path, monkeypatch):
     cut = disk.after_power_cut(tmp_path / "cut2")
     assert (cut / "new" / "file").read_bytes() == b"" and (cut / "old" / "moved").read_bytes() == b"old"
     disk.close()
+
+
+def test_a_checkpoint_that_was_not_synced_is_noticed(template, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "sync_folder", lambda folder: None)
+    with pytest.raises(AssertionError):
+        inject(template, tmp_path / "world", "checkpoint", 0, "crash")
 
 
 @pytest.mark.parametrize("forgotten", ["the files", "the folders", "the manifest"])
