@@ -51,8 +51,10 @@ def differences(plan: Plan, version: Version) -> list[str]:
     theirs = dict(version.manifest.each_input())
     for role, record in _each(plan.to_manifest()):
         before = theirs.get(role)
-        if before is None or before["digest"] != record["digest"]:
+        if before is None or before["ref"] != record["ref"]:
             found.append(f"{role} {before['ref'] if before else '-'} -> {record['ref']}")
+        elif before["digest"] != record["digest"] and not _same_rows(before, record):
+            found.append(f"{role} {record['ref']} has changed")
     matters = set(identity_config(plan.cfg))
     now = _flat(public(plan.cfg), matters)
     try:
@@ -63,6 +65,12 @@ def differences(plan: Plan, version: Version) -> list[str]:
     return found + [
         f"{key} {then.get(key, '-')} -> {now.get(key, '-')}" for key in keys if now.get(key) != then.get(key)
     ]
+
+
+def _same_rows(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether a dataset is of the same files, or commit: how they are read then differs, which the config tells."""
+    splits = [split for split in ("train", "eval") if split in before and split in now]
+    return bool(splits) and all(before[split] == now[split] for split in splits)
 
 
 def _each(inputs: dict[str, Any]) -> list[tuple[str, dict]]:

@@ -94,12 +94,19 @@ def run(name: str, steps: list[Step], chosen: set[str], *, dry: bool = False) ->
     check_steps(steps)
     done: dict[str, Version] = {}
     failed: dict[str, str] = {}
+    coming: set[str] = set()  # what a dry run would have published by now
     group = f"{name}-{json_digest([[step.name, step.overrides] for step in steps])[:8]}"
     for number, step in enumerate(steps, start=1):
         head = f"[{number}/{len(steps)}] {step.name}"
         missing = [one for one in flatten(step.given().values()) if one in failed]
         if missing:
-            failed[step.name] = LEFT_OUT if step.name not in chosen else _waits_for(step, missing[0], failed, dry=dry)
+            if step.name not in chosen:
+                failed[step.name] = LEFT_OUT
+            elif coming.issuperset(missing):
+                failed[step.name] = f"runs after {', '.join(missing)}"
+                coming.add(step.name)
+            else:
+                failed[step.name] = _why_not(step, next(one for one in missing if one not in coming), failed)
             print(f"{head}: {failed[step.name]}", flush=True)
             continue
         overrides = as_list({"tracking.group": group} | _with_inputs(step, done))
@@ -114,6 +121,7 @@ def run(name: str, steps: list[Step], chosen: set[str], *, dry: bool = False) ->
                 print(f"{head}: {done[step.name].ref} is there already", flush=True)
             elif dry or step.name not in chosen:
                 failed[step.name] = LEFT_OUT if step.name not in chosen else forecast(plan, store)
+                coming |= {step.name} & chosen
                 print(f"{head}: {failed[step.name]}", flush=True)
             else:
                 print(f"{head}: starting{eta.told(steps[number - 1 :])}", flush=True)
@@ -131,7 +139,7 @@ def run(name: str, steps: list[Step], chosen: set[str], *, dry: bool = False) ->
     return 1 if chosen & failed.keys() else 0
 
 
-def _waits_for(step: Step, needs: str, failed: dict[str, str], *, dry: bool) -> str:
+def _why_not(step: Step, needs: str, failed: dict[str, str]) -> str:
     """Why a step does not run that needs one which has published nothing."""
     if failed[needs] == LEFT_OUT:
         role = next(role for role, given in step.given().items() if needs in flatten([given]))
@@ -139,7 +147,7 @@ def _waits_for(step: Step, needs: str, failed: dict[str, str], *, dry: bool) -> 
             f"not run, it needs {needs}, which was left out and has published nothing under this configuration; let "
             f"that one run too, or name a version: {step.name}.inputs.{role}={needs}:latest"
         )
-    return f"runs after {needs}" if dry else f"not run, it needs {needs}"
+    return f"not run, it needs {needs}"
 
 
 def run_step(plan: Plan, store: Store, overrides: list[str]) -> Version:

@@ -288,7 +288,12 @@ def test_a_dry_run_starts_nothing_and_says_why(tiny_store, launched, capsys):
     assert pipeline.main([*given, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "[1/3] sft: runs: not as sft:v1 was: " in out and "model.chat_template conf/model/chat.jinja -> None" in out
-    assert "[2/3] dpo: runs after sft" in out and "[3/3] evaluate: runs after" in out
+    assert "data/demo" not in out  # the rows are the same, and how many of them are read is told by the config
+    assert "[2/3] dpo: runs after sft" in out and "[3/3] evaluate: runs after dpo, sft" in out
+    assert pipeline.main([*given, "--dry-run", "--from", "dpo"]) == 0
+    out = capsys.readouterr().out
+    assert "[2/3] dpo: not run, it needs sft, which was left out" in out
+    assert "[3/3] evaluate: not run, it needs dpo\n" in out
     assert pipeline.main(["--only", "dpo", *given]) == 1
     out = capsys.readouterr().out
     assert "[1/3] sft: left out\n" in out and "[3/3] evaluate: left out\n" in out
