@@ -33,14 +33,14 @@ class SameAtStart(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ):
-        if state.global_step or has_dropout(self.trainer.model):
+        if state.global_step or has_dropout(self.trainer.model) or not args.beta:
             return
-        rewards = self._rewards()
-        largest = max((abs(reward) for reward in rewards), default=0.0) / args.beta
+        beta = abs(args.beta)
+        largest = max((abs(reward) for reward in self._rewards()), default=0.0) / beta
         tolerance = TOLERANCE["16 bits" if args.bf16 or args.fp16 else "fp32"]
         loss = float(self.trainer._tr_loss)
         off = ""
-        if self._is_log_2() and abs(loss - math.log(2)) > args.beta * tolerance:
+        if self._is_log_2() and abs(loss - math.log(2)) > beta * tolerance:
             off = f", and the loss is {loss:.4g} where it should be log 2"
         if distributed.any_rank(largest > tolerance or bool(off)):
             raise UserError(

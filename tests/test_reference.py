@@ -30,6 +30,8 @@ def test_log_ratios_are_zero_and_the_sigmoid_loss_is_log_2():
     check(reward=3.0, step=1)  # it has moved
     check(loss=1.5, loss_type=["ipo"])
     check(reward=0.01, bf16=True)  # 0.1 nats of rounding in 16 bits
+    check(reward=-1e-6, beta=-0.1)
+    check(beta=0.0)  # the reference plays no part
     with pytest.raises(UserError, match="off by up to 0.1 nats: the reference was loaded from other"):
         check(reward=-0.01)
     with pytest.raises(UserError, match="the loss is 0.8 where it should be log 2"):
