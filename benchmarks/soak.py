@@ -1,6 +1,7 @@
 """Kill runs of every stage at many moments, start each again, and compare it with the run that was never killed.
 
-    make soak        # writes benchmarks/soak.json
+    make soak                                           # writes benchmarks/soak.json
+    python benchmarks/soak.py --stages sample score     # those of one process alone, in place of their rows there
 
 Each kill is SIGKILL, of the one process, of one rank of two, or of their launcher, at a named moment or any. A run
 counts as identical if its weights are the same bytes and its metrics and samples the same numbers but for the clock's.
@@ -91,12 +92,29 @@ def _kind(kind: str) -> list[str]:
     return [] if kind == "none" else [f"deepspeed={kind}"]
 
 
+def here() -> dict[str, Any]:
+    """What the results depend on beside the code."""
+    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    return {"machine": machine, "packages": packages()}
+
+
+def others(out: Path, stages: list[str]) -> list[dict[str, Any]]:
+    """The rows in `out` that a run of `stages` leaves as they are; it must have been made with the same packages."""
+    before = json.loads(out.read_text("utf-8"))
+    if changed := [key for key, value in here().items() if before[key] != value]:
+        raise SystemExit(f"{out} was made with another {' and '.join(changed)}: run all stages again")
+    return [row for row in before["results"] if row["stage"] not in stages or row["processes"] > 1]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--seed", type=int, default=0, help="of the moments that are anywhere")
+    parser.add_argument(
+        "--stages", nargs="+", choices=STAGES, metavar="STAGE", help="replace only their rows in --out"
+    )
     asked = parser.parse_args()
-    began = time.monotonic()
+    kept = others(asked.out, asked.stages) if asked.stages else []
     draw = random.Random(asked.seed)
     with tempfile.TemporaryDirectory(prefix="soak-") as folder, Zygote() as zygote:
         soak = Soak(zygote, Path(folder) / "artifacts", Path(folder) / "log.txt")
@@ -106,29 +124,31 @@ def main() -> int:
         soak.run("reward")
         publish_pairs(soak.store.root)
         for number, stage in enumerate(STAGES):
+            if stage not in (asked.stages or STAGES):
+                continue
             for moment in moments(stage)[number % 2 :: 2]:
                 soak.kill(stage, moment)
             _, seconds = soak.straight(stage, 1, "none")
             soak.kill(stage, Kill("time", draw.randint(300, int(seconds * 1000))))
-        for stage, kind in TWO_PROCESSES:
+        for stage, kind in () if asked.stages else TWO_PROCESSES:
             _, seconds = soak.straight(stage, 2, kind)
             soak.kill(stage, Kill("align.checkpoints:commit", 2), ranks=2, kind=kind)
             soak.kill(stage, Kill(STEP, 7, rank=1), ranks=2, kind=kind)
             soak.kill(stage, Kill("launcher", draw.randint(2000, int(seconds * 1000))), ranks=2, kind=kind)
-    killed = [result for result in soak.results if result["killed"]]
-    identical = [result for result in soak.results if result["identical"]]
+    results = kept + soak.results
+    killed = [result for result in results if result["killed"]]
+    identical = [result for result in results if result["identical"]]
     report = {
         "kills": len(killed),
         "identical": len([result for result in killed if result["identical"]]),
-        "ended_before_the_moment": len(soak.results) - len(killed),
-        "seconds": round(time.monotonic() - began),
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "packages": packages(),
-        "results": soak.results,
+        "ended_before_the_moment": len(results) - len(killed),
+        "seconds": round(sum(result["seconds"] for result in results)),  # without the straight runs
+        **here(),
+        "results": results,
     }
     asked.out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     print(f"{report['identical']} of {report['kills']} killed runs ended identical; {asked.out}")
-    return 0 if len(identical) == len(soak.results) else 1
+    return 0 if len(identical) == len(results) else 1
 
 
 if __name__ == "__main__":
