@@ -19,6 +19,7 @@ from align.errors import UserError
 from align.ppo.actor_critic import hidden_states, without_checkpointing
 from align.ppo.adapters import REF_ADAPTER, adapter
 from align.ppo.advantages import kl_k1
+from align.ppo.finite import FiniteLogits
 from align.ppo.head import token_logps
 from align.ppo.packing import Packed, pack
 from align.ppo.rollout import Rollout, padded
@@ -102,14 +103,17 @@ class RolloutTrainer(RLOOTrainer):
         options = (
             {"stop_strings": self.args.stop_strings, "tokenizer": self._tokenizer} if self.args.stop_strings else {}
         )
+        finite = FiniteLogits(device)
         with self._policy_for_generation() as policy, torch.no_grad():
             output = policy.generate(
                 input_ids=batch,
                 attention_mask=mask,
                 generation_config=self.generation_config,
+                logits_processor=[finite],
                 synced_gpus=is_deepspeed_zero3_enabled() and not self.args.ds3_gather_for_generation,
                 **options,
             )
+        finite.check(self.state.global_step)
         return [self._until_end(row) for row in output[:, batch.size(1) :].tolist()]
 
     def _until_end(self, ids: list[int]) -> list[int]:

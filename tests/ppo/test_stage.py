@@ -21,6 +21,8 @@ PPO = (
     "trainer.num_iterations=2",
     "trainer.learning_rate=1e-3",
 )
+# One step on each rollout, so that what it does is first seen by the next.
+ONE_STEP = ("trainer.generation_batch_size=8", "trainer.num_iterations=1")
 # The names that PPO users know.
 METRICS = [
     "objective/kl",
@@ -176,6 +178,8 @@ def test_too_large_a_step_leaves_the_rest_of_the_rollout_out(straight, run_stage
     "given, told",
     [
         (["trainer.ratio_threshold=1e-9"], "mean ratio to the rollout's is 1"),
+        (["trainer.learning_rate=1e30", "trainer.max_grad_norm=1e30"], "is no number"),
+        (["trainer.learning_rate=1e38", "trainer.max_grad_norm=1e38", *ONE_STEP], "steps the policy's logits are no"),
         (["trainer.generation_batch_size=12"], "does not divide into minibatches of 8"),
         (["trainer.generation_batch_size=128"], "a rollout takes 128 prompts and there are 64"),
         (["trainer.num_generations=3"], "does not divide into groups of num_generations 3"),
