@@ -69,7 +69,7 @@ def extract(tx: sa.Connection, into: Campaign) -> Extract:
         items=[Item(row.id, row.key, row.prompt, row.a, row.b, row.tools) for row in rows if not row.gold],
         standing=events.current(tx, into.id),
         adjudicated=events.adjudicated(tx, into.id),
-        flagged=events.flagged_items(tx, into.id),
+        flagged=set(events.flags(tx, into.id)),
         gold={row.id: row.gold for row in rows if row.gold},
         last_event=events.last_event(tx, into.id),
     )

@@ -1,7 +1,7 @@
 """What an admin sees of a campaign: how far it is, how far raters agree, which models they prefer."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -20,11 +20,12 @@ POINTS = 100  # of the plot of ratings over time
 
 @dataclass(frozen=True)
 class Dispute:
-    """An item whose raters disagree about the winner."""
+    """An item whose raters disagree about the winner, or which somebody flagged."""
 
     item_id: int
     votes: list[Rating]
     verdict: str | None  # an admin's, where one was given
+    flagged_by: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def overview(tx: sa.Connection, into: Campaign) -> Overview:
     )
     arms = Counter(items[one.item_id].arm for one in counted)
     said = Counter(one.verdict for one in counted)
+    flags = events.flags(tx, into.id)
     return Overview(
         items=len(rows) - len(gold),
         gold=len(gold),
@@ -79,7 +81,7 @@ def overview(tx: sa.Connection, into: Campaign) -> Overview:
         wanted=overlap * (len(rows) - len(gold)),
         leases=states.get("leased", 0),
         skips=states.get("skipped", 0),
-        flags=len(events.flagged_items(tx, into.id)),
+        flags=len(flags),
         raters=agreement.rater_reports(standing, gold),
         verdicts=[(name.replace("_", " "), said[name]) for name in VERDICTS],
         growth=_growth(counted),
@@ -87,7 +89,7 @@ def overview(tx: sa.Connection, into: Campaign) -> Overview:
         kappas=agreement.kappas(counted),
         places=ranking.bradley_terry(games(counted, items)),
         control=arms["random"] / len(counted) if counted and into.settings.strategy == "uncertain" else None,
-        disputes=disputes(counted, events.adjudicated(tx, into.id)),
+        disputes=disputes(counted, events.adjudicated(tx, into.id), flags),
     )
 
 
@@ -100,22 +102,26 @@ def games(counted: Sequence[Rating], items: dict[int, sa.Row]) -> list[tuple[str
     ]
 
 
-def disputes(counted: Sequence[Rating], adjudicated: dict[int, str]) -> list[Dispute]:
-    """Items about whose winner raters disagree, the undecided ones first."""
+def disputes(
+    counted: Sequence[Rating], adjudicated: Mapping[int, str], flags: Mapping[int, Sequence[str]]
+) -> list[Dispute]:
+    """Items about whose winner raters disagree, and those that were flagged; the undecided first."""
     by_item: dict[int, list[Rating]] = defaultdict(list)
     for one in counted:
         by_item[one.item_id].append(one)
     found = [
-        Dispute(name, votes, adjudicated.get(name))
-        for name, votes in by_item.items()
-        if len({agreement.winner(one.verdict) for one in votes}) > 1
+        Dispute(name, by_item.get(name, []), adjudicated.get(name), tuple(flags.get(name, ())))
+        for name in by_item.keys() | flags.keys()
+        if name in flags or _spread(by_item[name])
     ]
-    return sorted(found, key=lambda one: (one.verdict is not None, -_spread(one.votes), one.item_id))
+    return sorted(
+        found, key=lambda one: (one.verdict is not None, not one.flagged_by, -_spread(one.votes), one.item_id)
+    )
 
 
 def _spread(votes: Sequence[Rating]) -> int:
     sides = [agreement.winner(one.verdict) for one in votes]
-    return max(sides) - min(sides)
+    return max(sides, default=0) - min(sides, default=0)
 
 
 def _growth(counted: Sequence[Rating]) -> list[tuple[float, int]]:

@@ -9,11 +9,13 @@ import pyarrow.parquet as parquet
 import pytest
 import uvicorn
 
+from align.records import Comparison
 from align.review import plots, serving
 from align.review.app import create_app
 from align.review.store import campaigns, people, ratings
 
 from .conftest import World, pairs
+from .test_assignment import take
 from .test_export import rate_in
 
 
@@ -81,6 +83,36 @@ def test_a_dispute_is_decided_and_stands(small_world, admin):
     assert small_world.do(ratings.adjudicated, into.id) == {int(number): "both_bad"}
     assert admin.post("/admin/campaigns/spring/items/999/verdict", {**decided, "key": "n" * 12}).status_code == 422
     assert "Change" in admin.get("/admin/campaigns/spring/disputes").text
+
+
+def test_what_is_flagged_is_looked_at_by_an_admin(small_world, admin):
+    into = small_world.campaign(count=1, overlap=1)
+    rater = small_world.person("rater", into)
+    given = take(small_world, into, rater)
+    skipped = {"key": "k" * 10, "reason": "uncomfortable", "flag": True}
+    assert small_world.browser(rater).api(f"/spring/assignments/{given.id}/skip", skipped).status_code == 200
+    assert "Disputes and flags (1)" in admin.get("/admin/campaigns/spring").text
+    page = admin.get("/admin/campaigns/spring/disputes").text
+    assert f"Flagged as harmful by {rater.handle}" in page and "Good answer 0" in page
+
+
+def test_models_that_were_never_compared_are_told_on_the_page(small_world, admin):
+    rows = pairs(2)
+    for answer, model in zip(rows[1][1]["answers"], ("x", "y"), strict=True):
+        answer["model"] = model
+    rows[1] = (Comparison.from_row(rows[1][1]), rows[1][1])
+    into = small_world.campaign(rows=rows, overlap=1)
+    rate_in(small_world, into, [small_world.person("rater", into)], ("good",))
+    assert "never compared across groups" in admin.get("/admin/campaigns/spring").text
+
+
+def test_ratings_made_elsewhere_are_uploaded(small_world, admin):
+    small_world.campaign(count=0)
+    rated = [{"rater": "alice", "verdict": "a"}]
+    lines = b"\n".join(json.dumps({**row, "ratings": rated}).encode() for _, row in pairs(2))
+    assert admin.post("/admin/campaigns/spring/upload", files={"file": ("p.jsonl", lines)}).status_code == 303
+    page = admin.get("/admin/campaigns/spring").text
+    assert "of 4 ratings" in page and "p.jsonl" in page and "alice" not in page
 
 
 def test_the_progress_page_tells_what_there_is(small_world, admin):

@@ -14,8 +14,8 @@ from align.review.compiling import Item, compile_rows, decide
 from align.review.export import Rules, export, extract
 from align.review.loading import to_items
 from align.review.recall import recall
-from align.review.schemas import VERDICTS, Gates
-from align.review.store import campaigns
+from align.review.schemas import VERDICTS, Gates, SkipIn
+from align.review.store import campaigns, ratings
 from align.review.store.ratings import Rating
 
 from .conftest import World, pairs
@@ -155,6 +155,23 @@ def test_flags_are_a_gate(small_world):
     with pytest.raises(UserError, match=r"flagged items 0.50 is 0.30 above 0.2"):
         published(small_world, into)
     assert published(small_world, into, gates=Gates(max_flags=1.0))[0].manifest.metrics["train_records"] == 1
+
+
+def test_a_flag_that_was_taken_back_is_none(world):
+    into = world.campaign(count=2, overlap=1)
+    rater = world.person("rater", into)
+    first = take(world, into, rater)
+    send(world, into, rater, first, flag=True)
+    assert world.do(ratings.flags, into.id) == {first.item_id: [rater.handle]}
+    world.do(ratings.undo, into, rater, "undo-0001", now=world.clock())
+    assert world.do(ratings.flags, into.id) == {}
+    send(world, into, rater, take(world, into, rater), key="again-0001")
+    second = take(world, into, rater)
+    skipped = SkipIn(key="skip-0001", reason="uncomfortable", flag=True)
+    world.do(ratings.skip, into, rater, second.id, skipped, now=world.clock())
+    assert world.do(extract, into).flagged == {second.item_id}
+    world.do(ratings.withdraw, into, rater, now=world.clock())
+    assert world.do(ratings.flags, into.id) == {second.item_id: [rater.handle]}
 
 
 def test_nothing_rated_is_told(small_world):

@@ -23,6 +23,7 @@ from align.review.tables import item
 router = APIRouter(prefix="/admin", include_in_schema=False)
 
 INVITE_SECONDS = 14 * 86400.0
+MOST_DISPUTES = 20  # on a page
 State = Literal["open", "paused", "closed"]
 Handle = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,32}$")]
 ItemId = Annotated[int, Path(ge=1, le=2**31 - 1)]
@@ -139,22 +140,24 @@ async def _fill(request: Request, name: str, rows: list, source: dict) -> Respon
 
 @router.get("/campaigns/{name}/disputes")
 async def disputes(request: Request, name: Name) -> Response:
-    """Items whose raters disagree, to be decided."""
+    """Items whose raters disagree, and flagged ones, to be decided."""
 
     def work(tx: sa.Connection, me: Person):  # noqa: ANN202 - what the template takes
         into = campaigns.get_campaign(tx, name)
         counted = agreement.counted(ratings.current(tx, into.id))
-        found = progress.disputes(counted, ratings.adjudicated(tx, into.id))[:20]
+        found = progress.disputes(counted, ratings.adjudicated(tx, into.id), ratings.flags(tx, into.id))
+        found, more = found[:MOST_DISPUTES], len(found) - MOST_DISPUTES
         wanted = [one.item_id for one in found]
         rows = tx.execute(sa.select(item).where(item.c.id.in_(wanted))).all()
-        return into, found, {row.id: row for row in rows}
+        return into, found, more, {row.id: row for row in rows}
 
-    into, found, items = await act(request, work, admin=True, reads=True)
+    into, found, more, items = await act(request, work, admin=True, reads=True)
     return page(
         request,
         "admin/disputes.html",
         campaign=into,
         disputes=found,
+        more=more,
         items=items,
         verdicts=VERDICTS,
         keys=[secrets.token_urlsafe(12) for _ in found],

@@ -173,12 +173,9 @@ def adjudicated(tx: sa.Connection, campaign_id: int) -> dict[int, str]:
 
 def current(tx: sa.Connection, campaign_id: int, *, until: int | None = None) -> list[Rating]:
     """Every rating that stands, in the order of the events; `until` is the last event looked at."""
-    seen = (event.c.campaign_id == campaign_id, event.c.kind.in_(_COUNTED))
+    seen = [event.c.campaign_id == campaign_id]
     if until is not None:
-        seen = (*seen, event.c.id <= until)
-    # What was imported has no assignment: each such event stands for itself until it is withdrawn.
-    subject = sa.func.coalesce(event.c.assignment_id, -event.c.item_id)
-    newest = sa.select(sa.func.max(event.c.id)).where(*seen).group_by(event.c.person_id, subject)
+        seen.append(event.c.id <= until)
     found = (
         sa.select(
             event.c.id,
@@ -198,7 +195,7 @@ def current(tx: sa.Connection, campaign_id: int, *, until: int | None = None) ->
         .join(item, item.c.id == event.c.item_id)
         .join(person, person.c.id == event.c.person_id)
         .outerjoin(assignment, assignment.c.id == event.c.assignment_id)
-        .where(event.c.id.in_(newest), event.c.kind == "rate")
+        .where(event.c.id.in_(_newest(*seen)), event.c.kind == "rate")
         .order_by(event.c.id)
     )
     return [
@@ -220,15 +217,32 @@ def current(tx: sa.Connection, campaign_id: int, *, until: int | None = None) ->
     ]
 
 
+def _newest(*seen: sa.ColumnElement[bool]) -> sa.Select[tuple[int]]:
+    """Of each assignment the event that counts."""
+    # What was imported has no assignment: each such event stands for itself until it is withdrawn.
+    subject = sa.func.coalesce(event.c.assignment_id, -event.c.item_id)
+    counts = (*seen, event.c.kind.in_(_COUNTED))
+    return sa.select(sa.func.max(event.c.id)).where(*counts).group_by(event.c.person_id, subject)
+
+
 def last_event(tx: sa.Connection, campaign_id: int) -> int:
     """The newest event of a campaign, 0 where there is none: with it an export can be made again."""
     return tx.execute(sa.select(sa.func.max(event.c.id)).where(event.c.campaign_id == campaign_id)).scalar() or 0
 
 
-def flagged_items(tx: sa.Connection, campaign_id: int) -> set[int]:
-    """Items that somebody called harmful, in a rating or a skip."""
-    found = sa.select(event.c.item_id).where(event.c.campaign_id == campaign_id, event.c.flag.is_(True))
-    return set(tx.execute(found.distinct()).scalars())
+def flags(tx: sa.Connection, campaign_id: int) -> dict[int, list[str]]:
+    """item -> the handles of who calls it harmful, in a rating, a skip or a rating that came late."""
+    stands = sa.and_(event.c.id.in_(_newest(event.c.campaign_id == campaign_id)), event.c.kind.in_(("rate", "skip")))
+    found = (
+        sa.select(event.c.item_id, person.c.handle)
+        .join(person, person.c.id == event.c.person_id)
+        .where(event.c.campaign_id == campaign_id, event.c.flag.is_(True), sa.or_(stands, event.c.kind == "late"))
+        .order_by(event.c.id)
+    )
+    told: dict[int, list[str]] = {}
+    for row in tx.execute(found):
+        told.setdefault(row.item_id, []).append(row.handle)
+    return told
 
 
 def previous(tx: sa.Connection, assignment_id: int) -> sa.Row | None:
