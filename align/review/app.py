@@ -203,6 +203,7 @@ def _templates() -> Environment:
     made.filters["plain"] = lambda value: "" if value is None else f"{value:g}"
     made.filters["when"] = lambda at: time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))
     made.filters["left_range"] = lambda one: (one.rater, one.left, one.left_low, one.left_high)
+    made.filters["seconds_of"] = lambda one: (one.rater, round(one.seconds, 1))
     made.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
     return made
 

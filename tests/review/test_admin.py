@@ -117,7 +117,7 @@ def test_ratings_made_elsewhere_are_uploaded(small_world, admin):
 
 def test_the_progress_page_tells_what_there_is(small_world, admin):
     into = small_world.campaign(count=8, overlap=2, strategy="uncertain", control=0.5)
-    rate_in(small_world, into, [small_world.person("rater", into) for _ in range(2)], ("good", "good", "tie"))
+    rate_in(small_world, into, [small_world.person("rater", into) for _ in range(2)], ("good", "good", "tie"), 2000)
     page = admin.get("/admin/campaigns/spring")
     for word in (
         "of 16 ratings",
@@ -127,6 +127,7 @@ def test_the_progress_page_tells_what_there_is(small_world, admin):
         "Cohen",
         "r2, r3",
         "every 10s",
+        "Median seconds an item: r2 2 s",
     ):
         assert word in page.text, word
     assert admin.get("/admin/campaigns/spring/figures").text.count("<svg") >= 3

@@ -81,7 +81,7 @@ def rated(world, count=8, raters=2, verdicts=("good",), **settings):
     return into, people
 
 
-def rate_in(world, into, people, verdicts):
+def rate_in(world, into, people, verdicts, milliseconds=0):
     """Let people rate all there is, and prefer, in turn, what `verdicts` says."""
     turn = itertools.cycle(verdicts)
     for rater in people:
@@ -89,7 +89,7 @@ def rate_in(world, into, people, verdicts):
             said = next(turn)
             better = "b" if given.flipped else "a"  # dpo:v1's answer is the item's a
             worse = "a" if given.flipped else "b"
-            send(world, into, rater, given, {"good": better, "poor": worse}.get(said, said))
+            send(world, into, rater, given, {"good": better, "poor": worse}.get(said, said), milliseconds=milliseconds)
 
 
 def published(world, into, name="prefs", gates=Gates(), rules=Rules()):  # noqa: B008 - both are frozen

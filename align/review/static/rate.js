@@ -216,6 +216,7 @@
     }
     const milliseconds = Math.min(Math.round(performance.now() - shown), 2147483647);
     write(draftName(), null);
+    document.querySelector(".instructions")?.removeAttribute("open"); // open for the first item alone
     post(`/assignments/${task.assignment}/rating`, { ...rating, key: newKey(), milliseconds });
   }
 
