@@ -6,11 +6,13 @@ import stat
 from urllib.parse import urlsplit
 
 import pytest
+import sqlalchemy as sa
 
 from align.errors import UserError
 from align.review import security
 from align.review.serving import first_link
 from align.review.store import people
+from align.review.tables import session
 
 from .conftest import Browser, World
 
@@ -186,6 +188,20 @@ def test_who_is_shut_out_is_out_at_once(small_world):
     small_world.do(people.set_disabled, ada.id, True)
     assert browser.get("/account").status_code == 303
     assert sign_in(small_world, "ada", PASSWORD)[1] == 401
+    assert small_world.do(lambda tx: tx.execute(sa.select(session)).all()) == []
+    # Nor does a session count that is there all the same.
+    assert small_world.browser(ada).get("/account").status_code == 303
+    small_world.do(people.set_disabled, ada.id, False)
+    assert browser.get("/account").status_code == 303
+    assert small_world.browser(ada).get("/account").status_code == 200
+
+
+def test_a_session_ends_after_two_weeks(small_world):
+    browser = join(small_world)
+    small_world.clock.now += 14 * 86400 - 1
+    assert browser.get("/account").status_code == 200
+    small_world.clock.now += 2
+    assert browser.get("/account").status_code == 303
 
 
 def test_nothing_is_redirected_elsewhere(small_world):
