@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from align import distributed
 from align.data.rendering import Text, end_ids, render_prompt
+from align.devices import device_of
 from align.records import Tools
 
 if TYPE_CHECKING:
@@ -57,8 +58,6 @@ def generate(
     """
     import torch
     from transformers import GenerationConfig
-
-    from align.models import device_of
 
     ends = end_ids(tokenizer, model.generation_config.eos_token_id)
     sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}

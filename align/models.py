@@ -20,7 +20,6 @@ from align.errors import UserError
 from align.probes import check_finite
 
 if TYPE_CHECKING:
-    import torch
     from peft import LoraConfig
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
@@ -359,15 +358,3 @@ def save_merged(folder: Path, load: Callable[[Path], "PreTrainedModel"]) -> None
 def context_length(path: Path) -> int | None:
     """Tokens that the model in `path`, or the base of the adapter there, was built for; None for no limit."""
     return contract.context_length(path)
-
-
-def device_of(model: "PreTrainedModel") -> "torch.device":
-    """Where inputs for `model` belong."""
-    return next(model.parameters()).device
-
-
-def own_device() -> "torch.device":
-    """The accelerator of this rank, or the CPU."""
-    import torch
-
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 from align.artifacts.bases import is_adapter, resolve_base
 from align.artifacts.inputs import Input
 from align.config import Config
+from align.devices import own_device
 from align.errors import UserError
 from align.judges import load_function
-from align.models import context_length, load_reward_model, load_tokenizer, own_device
+from align.models import context_length, load_reward_model, load_tokenizer
 from align.probes import check_probe
 from align.rewards import RewardFunction, RewardModelFunction, checked
 from align.training import resolve_dtype

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from align import distributed
 from align.data.rendering import Answered, render
+from align.devices import device_of
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +39,6 @@ def token_logps_and_kl(
     sampled tokens (Rao-Blackwellisation), and it is negative by rounding at most.
     """
     import torch
-
-    from align.models import device_of
 
     device = device_of(model)
     width = max(len(prompt) + len(completion) for prompt, completion in sequences)
@@ -106,8 +105,6 @@ def reward_scores(
     """
     import torch
     from transformers.modeling_utils import unwrap_model
-
-    from align.models import device_of
 
     rows = []
     for pair in pairs:

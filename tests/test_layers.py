@@ -25,7 +25,7 @@ FLOORS = (
         "probes",
     ),
     ("resuming", "reference"),
-    ("forecast", "steps", "progress", "tracking", "launching", "quiet", "distributed", "kernels"),
+    ("forecast", "steps", "progress", "tracking", "launching", "quiet", "distributed", "devices", "kernels"),
     ("plan", "contract", "config", "data", "judges", "report", "provenance", "checkpoints", "runs", "fingerprints"),
     ("records", "artifacts", "statistics", "clock", "errors", "stopping"),
 )

@@ -15,6 +15,7 @@ from align.clock import clock
 from align.config import Config
 from align.data.examples import held_out
 from align.data.rendering import text_of
+from align.devices import own_device
 from align.evaluation import (
     compare,
     divergence,
@@ -29,7 +30,7 @@ from align.evaluation import (
 )
 from align.generation import generate
 from align.judges import load_judge
-from align.models import context_length, load_frozen, load_reward_model, load_tokenizer, own_device
+from align.models import context_length, load_frozen, load_reward_model, load_tokenizer
 from align.probes import check_probe
 from align.report import table, write_report
 from align.scoring import perplexity

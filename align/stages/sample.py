@@ -13,9 +13,10 @@ from align.artifacts.manifest import json_digest
 from align.config import Config
 from align.data.comparisons import write_comparisons
 from align.data.examples import load_split
+from align.devices import own_device
 from align.evaluation import fitting, prompt_tokens, rate
 from align.generation import generate
-from align.models import context_length, load_frozen, load_reward_model, load_tokenizer, own_device
+from align.models import context_length, load_frozen, load_reward_model, load_tokenizer
 from align.probes import check_probe
 from align.records import prompt_key
 from align.statistics import shuffled

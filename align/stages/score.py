@@ -12,7 +12,8 @@ from align.artifacts.inputs import Input
 from align.config import Config
 from align.data.publishing import write_report
 from align.data.scored import load_split, score_metrics, write_scored
-from align.models import context_length, load_reward_model, load_tokenizer, own_device
+from align.devices import own_device
+from align.models import context_length, load_reward_model, load_tokenizer
 from align.probes import check_probe
 from align.scoring import reward_scores
 from align.tracking import Tracker
