@@ -94,6 +94,17 @@ GOLDEN = [
         ],
     ),
     (
+        "messages",
+        "prompt_completion",
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": Q[:9]}, {"type": "text", "text": Q[9:]}]},
+                {"role": "assistant", "content": "8", "weight": 1},
+            ]
+        },
+        [Demonstration(P, said("8"))],
+    ),
+    (
         "openai_preference",
         "preference",
         {"input": {"messages": P}, "preferred_output": said("8"), "non_preferred_output": said("6")},
@@ -261,6 +272,18 @@ def test_a_flat_list_of_messages_becomes_trees():
     assert LAYOUTS["message_tree"](tree, "preference") == [Preference(P, said("8"), said("6"))]
     with pytest.raises(RecordError, match='no message "gone"'):
         LAYOUTS["message_tree"](row, "preference")
+
+
+@pytest.mark.parametrize("layout", ["messages", "sharegpt"])
+def test_an_answer_of_weight_0_is_not_learnt(layout):
+    turns = [*P, {"role": "assistant", "content": "6", "weight": 0}]
+    row = {"conversations" if layout == "sharegpt" else layout: turns}
+    with pytest.raises(RecordError, match="answer of weight 0"):
+        LAYOUTS[layout](row, "prompt_completion")
+    assert LAYOUTS[layout](row, "language_modeling") == [Text(P + said("6"))]
+    picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, *said("8")]
+    with pytest.raises(RecordError, match="is a list .*not a string"):
+        LAYOUTS["messages"]({"messages": picture}, "prompt_completion")
 
 
 def test_what_no_layout_fits_is_named_with_its_fields():

@@ -35,9 +35,10 @@ def from_turns(turns: Any, wanted: str, field: str) -> list[Record]:
     Raises:
         RecordError: `field` has nothing to answer, or no answer.
     """
-    conversation = Text.from_row({"messages": turns}) if isinstance(turns, list) else None
-    if conversation is None:
+    if not isinstance(turns, list):
         raise RecordError(field, f"is {shown(turns)}, not a list of messages")
+    conversation = Text.from_row({"messages": [plain(turn) for turn in turns]})
+    skipped = bool(turns) and turns[-1].get("weight") == 0
     turns = conversation.content
     if wanted == "language_modeling":
         return [conversation]
@@ -45,9 +46,26 @@ def from_turns(turns: Any, wanted: str, field: str) -> list[Record]:
         return [Prompt(turns)]
     if turns[-1]["role"] != "assistant":
         raise RecordError(field, f"do not end with the assistant's ({shown(turns[-1])}): there is no completion")
+    if skipped and wanted != "prompt_only":
+        raise RecordError(field, "end with an answer of weight 0, which says that it is not to be learnt")
     if len(turns) == 1:
         raise RecordError(field, f"have nothing before the assistant's ({shown(turns[0])}): there is no prompt")
     return [Demonstration.from_row({"prompt": turns[:-1], "completion": turns[-1:]})]
+
+
+def plain(turn: Any) -> Any:
+    """An OpenAI message as a chat template takes it: its parts of text joined, without the weight of fine-tuning."""
+    if not isinstance(turn, Mapping):
+        return turn
+    parts = turn.get("content")
+    kept = {key: value for key, value in turn.items() if key != "weight"}
+    if isinstance(parts, list) and parts and all(_is_text(part) for part in parts):
+        return {**kept, "content": "".join(part["text"] for part in parts)}
+    return kept
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
 def sharegpt(row: Row, wanted: str) -> list[Record]:
@@ -57,8 +75,9 @@ def sharegpt(row: Row, wanted: str) -> list[Record]:
         turns = [{"role": "system", "content": row["system"]}, *turns]
     if row.get("chosen") is None and row.get("rejected") is None:
         return from_turns(turns, wanted, "conversations")
-    sides = {side: _side(row.get(side), side) for side in ("chosen", "rejected")}
-    return [Preference.from_row({"prompt": turns, **sides, "margin": row.get("margin")})]
+    sides = {"prompt": turns} | {side: _side(row.get(side), side) for side in ("chosen", "rejected")}
+    sides = {name: [plain(turn) for turn in side] for name, side in sides.items()}
+    return [Preference.from_row({**sides, "margin": row.get("margin")})]
 
 
 def openai_preference(row: Row, wanted: str) -> list[Record]:
@@ -67,8 +86,9 @@ def openai_preference(row: Row, wanted: str) -> list[Record]:
     prompt = given.get("messages") if isinstance(given, Mapping) else None
     if not isinstance(prompt, list):
         raise RecordError("input.messages", f"is {shown(prompt)}, not a list of messages")
-    sides = {"chosen": row.get("preferred_output"), "rejected": row.get("non_preferred_output")}
-    return [Preference.from_row({"prompt": prompt, **sides})]
+    sides = {"prompt": prompt, "chosen": row.get("preferred_output"), "rejected": row.get("non_preferred_output")}
+    mended = {name: [plain(turn) for turn in side] if isinstance(side, list) else side for name, side in sides.items()}
+    return [Preference.from_row(mended)]
 
 
 def _side(value: Any, field: str) -> list[Message]:
@@ -89,6 +109,6 @@ def _turns(value: Any, field: str) -> list[Message]:
         if role is None:
             known = ", ".join(sorted(ROLES))
             raise RecordError(f"{field}[{position}].from", f"is {shown(speaker)}, not one of {known}")
-        kept = {key: item for key, item in turn.items() if key not in ("from", "role", "value", "content", "weight")}
+        kept = {key: item for key, item in turn.items() if key not in ("from", "role", "value", "content")}
         turns.append({"role": role, "content": turn.get("value", turn.get("content")), **kept})
     return turns
