@@ -215,6 +215,17 @@ def test_mistakes_are_one_sentence(tmp_path, root, capsys, arguments, message):
     assert status == 2 and err.startswith("error: ") and message in err and err.count("\n") == 1
 
 
+def test_chance_leaves_no_small_set_without_train(tmp_path, root, capsys):
+    one = write(tmp_path / "one.jsonl", pairs(1))
+    assert run(capsys, root, "import", one, "--name", "one", "--eval-fraction", "0.999999")[0] == 0
+    assert len(rows_of(Store(root).resolve("one"))) == 1 and not rows_of(Store(root).resolve("one"), "eval")
+    few = write(tmp_path / "few.jsonl", pairs(4))
+    assert run(capsys, root, "import", few, "--name", "few", "--eval-fraction", "0.999999")[0] == 0
+    version = Store(root).resolve("few")
+    assert (len(rows_of(version)), len(rows_of(version, "eval"))) == (3, 1)
+    assert version.manifest.metrics["train_records"] == 3
+
+
 def test_labels_and_columns_of_ones_own(tmp_path, root, capsys):
     rows = [{"frage": f"q {i}", "output_1": "x", "output_2": "y", "label": "AB"[i % 2]} for i in range(10)]
     file = write(tmp_path / "own.jsonl", rows)

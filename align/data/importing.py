@@ -177,7 +177,7 @@ def _write(
                 if where == "train" and seen.splits["train"] + len(kept["train"]) == options.max_rows:
                     admission.done["left out by max_rows"] += 1
                     continue
-                nearest = min(nearest, share) if where == "train" else nearest
+                nearest = min(nearest, share)
                 kept[where].append(one)
             for where, ones in kept.items():
                 out[where].writelines(one.to_line() for one in ones)
@@ -185,7 +185,7 @@ def _write(
             seen.observe(replace(outcome, records=[one.record for one in kept["train"]]), "train")
             if kept["eval"]:
                 seen.observe(replace(outcome, records=[one.record for one in kept["eval"]], rows=0), "eval")
-    if held_out and not seen.splits["eval"]:
+    if held_out and len(+seen.splits) == 1:
         _hold_nearest(folder / "records", nearest, seen, reading.format)
     for file in (files["eval"], files["log"]):
         if file.stat().st_size == 0:
@@ -222,16 +222,14 @@ def _admitted(outcome: Outcome, split: str, reading: Reading, admission: Admissi
 
 
 def _hold_nearest(records: Path, nearest: float, seen: Inspection, format: str) -> None:
-    """Where chance held nothing out of a small set, the prompt that came nearest is held out, if another is left."""
-    lines = (records / "train.jsonl").read_text("utf-8").split("\n")[:-1]
-    away = []
-    for line in lines:
-        away.append(fraction(LAYOUTS["trl"](json.loads(line), format)[0]) == nearest)
-    if all(away):
-        return
+    """Where chance put a small set on one side, the prompt that came nearest is held out, if another is left."""
+    files = {name: records / f"{name}.jsonl" for name in ("train", "eval")}
+    lines = "".join(file.read_text("utf-8") for file in files.values()).split("\n")[:-1]
+    away = [fraction(LAYOUTS["trl"](json.loads(line), format)[0]) == nearest for line in lines]
+    away = [is_away and not all(away) for is_away in away]
     for name, wanted in (("train", False), ("eval", True)):
         chosen = [line + "\n" for line, is_away in zip(lines, away, strict=True) if is_away == wanted]
-        (records / f"{name}.jsonl").write_text("".join(chosen), "utf-8", newline="\n")
+        files[name].write_text("".join(chosen), "utf-8", newline="\n")
     for number, is_away in enumerate(away):
         seen.is_eval[number] = int(is_away)
-    seen.splits = Counter({"train": len(away) - sum(away), "eval": sum(away)})
+    seen.splits = +Counter({"train": len(away) - sum(away), "eval": sum(away)})
