@@ -18,6 +18,7 @@ from align.artifacts.headers import tensor_shapes
 from align.data.rendering import end_ids
 from align.errors import UserError
 from align.probes import check_finite
+from align.tokenizer import no_pad_token
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -57,7 +58,7 @@ def load_tokenizer(
         )
     if tokenizer.pad_token_id is None:
         if pad_token is None:
-            raise UserError(contract.no_pad_token(str(path), tokenizer.eos_token))
+            raise UserError(no_pad_token(str(path), tokenizer.eos_token))
         if pad_token not in tokenizer.get_vocab():
             raise UserError(f"model.pad_token={pad_token!r} is not in the vocabulary of {path}; name a token that is")
         tokenizer.pad_token = pad_token

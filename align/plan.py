@@ -19,12 +19,11 @@ from align.config.schema import STAGES
 from align.contract import (
     DEMANDS,
     PRODUCES,
-    check_assistant_turns,
+    check_dtype,
     check_inputs,
     check_max_length,
     check_room,
-    check_template,
-    check_tokenizer,
+    check_value_model,
     context_length,
 )
 from align.data.examples import check_dataset_input, has_eval, held_out, load_split, offers, source_of
@@ -34,6 +33,7 @@ from align.errors import UserError
 from align.judges import load_function, load_judge
 from align.provenance import numeric_packages
 from align.records import kind
+from align.tokenizer import check_assistant_turns, check_template, check_tokenizer
 
 LONGEST = 2048  # tokens of a row where trainer.max_length is null: what a context allows may not fit a device's memory
 
@@ -77,7 +77,9 @@ class Plan:
                 records[role] = [one.to_manifest() for one in given]
             else:
                 records[role] = given.to_manifest()
-        records |= {f"data.{format}": {"ref": _data_ref(told), **told} for format, told in self.data.items()}
+        records |= {
+            f"data.{format}": {"ref": _data_ref(told, self.cfg.stage), **told} for format, told in self.data.items()
+        }
         return {role: record for role, record in records.items() if record}
 
 
@@ -93,6 +95,13 @@ def make_plan(cfg: Config, store: Store, *, world_size: int) -> Plan:
     check_inputs(cfg.stage, named, cfg.model.accept_drift)
     if isinstance(inputs.get("policy"), Input):
         check_template(inputs["policy"], cfg.model.chat_template, cfg.model.accept_drift)
+    if "value_model" in inputs:
+        lora, shares = cfg.adapter.kind != "none", cfg.trainer.get("share_backbone", False)
+        check_value_model(inputs["policy"], inputs["value_model"], lora=lora, share_backbone=shares)
+    if STAGES[cfg.stage].trainer_config is not None:
+        for role in ("policy", "value_model"):
+            if role in inputs:
+                check_dtype(role, inputs[role], adapter=cfg.adapter.kind)
     if "policy" in inputs and "max_length" in cfg.trainer and cfg.trainer["max_length"] is None:
         cfg.trainer["max_length"] = min(context_length(inputs["policy"].path) or LONGEST, LONGEST)
     data = resolve_data(cfg, inputs.get("dataset"))
@@ -276,9 +285,10 @@ def _reference(system: Input, given: Input | None, store: Store) -> Input | None
     return found
 
 
-def _data_ref(told: dict[str, Any]) -> str:
-    """A dataset's name in a manifest: its train file, or the hub set at its commit."""
-    part = told.get("train") or told["eval"]
+def _data_ref(told: dict[str, Any], stage: str) -> str:
+    """A dataset's name in a manifest: its train file (what is held out, if that is what is read), or the hub set."""
+    first, second = ("eval", "train") if stage == "evaluate" else ("train", "eval")
+    part = told.get(first) or told[second]
     return part["file"] if "file" in part else f"hf:{part['dataset']}@{part['revision']}"
 
 

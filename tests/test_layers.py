@@ -26,7 +26,19 @@ FLOORS = (
     ),
     ("resuming", "reference"),
     ("forecast", "steps", "progress", "tracking", "launching", "quiet", "distributed", "devices", "kernels"),
-    ("plan", "contract", "config", "data", "judges", "report", "provenance", "checkpoints", "runs", "fingerprints"),
+    (
+        "plan",
+        "contract",
+        "config",
+        "data",
+        "judges",
+        "report",
+        "provenance",
+        "checkpoints",
+        "runs",
+        "fingerprints",
+        "tokenizer",
+    ),
     ("records", "artifacts", "statistics", "clock", "errors", "stopping"),
 )
 # A process must know which rank it is before it may print; distributed imports only errors and kernels.

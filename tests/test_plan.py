@@ -16,6 +16,12 @@ def test_a_stage_alone_takes_the_demo_data_the_latest_sft_and_its_context(tiny_s
     assert made.cfg.trainer["max_length"] == 128
 
 
+def test_a_report_names_the_rows_that_were_held_out(tiny_store):
+    records = plan(tiny_store, "stage=evaluate", "inputs.policy=sft", "inputs.baseline=null").to_manifest()
+    assert records["data.prompt_only"]["ref"] == "data/demo/prompts.eval.jsonl"
+    assert plan(tiny_store, "stage=dpo").to_manifest()["data.preference"]["ref"].endswith("preferences.train.jsonl")
+
+
 def test_model_names_the_policy_only_where_none_is_given(tiny_store):
     folder = tiny_store / "pretrain" / "v0001" / "model"
     assert plan(tiny_store, "stage=dpo", f"model.source={folder}").inputs["policy"].path == folder
