@@ -20,6 +20,8 @@ from align.review.store import assignment, people, ratings
 from align.review.store.campaigns import Campaign, NewItem, add_items
 from align.review.tables import item
 
+_LONGEST = {"model_a": 256, "model_b": 256, "author_a": 32, "author_b": 32}  # characters, as the tables have it
+
 
 def to_items(rows: Iterable[tuple[Comparison, dict[str, Any]]], settings: Settings) -> list[NewItem]:
     """Every pair of different answers of each comparison, in the order the campaign gives them out.
@@ -46,8 +48,11 @@ def to_items(rows: Iterable[tuple[Comparison, dict[str, Any]]], settings: Settin
                 margin=margin,
                 gold=row.get("gold"),
             )
-            if made.gold is not None and made.gold not in STRENGTH:
+            if made.gold is not None and not _is_verdict(made.gold):
                 raise UserError(f"gold is {made.gold!r}; write one of {', '.join(STRENGTH)}")
+            for name, most in _LONGEST.items():
+                if len(getattr(made, name) or "") > most:
+                    raise UserError(f"{name[:-2]} {getattr(made, name)[:60]!r}... has more than {most} characters")
             items.append(made)
     return [_placed(one, settings) for one in items]
 
@@ -113,15 +118,16 @@ def _import_ratings(
             raise UserError("a comparison with ratings has two answers: its verdicts say a or b")
         key = _key(compared, *compared.answers)
         number = tx.execute(sa.select(item.c.id).where(item.c.campaign_id == into.id, item.c.key == key)).scalar()
+        if not isinstance(row["ratings"], list):
+            raise UserError(f"ratings is {row['ratings']!r}, not a list")
         for given in row["ratings"]:
-            if not isinstance(given, dict) or given.get("verdict") not in STRENGTH or not given.get("rater"):
+            if not isinstance(given, dict) or not _is_verdict(given.get("verdict")) or not given.get("rater"):
                 raise UserError(f"a rating is {given!r}; write {{'rater': 'alice', 'verdict': 'slight_a'}}")
-            rater = raters.get(name := f"import:{str(given['rater'])[:50]}")
+            rater = raters.get(name := f"import:{str(given['rater'])[:50]}".replace("\0", ""))
             if rater is None:
                 rater = raters[name] = _imported_rater(tx, name, now)
             told = f"import-{into.id}-{key[:32]}"
             if number is not None and not ratings.is_known(tx, rater, told):
-                at = given.get("at") if isinstance(given.get("at"), int | float) else now
                 ratings.append(
                     tx,
                     into,
@@ -130,8 +136,8 @@ def _import_ratings(
                     kind="rate",
                     key=told,
                     verdict=given["verdict"],
-                    reason=str(given.get("reason") or "")[:4000] or None,
-                    at=float(at),
+                    reason=str(given.get("reason") or "").replace("\0", "")[:4000] or None,
+                    at=_time(given.get("at"), now),
                 )
                 assignment.take_away(tx, number)
                 count += 1
@@ -142,6 +148,15 @@ def _key(compared: Comparison, first: Answer, second: Answer) -> str:
     """The same for the same pair, whoever answered."""
     tools = [] if compared.tools is None else [compared.tools]
     return json_digest([compared.prompt, first.content, second.content, *tools])
+
+
+def _is_verdict(value: Any) -> bool:
+    return isinstance(value, str) and value in STRENGTH
+
+
+def _time(value: Any, otherwise: float) -> float:
+    """Seconds since the epoch, of a rating that says when it was given."""
+    return float(value) if isinstance(value, int | float) and 0 <= value < 2**33 else otherwise
 
 
 def _imported_rater(tx: sa.Connection, name: str, now: float) -> people.Person:

@@ -8,13 +8,14 @@ import json
 import pyarrow.parquet as parquet
 import pytest
 import uvicorn
+from starlette.testclient import TestClient
 
 from align.records import Comparison
 from align.review import plots, serving
 from align.review.app import create_app
 from align.review.store import campaigns, people, ratings
 
-from .conftest import World, pairs
+from .conftest import ORIGIN, World, pairs
 from .test_assignment import take
 from .test_export import rate_in
 
@@ -149,6 +150,19 @@ def test_machines_are_told_counts_and_no_names(small_world, admin):
     told = admin.get("/metrics").text
     assert 'align_review_ratings{campaign="spring"} 10' in told and "align_review_request_seconds_bucket" in told
     assert "Grace" not in told and "Ada" not in told
+
+
+def test_the_log_is_json_and_tells_no_secret(small_world, admin, capsys):
+    with TestClient(create_app(small_world.review), base_url=ORIGIN) as client:
+        client.get("/invite/a-token-to-guess", headers={"accept": "text/html"})
+        client.cookies.update(admin.client.cookies)
+        client.get("/account")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(one["route"], one["status"], one["person"]) for one in lines] == [
+        ("/invite/{token}", 404, None),
+        ("/account", 200, "r1"),
+    ]
+    assert "token-to-guess" not in str(lines) and all(one["method"] == "GET" and one["ms"] > 0 for one in lines)
 
 
 def test_plots_of_nothing_and_of_nasty_names_are_whole():

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,8 @@ from align.review.store import campaigns
 
 from .conftest import World, pairs
 from .test_export import rate_in
+
+README = Path(__file__).parents[2] / "data" / "README.md"
 
 
 @pytest.fixture
@@ -79,6 +82,33 @@ def test_ratings_made_elsewhere_come_along(shell, tmp_path, sqlite, monkeypatch)
         assert (f"{count} ratings" in told) == bool(count)
     assert "3 preference rows from 6 ratings of 2 raters" in shell("export", "old", "--name", "old")[1]
     assert b"alice" not in b"".join(one.read_bytes() for one in (tmp_path / "old" / "v0001").rglob("*.json*"))
+
+
+def test_the_lines_that_are_documented_are_loaded(shell, tmp_path, sqlite, monkeypatch):
+    monkeypatch.setenv("ALIGN_REVIEW_DATABASE", sqlite.url.database)
+    shown = README.read_text("utf-8").split("## Comparisons")[1].split("```")[1]
+    lines = [line for line in shown.splitlines() if line.startswith("{")]
+    assert len(lines) == 4
+    (tmp_path / "shown.jsonl").write_text("\n".join(lines))
+    told = shell("load", str(tmp_path / "shown.jsonl"), "--campaign", "shown")
+    assert told[:2] == (0, "shown: 4 new items and 1 ratings from shown.jsonl\n")
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ({"gold": ["a"]}, "gold is ['a']; write one of a, slight_a"),
+        ({"ratings": 5}, "ratings is 5, not a list"),
+        ({"ratings": [{"rater": "x", "verdict": {}}]}, "a rating is"),
+        ({"answers": [{"completion": "x", "model": "m" * 300}, {"completion": "y"}]}, "more than 256 characters"),
+    ],
+    ids=["gold", "ratings", "verdict", "model"],
+)
+def test_a_line_that_is_none_is_one_sentence(shell, tmp_path, sqlite, monkeypatch, extra, sentence):
+    monkeypatch.setenv("ALIGN_REVIEW_DATABASE", sqlite.url.database)
+    (tmp_path / "bad.jsonl").write_text(json.dumps(pairs(1)[0][1] | extra))
+    status, _, error = shell("load", str(tmp_path / "bad.jsonl"), "--campaign", "x")
+    assert status == 2 and sentence in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

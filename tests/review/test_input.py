@@ -10,7 +10,7 @@ import pytest
 from align.records import Comparison
 from align.review import downloads, loading, service
 from align.review.service import LARGEST_BODY
-from align.review.store import campaigns
+from align.review.store import campaigns, ratings
 from align.review.store.ratings import Rating
 
 from .conftest import ORIGIN, pairs
@@ -50,6 +50,25 @@ def test_what_is_no_rating_is_refused(rater, body):
     sent = {"origin": ORIGIN, "x-csrf-token": browser.csrf, "content-type": "application/json"}
     answer = browser.client.post(f"/api/campaigns/spring/assignments/{number}/rating", content=body, headers=sent)
     assert answer.status_code == 422
+
+
+def test_zero_bytes_in_texts_are_left_out(world):
+    """PostgreSQL refuses them, and a rating must not be lost to one."""
+    rows = pairs(1, ratings=[{"rater": "al\0ice", "verdict": "a", "reason": "be\0tter", "at": float("nan")}])
+    into = world.campaign(count=1, overlap=3)
+    world.do(loading.fill, into, rows, {"ref": "x", "digest": "d" * 64, "kind": "path"}, now=5.0)
+    rater = world.person("rater", into)
+    browser = world.browser(rater)
+    number = browser.api("/spring/next").json()["task"]["assignment"]
+    sent = {"key": "k" * 10, "verdict": "a", "reason": "so\0 it is"}
+    assert browser.api(f"/spring/assignments/{number}/rating", sent).status_code == 200
+    assert [(one.reason, one.at) for one in world.do(ratings.current, into.id)] == [
+        ("better", 5.0),
+        ("so it is", world.clock()),
+    ]
+    visitor = world.browser()
+    visitor.get("/login")
+    assert visitor.post("/login", {"name": "a\0da", "password": "\0" * 10}).status_code == 401
 
 
 def test_a_body_that_trickles_in_is_cut_off(small_world, monkeypatch):

@@ -372,6 +372,9 @@ def test_a_phones_screen_holds_everything(served, signed_in):
         wide.keyboard.press("7")
         wide.keyboard.press("Enter")
         rated(wide, number + 1)
+    expect(wide.locator("#end-title")).to_have_text("All done")
+    wide.keyboard.press("u")
+    rated(wide, 1)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

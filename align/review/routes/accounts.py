@@ -11,13 +11,14 @@ from pydantic import StringConstraints
 from align.review import security
 from align.review.app import SESSION_SECONDS, act, get_review, page, see_other
 from align.review.refusals import NotFound
+from align.review.schemas import NoNul
 from align.review.store import people
 from align.review.store.campaigns import note
 from align.review.store.people import Person
 
 router = APIRouter(include_in_schema=False)
 
-SignInName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), Form()]
+SignInName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), NoNul, Form()]
 Password = Annotated[str, Form(max_length=security.LONGEST_PASSWORD)]
 NewPassword = Annotated[str, Form(min_length=security.SHORTEST_PASSWORD, max_length=security.LONGEST_PASSWORD)]
 

@@ -15,7 +15,7 @@ from align.review import agreement, downloads, loading, progress, security
 from align.review.app import act, get_review, page, see_other
 from align.review.refusals import NotFound, Unfit
 from align.review.routes.settings import NEW
-from align.review.schemas import VERDICTS, Name, Verdict
+from align.review.schemas import VERDICTS, Name, Paragraph, Verdict
 from align.review.store import campaigns, people, ratings
 from align.review.store.people import Person
 from align.review.tables import item
@@ -171,7 +171,7 @@ async def adjudicate(
     number: ItemId,
     verdict: Annotated[Verdict, Form()],
     key: Annotated[str, Form(pattern=r"^[A-Za-z0-9_-]{8,64}$")],
-    reason: Annotated[str, Form(max_length=4000)] = "",
+    reason: Annotated[Paragraph, Form()] = "",
 ) -> Response:
     """Decide a dispute: this verdict stands in every export."""
     now = get_review(request).clock()

@@ -275,6 +275,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || help.open) return;
     const target = event.target;
+    const key = event.key.toLowerCase();
     if (target === $("reason")) {
       if (event.key === "Escape") target.blur();
       else if (event.key === "Enter" && !event.shiftKey) {
@@ -292,9 +293,9 @@
       form.elements.verdict.value = verdicts[Number(event.key) - 1];
       keep();
       tell("");
-    } else if (Object.hasOwn(actions, event.key.toLowerCase()) && task) {
+    } else if (Object.hasOwn(actions, key) && (task || key === "u" || key === "?")) {
       event.preventDefault();
-      actions[event.key.toLowerCase()]();
+      actions[key]();
     }
   });
 
