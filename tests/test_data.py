@@ -7,8 +7,9 @@ from data_command import FILES, fixture, load
 
 from align.data.beside import beside, margin, own, scores
 from align.data.datasets import to_dataset, write_jsonl
+from align.data.hub import hub_commit
 from align.data.loading import load_artifact, load_records
-from align.data.readers import hub_commit, read_rows
+from align.data.readers import read_rows
 from align.data.sources import DatasetSource, digest, pinned
 from align.errors import UserError
 from align.records import Demonstration, Preference, Prompt, Text, UnpairedPreference, prompt_key

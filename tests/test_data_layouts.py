@@ -8,7 +8,7 @@ from align.data.layouts.judged import read_annotators
 from align.data.layouts.recognise import recognise
 from align.data.layouts.trees import gather
 from align.data.layouts.verdicts import majority
-from align.data.readers import Unreadable
+from align.data.rows import Unreadable
 from align.errors import UserError
 from align.records import Demonstration, Preference, Prompt, RecordError, Text, UnpairedPreference, prompt_key
 

@@ -7,7 +7,9 @@ import zipfile
 import pytest
 from data_command import FILES, fixture, load
 
-from align.data.readers import MAX_LINE, Unreadable, read_rows
+from align.data.limits import MAX_LINE
+from align.data.readers import read_rows
+from align.data.rows import Unreadable
 from align.errors import UserError
 
 
@@ -152,13 +154,13 @@ def test_a_workbook_is_not_unpacked_without_a_bound(tmp_path, monkeypatch):
     pytest.importorskip("openpyxl", reason="openpyxl comes with align[data]")
     with zipfile.ZipFile(tmp_path / "rows.xlsx", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("xl/sharedStrings.xml", "x" * 2**20)
-    monkeypatch.setattr("align.data.readers.MAX_FILE", 2**19)
+    monkeypatch.setattr("align.data.limits.MAX_FILE", 2**19)
     with pytest.raises(UserError, match="unpacks to more than"):
         list(read_rows(tmp_path / "rows.xlsx"))
 
 
 def test_a_table_line_without_end_is_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr("align.data.readers.MAX_LINE", 1000)
+    monkeypatch.setattr("align.data.limits.MAX_LINE", 1000)
     (tmp_path / "rows.csv").write_bytes(b"prompt,completion\na,b\n" + b"x" * 5000)
     rows = read_rows(tmp_path / "rows.csv")
     assert next(rows) == (0, {"prompt": "a", "completion": "b"})
@@ -182,7 +184,7 @@ def test_plain_text_is_cut_at_blank_lines_and_loses_nothing(tmp_path):
 
 
 def test_a_line_without_end_is_refused_and_the_next_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("align.data.readers.MAX_LINE", 1000)
+    monkeypatch.setattr("align.data.limits.MAX_LINE", 1000)
     (tmp_path / "rows.jsonl").write_bytes(b'{"a": "' + b"x" * 5000 + b'"}\n{"a": "b"}\n')
     (_, first), (number, second) = read_rows(tmp_path / "rows.jsonl")
     assert isinstance(first, Unreadable) and "is a line of more than" in first.why

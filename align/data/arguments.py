@@ -10,7 +10,8 @@ from align.artifacts.inputs import resolve_input
 from align.artifacts.refs import is_ref
 from align.artifacts.store import Store
 from align.data.files import Source, find_sources
-from align.data.readers import READERS, Unreadable, kind_of_file
+from align.data.readers import READERS, kind_of_file
+from align.data.rows import Unreadable
 from align.errors import UserError
 from align.records import shown
 

@@ -11,7 +11,9 @@ from typing import Any
 from align.artifacts.inputs import parse_hub
 from align.artifacts.manifest import json_digest
 from align.artifacts.refs import HUB_PREFIX
-from align.data.readers import READERS, Row, hub_commit, kind_of_file, read_hub, read_rows
+from align.data.hub import hub_commit, read_hub
+from align.data.readers import READERS, kind_of_file, read_rows
+from align.data.rows import Row
 from align.errors import UserError
 from align.records import shown
 

@@ -10,7 +10,7 @@ from align.data.files import Source
 from align.data.layouts.formats import COLUMNS, LAYOUTS, rename
 from align.data.layouts.recognise import SAMPLE, Recognised, as_row, recognise
 from align.data.layouts.trees import GATHERED, gather, is_flat
-from align.data.readers import Row, Unreadable
+from align.data.rows import Row, Unreadable
 from align.data.tools import tools_of
 from align.errors import UserError
 from align.records import NoConversion, Record, RecordError, convert, kind

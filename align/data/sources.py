@@ -10,8 +10,8 @@ from typing import Any
 from align.artifacts.inputs import parse_hub
 from align.artifacts.refs import HUB_PREFIX
 from align.data.files import Source
+from align.data.hub import hub_commit
 from align.data.layouts.formats import COLUMNS, LAYOUTS
-from align.data.readers import hub_commit
 from align.errors import UserError
 from align.records import FORMATS
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from align.data import readers
+from align.data import limits
 from align.data.compression import open_bytes
-from align.data.readers import Row, Unreadable, refuse_utf16
+from align.data.rows import Row, Unreadable, refuse_utf16
 from align.errors import UserError
 from align.records import shown
 
@@ -37,9 +37,9 @@ def read_csv(path: Path, delimiter: str) -> Iterator[tuple[int, Row]]:
 
 
 def _lines(file: io.TextIOWrapper, path: Path) -> Iterator[str]:
-    while line := file.readline(readers.MAX_LINE + 1):
-        if len(line) > readers.MAX_LINE:
-            raise UserError(f"{path}: holds a line of more than {readers.MAX_LINE // 2**20} Mi characters")
+    while line := file.readline(limits.MAX_LINE + 1):
+        if len(line) > limits.MAX_LINE:
+            raise UserError(f"{path}: holds a line of more than {limits.MAX_LINE // 2**20} Mi characters")
         yield line
 
 
@@ -88,8 +88,8 @@ def read_xlsx(path: Path) -> Iterator[tuple[int, Row]]:
     try:
         with zipfile.ZipFile(path) as packed:
             size = sum(part.file_size for part in packed.infolist())
-        if size > readers.MAX_FILE:
-            raise UserError(f"{path}: unpacks to more than {readers.MAX_FILE // 2**30} GiB; save it as CSV")
+        if size > limits.MAX_FILE:
+            raise UserError(f"{path}: unpacks to more than {limits.MAX_FILE // 2**30} GiB; save it as CSV")
         book = openpyxl.load_workbook(path, read_only=True, data_only=False)
     except broken as error:
         raise UserError(f"{path}: is not a workbook that can be read ({_first_line(error)})") from error

@@ -9,7 +9,7 @@ from align.data.layouts.answers import ANSWERS, QUESTIONS, VERDICTS, as_verdict,
 from align.data.layouts.formats import LAYOUTS, held_format
 from align.data.layouts.judged import annotator_fields, prediction_fields, two_fields
 from align.data.layouts.trees import has_ranks, is_flat
-from align.data.readers import Row, Unreadable
+from align.data.rows import Row, Unreadable
 from align.errors import UserError
 from align.records import Record, RecordError, shown
 

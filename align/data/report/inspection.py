@@ -12,11 +12,11 @@ from align.data.beside import beside, scores
 from align.data.intake import Outcome, reason
 from align.data.layouts.judged import JUDGED
 from align.data.layouts.remarks import remarks
-from align.data.readers import Unreadable
 from align.data.report import patterns
 from align.data.report.nearness import ngram_hashes, signature, word_hashes
 from align.data.report.scan import ANSWERS, scan
 from align.data.report.tally import ROWS, Tally
+from align.data.rows import Unreadable
 from align.data.sides import flat, role_problem, sides_of, text_hash
 from align.data.tools import uses_tools
 from align.records import Content, Preference, Record, RecordError, Text, UnpairedPreference, prompt_key
