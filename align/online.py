@@ -1,7 +1,9 @@
-"""What the stages that train on the policy's own answers share: who scores them, and room for a prompt."""
+"""What the stages that train on the policy's own answers share: who scores them, room for a prompt, metrics' names."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from align.artifacts.bases import is_adapter, resolve_base
 from align.artifacts.inputs import Input
@@ -16,6 +18,26 @@ from align.training import resolve_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
+
+# What TRL's RLOO and GRPO log, and what PPO calls the same: a completion's score, nats a token, a share of tokens.
+# Their `kl` is nats a token and PPO's `objective/kl` nats a completion: that has no line.
+SAME = {
+    "reward": "objective/scores",
+    "entropy": "policy/entropy_avg",
+    "clip_ratio/region_mean": "policy/clipfrac_avg",
+}
+
+
+class CommonMetrics(TrainerCallback):
+    """Adds to what RLOO and GRPO log PPO's names for the same, so that their curves lie in one plot."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kwargs
+    ):
+        for theirs, ours in SAME.items():
+            for prefix in ("", "eval_"):
+                if logs and f"{prefix}{theirs}" in logs:
+                    logs[f"{prefix}{ours}"] = logs[f"{prefix}{theirs}"]
 
 
 def load_rewards(cfg: Config, inputs: dict[str, Any], *, base: str | None = None) -> list[RewardFunction]:

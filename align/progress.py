@@ -57,6 +57,8 @@ class TrackingCallback(TrainerCallback):
                 ("accuracy", "accuracy"),
                 ("rewards/accuracies", "accuracy"),
                 ("rewards/margins", "margin"),
+                ("objective/scores", "score"),
+                ("objective/kl", "kl"),
                 ("kl", "kl"),
             )
             if key in logs

@@ -15,7 +15,7 @@ from align.artifacts.bases import is_adapter
 from align.config import Config
 from align.data.examples import load_examples
 from align.models import context_length, load_policy, load_tokenizer, save_merged, save_model
-from align.online import default_completion_length, load_rewards, place_rewards, room_for_prompts
+from align.online import CommonMetrics, default_completion_length, load_rewards, place_rewards, room_for_prompts
 from align.progress import TrackingCallback
 from align.samples import RolloutSamples
 from align.tracking import Tracker
@@ -65,7 +65,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
         eval_dataset=examples.eval,
         processing_class=tokenizer,
         peft_config=None if is_adapter(policy_path) else lora,
-        callbacks=[TrackingCallback(tracker, cfg.name)],
+        callbacks=[CommonMetrics(), TrackingCallback(tracker, cfg.name)],
     )
     place_rewards(rewards, inputs, trainer)
     trainer.add_callback(RolloutSamples(trainer, tracker, cfg.tracking))

@@ -291,7 +291,9 @@ def test_the_value_can_be_read_from_the_policys_states(straight, run_stage):
 @pytest.mark.parametrize("stage", ["rloo", "grpo"])
 def test_its_sisters_take_the_same_inputs(straight, run_stage, stage):
     version = run_stage(straight, f"stage={stage}", "trainer.num_generations=2", "tracking.sample_prompts=2")
-    assert {"rewards/reward/mean", "kl"} <= {key for line in lines(version) for key in line}
+    logged = {key for line in lines(version) for key in line}
+    assert {"rewards/reward/mean", "kl", "eval_objective/scores"} <= logged
+    assert {"objective/scores", "policy/entropy_avg", "policy/clipfrac_avg"} <= logged & set(METRICS)
     assert version.manifest.type == "model" and (version.path / "samples.jsonl").is_file()
 
 
