@@ -6,6 +6,7 @@ import xml.etree.ElementTree
 
 import pytest
 
+from align.artifacts import verification
 from align.artifacts.drawing import to_svg
 from align.artifacts.lineage import lineage
 from align.artifacts.store import Store
@@ -26,7 +27,9 @@ def store(tmp_path):
         return store.publish(folder, name=name, type="model", ended="2026-11-21T10:20:30Z", **facts)
 
     base = {"ref": "hf:org/base@" + "a" * 40, "digest": "a" * 64, "kind": "hub"}
-    parent = publish("pretrain", "stage: pretrain\n", inputs={"policy": base})
+    texts = {"ref": "hf:org/texts@" + "b" * 40, "digest": "b" * 64}
+    inputs = {"policy": base, "data.language_modeling": texts}
+    parent = publish("pretrain", "stage: pretrain\n", inputs=inputs)
     policy = {"ref": parent.ref, "digest": parent.digest, "kind": "artifact", "type": "model"}
     for beta, trl, data in ((0.1, "1.16.0", "b"), (0.3, "1.17.0", "c")):
         publish(
@@ -71,7 +74,7 @@ def test_diff(store, capsys):
     assert run(capsys, store, "diff", "dpo:v1", "dpo:v1")[1] == "dpo:v1  ->  dpo:v1\nno difference\n"
     out = run(capsys, store, "diff", "pretrain", "dpo")[1]
     assert (
-        "  data.preference  - -> pairs.jsonl" in out and f"policy  hf:org/base@{'a' * 40}" in out and "\x1b" not in out
+        "  data.preference         - -> pairs.jsonl" in out and f"policy  hf:org/base@{'a' * 40}" in out and "\x1b" not in out
     )
 
 
@@ -84,9 +87,11 @@ def test_export(store, capsys, tmp_path):
     card = (target / "README.md").read_text()
     for wanted in (
         'library_name: "transformers"',
+        'base_model: "org/base"',
+        'datasets: ["org/texts"]',
         "# dpo:v1",
         store.resolve("dpo:v1").digest,
-        "└─ policy: hf:org/base@",
+        "├─ policy: hf:org/base@",
         "| eval_loss | 0.4 |",
         "| trl | 1.16.0 |",
         "  beta: 0.1",
@@ -111,6 +116,15 @@ def test_export_verifies(store, capsys, tmp_path):
     )
 
 
+def test_what_cannot_be_read_is_not_exported(store, capsys, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(verification, "hash_file", broken)
+    status, _, err = run(capsys, store, "export", "dpo:v1", str(tmp_path / "out"))
+    assert status == 2 and "dpo:v1 cannot be read: " in err and not (tmp_path / "out").exists()
+
+
 def test_an_exported_model_loads_without_align(tiny_store, capsys, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -125,7 +139,7 @@ def test_a_lineage_as_svg(store, capsys, tmp_path):
     text = (tmp_path / "tree.svg").read_text()
     drawing = xml.etree.ElementTree.fromstring(text)
     titles = [one.text for one in drawing.iter("{http://www.w3.org/2000/svg}title")]
-    assert len(titles) == 5 and "http" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert len(titles) == 6 and "http" not in text.replace("http://www.w3.org/2000/svg", "")
     assert text == to_svg(lineage(store, store.resolve("dpo:v2")))
     assert run(capsys, store, "lineage", "dpo", "--svg", str(tmp_path / "no" / "tree.svg"))[0] == 2
 

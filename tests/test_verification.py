@@ -159,13 +159,17 @@ def test_two_who_find_the_same_corruption_agree(store):
 
 def test_a_file_that_cannot_be_read_proves_nothing(store, monkeypatch, capsys):
     publish(store)
+    given = resolve_input(store, "sft")
 
     def broken(*_, **__):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(verification, "hash_file", broken)
     status, out, _ = run(capsys, store, "verify", "--all")
-    assert status == 1 and "could not be read" in out and store.numbers("sft") == [1]
+    assert status == 1 and "could not be read" in out
+    with pytest.raises(UserError, match="sft:v1 could not be verified: .*Input/output error; mend the disk"):
+        verify_input(store, given)
+    assert store.numbers("sft") == [1]
 
 
 def test_verify_all_goes_on_where_it_was_interrupted(store, capsys):

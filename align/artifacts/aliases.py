@@ -3,6 +3,7 @@
 No lock is needed and none is trusted: moving an alias is creating the next entry, which only one process can.
 """
 
+import getpass
 import json
 import os
 from dataclasses import dataclass
@@ -90,5 +91,8 @@ def _read_entry(folder: Path, number: int) -> AliasEntry | None:
 
 def who() -> str:
     """user@host of this process."""
-    user = os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user id that no one has named
+        user = str(os.getuid())
     return f"{user}@{os.uname().nodename}"

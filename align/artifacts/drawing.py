@@ -10,7 +10,8 @@ _WIDTH, _HEIGHT, _ACROSS, _DOWN, _EDGE = 250, 62, 160, 26, 20  # pixels: a box, 
 _SHORT = 34  # characters that fit a box
 _FILLS = {"model": "#e8f0fe", "reward_model": "#fdeee3", "value_model": "#f3e8fd", "dataset": "#e6f4ea"}
 _STYLE = (
-    "text{font:12px system-ui,sans-serif;fill:#1f2328}.small{font-size:10px;fill:#57606a}"
+    "text{font:12px system-ui,sans-serif;fill:#1f2328}.name{font-weight:600}.small{font-size:10px;fill:#57606a}"
+    ".role{stroke:#fff;stroke-width:3px;paint-order:stroke}"  # legible where a line crosses it
     "rect{stroke:#8c959f;rx:6}path{fill:none;stroke:#8c959f}"
 )
 
@@ -41,7 +42,7 @@ def to_svg(root: Node) -> str:
     for parent, roles in labels.items():
         x, y = places[parent]
         text = _cut(", ".join(dict.fromkeys(roles)), 28)
-        lines.append(f'<text class="small" x="{x + _WIDTH + 6}" y="{y + _HEIGHT // 2 - 5}">{_text(text)}</text>')
+        lines.append(f'<text class="small role" x="{x + _WIDTH + 6}" y="{y + _HEIGHT // 2 - 5}">{_text(text)}</text>')
     for key, (x, y) in places.items():
         lines.append(_box(nodes[key], x, y))
     return "\n".join([*lines, "</svg>"]) + "\n"
@@ -102,7 +103,7 @@ def _box(node: Node, x: int, y: int) -> str:
     fill = _FILLS.get((node.type or "").split("/")[0], "#f6f8fa")
     return (
         f'<g><title>{_text(node.ref)} {_text(node.digest)}</title><rect x="{x}" y="{y}" width="{_WIDTH}" '
-        f'height="{_HEIGHT}" fill="{fill}"/><text x="{x + 10}" y="{y + 19}" font-weight="600">{_text(_cut(node.ref))}'
+        f'height="{_HEIGHT}" fill="{fill}"/><text class="name" x="{x + 10}" y="{y + 19}">{_text(_cut(node.ref))}'
         f'</text><text class="small" x="{x + 10}" y="{y + 36}">{_text("  ".join(facts))}</text>'
         f'<text class="small" x="{x + 10}" y="{y + 51}">{_text(_cut(last, 44))}</text></g>'
     )

@@ -2,12 +2,14 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from align.artifacts.disk import clone_file, explain_disk_errors
-from align.artifacts.lineage import lineage, tree
+from align.artifacts.lineage import Node, lineage, tree
 from align.artifacts.manifest import MODEL_TYPES
+from align.artifacts.refs import HUB_PREFIX
 from align.artifacts.removals import CORRUPT
 from align.artifacts.store import Store
 from align.artifacts.summary import flat, kind, printable, short_number
@@ -53,17 +55,18 @@ def export(store: Store, version: Version, folder: Path) -> Path:
 def card(store: Store, version: Version) -> str:
     """The model or dataset card: what the manifest says, in Markdown with the Hub's metadata on top."""
     manifest = version.manifest
-    base = _base(version)
+    root = lineage(store, version)
     head: dict[str, Any] = {"tags": ["align", manifest.type]}
     if manifest.type in MODEL_TYPES:
-        head |= {"library_name": _LIBRARY[bool(manifest.adapter)], "base_model": base}
+        head |= {"library_name": _LIBRARY[bool(manifest.adapter)], "base_model": _base(store, version)}
         head |= {"pipeline_tag": _TAGS.get(manifest.type)}
+    head["datasets"] = list(dict.fromkeys(_datasets(root)))
     lines = ["---"]
     lines += [f"{key}: {json.dumps(value)}" for key, value in head.items() if value]
     lines += ["---", "", f"# {version.ref}", ""]
     lines.append(f"A {kind(manifest)}, made by align on {(manifest.ended or '?')[:10]}. It is never changed; its")
     lines += [f"content has the digest `{manifest.digest}`.", ""]
-    lines += ["## Where it comes from", "", "```", tree(lineage(store, version)), "```", ""]
+    lines += ["## Where it comes from", "", "```", tree(root), "```", ""]
     for title, rows in (
         ("Metrics", {key: short_number(value) for key, value in flat(manifest.metrics).items()}),
         ("Made with", {**manifest.packages, "git commit": manifest.git_commit, "seed": manifest.seed}),
@@ -77,13 +80,29 @@ def card(store: Store, version: Version) -> str:
     return "\n".join(lines)
 
 
-def _base(version: Version) -> str | None:
-    """The hub's name of what was trained, where the manifest names a repository."""
-    records = [(version.manifest.adapter or {}).get("base"), version.manifest.inputs.get("policy")]
-    for record in records:
-        if isinstance(record, dict) and record["ref"].startswith("hf:"):
-            return record["ref"][3:].partition("@")[0]
+def _base(store: Store, version: Version | None) -> str | None:
+    """The Hub's name of the model that training began from, where it began from one that is there."""
+    while version is not None:
+        record, following = (version.manifest.adapter or {}).get("base"), None
+        for parent in store.parents(version):
+            if parent.role == "policy":
+                record, following = record or parent.record, parent.version
+        if record is not None and record["ref"].startswith(HUB_PREFIX):
+            return _on_hub(record["ref"])
+        version = following
     return None
+
+
+def _datasets(node: Node) -> Iterator[str]:
+    """The Hub's names of the datasets that a lineage names."""
+    for parent in node.parents:
+        if parent.role.startswith("data.") and parent.ref.startswith(HUB_PREFIX):
+            yield _on_hub(parent.ref)
+        yield from _datasets(parent)
+
+
+def _on_hub(ref: str) -> str:
+    return ref.removeprefix(HUB_PREFIX).partition("@")[0]
 
 
 def _cell(value: object) -> str:
