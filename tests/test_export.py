@@ -74,7 +74,9 @@ def test_diff(store, capsys):
     assert run(capsys, store, "diff", "dpo:v1", "dpo:v1")[1] == "dpo:v1  ->  dpo:v1\nno difference\n"
     out = run(capsys, store, "diff", "pretrain", "dpo")[1]
     assert (
-        "  data.preference         - -> pairs.jsonl" in out and f"policy  hf:org/base@{'a' * 40}" in out and "\x1b" not in out
+        "  data.preference         - -> pairs.jsonl" in out
+        and f"policy  hf:org/base@{'a' * 40}" in out
+        and "\x1b" not in out
     )
 
 

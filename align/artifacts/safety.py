@@ -10,6 +10,9 @@ _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy"
 _CODE = {".py", ".pyc", ".pyo", ".pyd", ".so", ".dll", ".dylib", ".exe", ".sh", ".bat", ".ps1", ".js", ".ipynb"}
 # Characters that look like the separators "/" and "\\" and are not, and the one that is on some systems.
 _SEPARATORS = set("\\\u2044\u2215\u2216\u29f5\u29f8\u29f9\ufe68\uff0f\uff3c")
+# What is not text, beside safetensors: tables, and the protocol buffers of SentencePiece's tokenizers.
+_BINARY = {".parquet", ".model", ".spm"}
+_HEAD = 4096  # bytes of a file that are looked at
 # First bytes: a file under a harmless name can still be a program, or a pickle that some loader would open.
 _MAGIC = {
     b"\x7fELF": "a program",
@@ -46,12 +49,17 @@ def check_file(inside: str, path: Path) -> None:
     if suffix in _CODE:
         raise UserError(f"{inside} is code: an artifact holds data only; remove it")
     with open(path, "rb") as file:
-        head = file.read(9)
+        head = file.read(_HEAD)
     if suffix == ".safetensors":
         # Its first eight bytes are a length and may look like anything; then comes a JSON object.
-        if head[8:] != b"{":
+        if head[8:9] != b"{":
             raise UserError(f"{inside} is not a safetensors file: its header does not start with '{{'; save it again")
         return
     for magic, what in _MAGIC.items():
         if head.startswith(magic):
             raise UserError(f"{inside} is {what} by its first bytes: an artifact holds data only; remove it")
+    if b"\0" in head and suffix not in _BINARY:
+        raise UserError(
+            f"{inside} is neither text nor of a format that holds data alone: save weights as .safetensors, tables as "
+            ".parquet or .jsonl"
+        )
