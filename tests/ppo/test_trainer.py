@@ -13,7 +13,7 @@ from transformers.activations import NewGELUActivation
 from align.artifacts.store import Store
 from align.errors import UserError
 from align.ppo import PPOConfig, PPOTrainer
-from align.ppo.actor_critic import ActorCritic
+from align.ppo.actor_critic import ActorCritic, without_checkpointing
 from align.ppo.adapters import active_adapter, adapter, add_value_adapter, linear
 from align.ppo.networks import fuse_gelu
 from align.ppo.packing import pack
@@ -112,7 +112,7 @@ def test_what_it_leans_on_in_trl_is_there():
         inspect.signature(ChunkedLogProbFunction.forward).parameters
     )
     for place, names in {
-        models: ["add_hooks", "remove_hooks", "disable_gradient_checkpointing"],
+        models: ["add_hooks", "remove_hooks"],
         utils: [
             "_CHUNKED_LOGPROB_CHUNK_SIZE",
             "maybe_gather_lm_head_ctx",
@@ -128,6 +128,17 @@ def test_what_it_leans_on_in_trl_is_there():
     assert callable(prepare_deepspeed)
     fields = {"generation_batch_size", "steps_per_generation", "num_iterations", "epsilon_high", "reward_weights"}
     assert fields <= {one.name for one in trl.RLOOConfig.__dataclass_fields__.values()}
+
+
+def test_what_it_leans_on_in_transformers_is_there(policy):
+    """Where a layer's activations are checkpointed, which an adapter of its own must be told to."""
+    policy.activation_checkpointing_enable()
+    layers = [module for module in policy.modules() if getattr(module, "gradient_checkpointing", False)]
+    assert len(layers) > policy.config.n_layer, "each layer says so by `gradient_checkpointing`"
+    assert all(callable(layer._gradient_checkpointing_func) for layer in layers)
+    with without_checkpointing(policy):
+        assert not policy.is_gradient_checkpointing
+    assert all(layer.gradient_checkpointing for layer in layers)
 
 
 @pytest.mark.parametrize("side_by_side", [True, False])
