@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from align import launching, stopping
+from align.config import PROJECT
 from align.config.schema import LauncherConfig
 from align.errors import UserError
 from align.launching import check_launcher, command, environment, launch, session_alive, terminable, world_size
@@ -101,3 +104,29 @@ def test_who_was_asked_to_stop_once_is_not_asked_for_ever():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
     assert not stopping.asked()
+
+
+def slurm(folder: Path, pipeline: str) -> subprocess.Popen:
+    """launch/slurm.example as a batch script, with a pipeline and a Slurm that are shell scripts."""
+    for name, script in {"python": pipeline, "scontrol": 'echo "$@" > queued'}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    env = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    return subprocess.Popen(["bash", PROJECT / "launch" / "slurm.example"], cwd=folder, env=env)
+
+
+def test_a_job_that_slurm_stops_is_queued_again(tmp_path):
+    job = slurm(tmp_path, "trap 'exit 75' TERM; touch started; while :; do sleep 0.02; done")
+    for _ in range(1000):
+        state = Path(f"/proc/{job.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        if (tmp_path / "started").exists() and state == "S":  # the script waits for the pipeline
+            break
+        time.sleep(0.01)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(timeout=30) == 0 and (tmp_path / "queued").read_text() == "requeue 7\n"
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_job_that_ends_by_itself_is_not(tmp_path, code):
+    assert slurm(tmp_path, f"exit {code}").wait(timeout=30) == code
+    assert not (tmp_path / "queued").exists()
