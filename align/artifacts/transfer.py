@@ -5,7 +5,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from align.artifacts.aliases import who
@@ -51,7 +51,7 @@ def push(store: Store, version: Version, remote: Remote, *, lineage: bool = Fals
             raise UserError(f"{version.ref} is corrupt: {finding.evidence[0]}; it is kept in {kept}")
         if finding.unread:
             raise UserError(f"{version.ref} cannot be read: {finding.unread[0]}")
-        _each(lambda inside: _send(version, remote, inside, say), list(manifest.files))
+        _each(lambda inside: _send(version, remote, inside), list(manifest.files), say)
         text = (version.path / MANIFEST_FILE).read_bytes()
         if not remote.put_manifest(version.name, number, text):
             return push(store, version, remote, say=say)  # somebody was first; is it the same?
@@ -76,9 +76,10 @@ def pull(store: Store, text: str, remote: Remote, *, lineage: bool = False, say:
         raise UserError(f"{remote.url} has no {ref}")
     body, manifest = found
     if lineage:
-        for _, record in manifest.each_input():
-            if record.get("kind") == "artifact" and remote.manifest(*_parts(record["ref"])):
-                pull(store, record["ref"], remote, lineage=True, say=say)
+        parents = (record["ref"] for _, record in manifest.each_input() if record.get("kind") == "artifact")
+        for parent in dict.fromkeys(parents):
+            if remote.manifest(*_parts(parent)):
+                pull(store, parent, remote, lineage=True, say=say)
     home = store.home(ref.name)
     final = home / f"v{ref.version:04d}"
     with explain_disk_errors(f"pull {ref}", home):
@@ -97,7 +98,7 @@ def pull(store: Store, text: str, remote: Remote, *, lineage: bool = False, say:
             make_folder((folder / inside).parent)
         try:
             files = manifest.files
-            _each(lambda inside: _fetch(folder, remote, inside, files[inside], known, say), list(files))
+            _each(lambda inside: _fetch(folder, remote, inside, files[inside], known), list(files), say)
         finally:
             _ACTIVE.discard(folder)
         for path in folder.rglob("*"):
@@ -121,16 +122,15 @@ def pull(store: Store, text: str, remote: Remote, *, lineage: bool = False, say:
     return version
 
 
-def _send(version: Version, remote: Remote, inside: str, say: Say) -> None:
+def _send(version: Version, remote: Remote, inside: str) -> str:
     entry = version.manifest.files[inside]
     if remote.has_blob(entry):
-        say(f"  {inside}: there already")
-    else:
-        remote.put_blob(version.path / inside, entry)
-        say(f"  {inside}: sent")
+        return f"  {inside}: there already"
+    remote.put_blob(version.path / inside, entry)
+    return f"  {inside}: sent"
 
 
-def _fetch(folder: Path, remote: Remote, inside: str, entry: dict, known: dict[str, Path], say: Say) -> None:
+def _fetch(folder: Path, remote: Remote, inside: str, entry: dict, known: dict[str, Path]) -> str:
     target = folder / inside
     name = algorithm_of(entry)
     twin = known.get(entry[name])
@@ -144,7 +144,7 @@ def _fetch(folder: Path, remote: Remote, inside: str, entry: dict, known: dict[s
     remote.get_blob(entry, target)
     check_file(inside, target)
     target.chmod(0o444)
-    say(f"  {inside}: " + ("here already" if started == entry["size"] else "gone on with" if started else "fetched"))
+    return f"  {inside}: " + ("here already" if started == entry["size"] else "gone on with" if started else "fetched")
 
 
 def _claim(home: Path, prefix: str) -> Path:
@@ -198,11 +198,12 @@ def _ancestors(store: Store, version: Version) -> list[Version]:
     return list(found.values())
 
 
-def _each(work: Callable[[str], None], items: list[str]) -> None:
+def _each(work: Callable[[str], str], items: list[str], say: Say) -> None:
+    """Do the work for a few items at a time, and say what came of each as it ends; the first error ends all."""
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
         try:
-            for job in [pool.submit(work, item) for item in items]:
-                job.result()
+            for job in as_completed([pool.submit(work, item) for item in items]):
+                say(job.result())
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
