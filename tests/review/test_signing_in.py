@@ -12,7 +12,7 @@ from align.errors import UserError
 from align.review import security
 from align.review.serving import first_link
 from align.review.store import people
-from align.review.tables import session
+from align.review.tables import metadata, session
 
 from .conftest import Browser, World
 
@@ -122,6 +122,31 @@ def test_cookies_are_for_the_browser_alone(small_world):
     app = small_world.browser()
     cookie = app.client.get("/login", headers={"host": "review.example.org"}).headers["set-cookie"]
     assert cookie.startswith("__Host-") and "Secure" in cookie
+
+
+def test_passwords_are_neither_short_nor_endless(small_world):
+    token = invited(small_world)
+    browser = small_world.browser()
+    browser.get(f"/invite/{token}")
+    for password in ("123456789", "x" * 257):
+        assert browser.post(f"/invite/{token}", {"name": "ada", "password": password}).status_code == 422
+    assert browser.post("/login", {"name": "ada", "password": "x" * 257}).status_code == 422
+    assert small_world.do(people.everybody) == []
+
+
+def test_what_is_kept_opens_nothing(small_world):
+    """Who reads the database finds no password, no session and no invitation to use."""
+    browser = join(small_world)
+    held = browser.client.cookies[small_world.review.session_cookie]
+    link = invited(small_world)
+
+    def everything(tx: sa.Connection) -> str:
+        return str([tx.execute(sa.select(table)).all() for table in metadata.sorted_tables])
+
+    kept = small_world.do(everything)
+    assert "$argon2id$" in kept and "ada" in kept
+    for secret in (PASSWORD, held, link):
+        assert secret not in kept
 
 
 def test_guessing_a_password_is_slowed_down(small_world):
