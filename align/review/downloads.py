@@ -3,12 +3,14 @@
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from align.review.store.ratings import Rating
 
-COLUMNS = ("event", "item", "rater", "kind", "verdict", "answers", "reason", "flag", "flipped", "milliseconds", "at")
+_RATING = ("event", "item", "rater", "kind", "verdict", "answers", "reason", "flag", "flipped", "milliseconds", "at")
+_ITEM = ("model_a", "model_b", "arm")
+COLUMNS = (*_RATING, *_ITEM)
 _FORMULA = ("=", "+", "-", "@", "|", "%")
 MEDIA = {
     "csv": "text/csv; charset=utf-8",
@@ -17,9 +19,16 @@ MEDIA = {
 }
 
 
-def to_file(standing: Iterable[Rating], kind: str) -> bytes:
-    """The ratings as `kind`: csv, jsonl or parquet. Raters are pseudonyms in all three."""
-    rows = [{name: getattr(one, name) for name in COLUMNS} for one in standing]
+def to_file(standing: Iterable[Rating], items: Mapping[int, Any], kind: str) -> bytes:
+    """The ratings as `kind`: csv, jsonl or parquet. Raters are pseudonyms in all three.
+
+    Args:
+        items: an item's number -> what has its models and its arm.
+    """
+    rows = [
+        {name: getattr(one, name) for name in _RATING} | {name: getattr(items[one.item_id], name) for name in _ITEM}
+        for one in standing
+    ]
     return {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}[kind](rows)
 
 
@@ -49,7 +58,7 @@ def _parquet(rows: list[dict[str, Any]]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    kinds = [pa.int64(), *[pa.string()] * 6, pa.bool_(), pa.bool_(), pa.int64(), pa.float64()]
+    kinds = [pa.int64(), *[pa.string()] * 6, pa.bool_(), pa.bool_(), pa.int64(), pa.float64(), *[pa.string()] * 3]
     schema = pa.schema(list(zip(COLUMNS, kinds, strict=True)))
     rows = [{**row, "answers": json.dumps(row["answers"], ensure_ascii=False)} for row in rows]
     out = io.BytesIO()

@@ -67,7 +67,9 @@ def test_ratings_come_out_as_csv_jsonl_and_parquet(small_world, admin):
     table = parquet.read_table(io.BytesIO(admin.get("/admin/campaigns/spring/ratings.parquet").content)).to_pylist()
     assert len(rows) == len(lines) == len(table) == 6
     for row, line, cell in zip(rows, lines, table, strict=True):
-        assert row["verdict"] == line["verdict"] == cell["verdict"] and row["rater"] == line["rater"] == cell["rater"]
+        for name in ("verdict", "rater", "model_a", "arm"):
+            assert row[name] == line[name] == cell[name]
+    assert {row["model_a"] for row in rows} == {"dpo:v1"}
     assert admin.get("/admin/campaigns/spring/ratings.xlsx").status_code == 422
 
 

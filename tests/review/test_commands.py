@@ -1,6 +1,8 @@
 """`align review ...` in a shell: what it prints, and what it says of mistakes."""
 
+import argparse
 import json
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from align.cli import main
+from align.review import actions
 from align.review.store import campaigns
 
 from .conftest import World, pairs
@@ -57,6 +60,11 @@ def test_load_ls_invite_export_ratings(shell, file, sqlite, tmp_path, monkeypatc
     assert world.do(lambda tx: [one.action for one in campaigns.notes(tx)]) == ["export", "invite", "load", "load"]
     told = shell("recall", "--rater", "r1")[1]
     assert "withdrew 4 ratings of r1 from spring" in told and "prefs:v1 was made with them" in told
+
+
+def test_what_the_app_keeps_is_private(tmp_path):
+    place = actions._place(argparse.Namespace(artifacts=str(tmp_path)))
+    assert place == tmp_path / ".review" and stat.S_IMODE(place.stat().st_mode) == 0o700
 
 
 def test_gates_are_kept_with_the_campaign(shell, file, sqlite, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -150,7 +151,8 @@ def test_an_uploads_name_is_only_a_name(small_world):
 @pytest.mark.parametrize("start", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "|calc", "%x"])
 def test_no_cell_of_a_csv_is_a_formula(start):
     one = Rating(1, 1, start, start, "main", "a", {}, start, False, False, None, 0.0)
-    rows = list(csv.reader(io.StringIO(downloads.to_file([one], "csv").decode(), newline="")))
+    items = {1: SimpleNamespace(model_a=start, model_b=None, arm="random")}
+    rows = list(csv.reader(io.StringIO(downloads.to_file([one], items, "csv").decode(), newline="")))
     assert all(
         not cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "|", "%")) for row in rows[1:] for cell in row
     )

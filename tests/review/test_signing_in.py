@@ -124,13 +124,15 @@ def test_cookies_are_for_the_browser_alone(small_world):
     assert cookie.startswith("__Host-") and "Secure" in cookie
 
 
-def test_passwords_are_neither_short_nor_endless(small_world):
+def test_not_every_name_and_password_will_do(small_world):
     token = invited(small_world)
     browser = small_world.browser()
     browser.get(f"/invite/{token}")
     for password in ("123456789", "x" * 257):
         assert browser.post(f"/invite/{token}", {"name": "ada", "password": password}).status_code == 422
     assert browser.post("/login", {"name": "ada", "password": "x" * 257}).status_code == 422
+    # import:alice is somebody who rated elsewhere
+    assert browser.post(f"/invite/{token}", {"name": "import:alice", "password": PASSWORD}).status_code == 409
     assert small_world.do(people.everybody) == []
 
 

@@ -190,13 +190,17 @@ async def download(request: Request, name: Name, kind: Literal["csv", "jsonl", "
     """Every rating that stands, raters by pseudonym."""
     now = get_review(request).clock()
 
-    def work(tx: sa.Connection, me: Person) -> list[ratings.Rating]:
-        standing = ratings.current(tx, campaigns.get_campaign(tx, name).id)
+    def work(tx: sa.Connection, me: Person) -> tuple[list[ratings.Rating], dict[int, sa.Row]]:
+        into = campaigns.get_campaign(tx, name)
+        standing = ratings.current(tx, into.id)
         campaigns.note(tx, me.id, "download", name, {"kind": kind, "ratings": len(standing)}, now=now)
-        return standing
+        rows = tx.execute(
+            sa.select(item.c.id, item.c.model_a, item.c.model_b, item.c.arm).where(item.c.campaign_id == into.id)
+        )
+        return standing, {row.id: row for row in rows}
 
-    standing = await act(request, work, admin=True)
-    content = await run_in_threadpool(downloads.to_file, standing, kind)
+    standing, items = await act(request, work, admin=True)
+    content = await run_in_threadpool(downloads.to_file, standing, items, kind)
     head = {"content-disposition": f'attachment; filename="{name}-ratings.{kind}"'}
     return Response(content, media_type=downloads.MEDIA[kind], headers=head)
 
