@@ -75,46 +75,50 @@ def extract(tx: sa.Connection, into: Campaign) -> Extract:
     )
 
 
-def check_gates(given: Extract, compiled: Compiled, gates: Gates) -> dict[str, Any]:
-    """The numbers that the gates look at.
+def compile_all(given: Extract, gates: Gates, rules: Rules) -> Compiled:
+    """The rows that the campaign's ratings give."""
+    return compile_rows(
+        given.items,
+        agreement.counted(given.standing),
+        given.adjudicated,
+        min_ratings=gates.min_ratings,
+        min_margin=rules.min_margin,
+        ties=rules.ties,
+        flagged=frozenset() if rules.keep_flagged else frozenset(given.flagged),
+    )
 
-    Raises:
-        UserError: says of every gate that is not met by how much.
-    """
+
+def measure(given: Extract, compiled: Compiled) -> dict[str, Any]:
+    """The numbers that the gates look at."""
     counted = [one for one in agreement.counted(given.standing) if one.item_id in compiled.used]
-    raters = {one.rater for one in counted}
     alpha = agreement.krippendorff(counted)
     right, judged = agreement.gold_score(given.standing, given.gold)
-    gold = right / judged if judged else None
-    flags = len(given.flagged) / len(given.items) if given.items else 0.0
-    seen = {
-        "raters": len(raters),
+    return {
+        "raters": len({one.rater for one in counted}),
         "ratings": len(counted),
         "alpha": alpha.value if alpha else None,
         "alpha_low": alpha.low if alpha else None,
         "alpha_high": alpha.high if alpha else None,
-        "gold": gold,
+        "gold": right / judged if judged else None,
         "gold_judged": judged,
-        "flags": flags,
+        "flags": len(given.flagged) / len(given.items) if given.items else 0.0,
     }
-    missed = []
-    if len(raters) < gates.min_raters:
-        missed.append(
-            f"{len(raters)} rater{'s' if len(raters) != 1 else ''}, "
-            f"{gates.min_raters - len(raters)} fewer than {gates.min_raters}"
+
+
+def missed(seen: dict[str, Any], gates: Gates) -> list[str]:
+    """Of every gate that is not met, by how much."""
+    found = []
+    if seen["raters"] < gates.min_raters:
+        plural = "s" if seen["raters"] != 1 else ""
+        found.append(
+            f"{seen['raters']} rater{plural}, {gates.min_raters - seen['raters']} fewer than {gates.min_raters}"
         )
-    missed += _below("agreement (Krippendorff's alpha)", seen["alpha"], gates.min_agreement, "no item has two ratings")
-    missed += _below("accuracy on gold items", gold, gates.min_gold, "nobody rated a gold item")
-    if gates.max_flags is not None and flags > gates.max_flags:
-        missed.append(
-            f"the share of flagged items {flags:.2f} is {flags - gates.max_flags:.2f} above {gates.max_flags}"
-        )
-    if missed:
-        raise UserError(
-            f"{given.campaign.name} is not exported: {'; '.join(missed)}. Collect more ratings, or lower the gate if "
-            "you can answer for it: --min-agreement, --min-gold, --min-raters, --max-flags"
-        )
-    return seen
+    found += _below("agreement (Krippendorff's alpha)", seen["alpha"], gates.min_agreement, "no item has two ratings")
+    found += _below("accuracy on gold items", seen["gold"], gates.min_gold, "nobody rated a gold item")
+    if gates.max_flags is not None and seen["flags"] > gates.max_flags:
+        over = seen["flags"] - gates.max_flags
+        found.append(f"the share of flagged items {seen['flags']:.2f} is {over:.2f} above {gates.max_flags}")
+    return found
 
 
 def _below(what: str, value: float | None, gate: float | None, why: str) -> list[str]:
@@ -138,17 +142,14 @@ def export(
     """
     for one in (name, name + UNPAIRED):
         check_name(one)
+    compiled = compile_all(given, gates, rules)
+    seen = measure(given, compiled)
+    if not recalled and (why := missed(seen, gates)):
+        raise UserError(
+            f"{given.campaign.name} is not exported: {'; '.join(why)}. Collect more ratings, or lower the gate if "
+            "you can answer for it: --min-agreement, --min-gold, --min-raters, --max-flags"
+        )
     counted = agreement.counted(given.standing)
-    compiled = compile_rows(
-        given.items,
-        counted,
-        given.adjudicated,
-        min_ratings=gates.min_ratings,
-        min_margin=rules.min_margin,
-        ties=rules.ties,
-        flagged=frozenset() if rules.keep_flagged else frozenset(given.flagged),
-    )
-    seen = check_gates(given, compiled, Gates(min_ratings=gates.min_ratings, min_raters=0) if recalled else gates)
     used = [one for one in counted if one.item_id in compiled.used]
     published = []
     for where, format, rows in (

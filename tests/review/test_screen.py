@@ -399,6 +399,7 @@ def test_every_page_is_accessible_where_a_machine_can_tell(served, signed_in, sc
             f"/admin/campaigns/{name}",
             f"/admin/campaigns/{name}/disputes",
             f"/admin/campaigns/{name}/settings",
+            f"/admin/campaigns/{name}/export",
             "/admin/people",
             "/admin/audit",
             f"/rate/{name}",

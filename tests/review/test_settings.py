@@ -70,7 +70,9 @@ def test_rules_change_from_the_page_while_people_rate(small_world, admin):
     assert into.settings.title == "Which one?" and into.settings.repeats == 0.0
     assert len(rate_all(small_world, into, second)) == 2
     assert "overlap" in admin.get("/admin/audit").text
-    assert "3 raters" in admin.get("/admin/campaigns/spring").text
+    page = admin.get("/admin/campaigns/spring/export").text
+    assert "2 raters, 1 fewer than 3" in page and "It would be refused" in page
+    assert "4 ratings give" in page and "align review export spring --name spring-prefs" in page
     # The gates are the campaign's: an export that names none is held to them.
     given = small_world.do(extract, into)
     with pytest.raises(UserError, match="2 raters, 1 fewer than 3; agreement .* 0.00 is 0.60 below 0.6"):

@@ -1,7 +1,7 @@
 """For who runs campaigns: fill, invite, watch, decide disputes, take ratings out. To a rater nothing here exists."""
 
 import secrets
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Form, Path, Request, UploadFile
@@ -11,8 +11,9 @@ from pydantic import StringConstraints
 
 from align.artifacts.refs import Ref
 from align.artifacts.store import Store
-from align.review import agreement, downloads, loading, progress, security
+from align.review import agreement, downloads, export, loading, progress, security
 from align.review.app import act, get_review, page, see_other
+from align.review.compiling import Compiled
 from align.review.refusals import NotFound, Unfit
 from align.review.routes.settings import NEW
 from align.review.schemas import VERDICTS, Name, Paragraph, Verdict
@@ -203,6 +204,24 @@ async def download(request: Request, name: Name, kind: Literal["csv", "jsonl", "
     content = await run_in_threadpool(downloads.to_file, standing, items, kind)
     head = {"content-disposition": f'attachment; filename="{name}-ratings.{kind}"'}
     return Response(content, media_type=downloads.MEDIA[kind], headers=head)
+
+
+@router.get("/campaigns/{name}/export")
+async def export_page(request: Request, name: Name) -> Response:
+    """What an export would give now, and by how much it misses its gates; the command makes it."""
+
+    def work(tx: sa.Connection, me: Person) -> export.Extract:
+        return export.extract(tx, campaigns.get_campaign(tx, name))
+
+    def look(given: export.Extract) -> tuple[Compiled, dict[str, Any], list[str]]:
+        gates = given.campaign.settings.gates
+        compiled = export.compile_all(given, gates, export.Rules())
+        seen = export.measure(given, compiled)
+        return compiled, seen, export.missed(seen, gates)
+
+    given = await act(request, work, admin=True, reads=True)
+    compiled, seen, missed = await run_in_threadpool(look, given)
+    return page(request, "admin/export.html", campaign=given.campaign, compiled=compiled, seen=seen, missed=missed)
 
 
 @router.get("/people")
