@@ -11,6 +11,7 @@ from align.devices import device_of
 from align.records import Tools
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -33,6 +34,23 @@ class Completion:
     def messages(self) -> list[dict[str, str]]:
         """The completion as conversational data has it."""
         return [{"role": "assistant", "content": self.text}]
+
+
+@contextlib.contextmanager
+def without_checkpointing(model: "torch.nn.Module") -> Iterator[None]:
+    """No activation checkpointing in the block; after it each layer checkpoints by the function it had before.
+
+    Generation needs it off, for its cache. TRL's `disable_gradient_checkpointing` enables it anew, and what the layers
+    had is lost.
+    """
+    layers = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
+    for layer in layers:
+        layer.gradient_checkpointing = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = True
 
 
 def generate(

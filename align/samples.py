@@ -14,7 +14,7 @@ from align.config import DataConfig
 from align.config.schema import TrackingConfig
 from align.data.examples import Examples, held_out, offers
 from align.data.rendering import Text, render_prompt, text_of
-from align.generation import generate
+from align.generation import generate, without_checkpointing
 from align.statistics import shuffled
 from align.tracking import Tracker
 
@@ -62,11 +62,8 @@ class SampleCallback(TrainerCallback):
         was_training = trainer.model.training
         with (
             torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []),
-            unwrap_model_for_generation(
-                trainer.model_wrapped,
-                trainer.accelerator,
-                gradient_checkpointing_kwargs=trainer.args.activation_checkpointing_kwargs,
-            ) as policy,
+            without_checkpointing(trainer.model),
+            unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as policy,
         ):
             policy.eval()
             completions = generate(

@@ -3,8 +3,6 @@
 Only what a loss reads is computed: the language-model head sees the states that chose a completion token and no other.
 """
 
-import contextlib
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -103,22 +101,6 @@ class ActorCritic(nn.Module):
                 if hasattr(module, "_gradient_checkpointing_func"):
                     checkpoint = module._gradient_checkpointing_func
                     module._gradient_checkpointing_func = partial(checkpoint_under_adapter, self.policy, checkpoint)
-
-
-@contextlib.contextmanager
-def without_checkpointing(model: nn.Module) -> Iterator[None]:
-    """No activation checkpointing in the block; after it each layer checkpoints by the function it had before.
-
-    TRL's `disable_gradient_checkpointing` enables it anew, and what the layers had is lost.
-    """
-    layers = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
-    for layer in layers:
-        layer.gradient_checkpointing = False
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.gradient_checkpointing = True
 
 
 def hidden_states(

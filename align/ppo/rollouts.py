@@ -16,7 +16,8 @@ from trl.trainer.utils import pad
 
 from align.data.rendering import text_of
 from align.errors import UserError
-from align.ppo.actor_critic import hidden_states, without_checkpointing
+from align.generation import without_checkpointing
+from align.ppo.actor_critic import hidden_states
 from align.ppo.adapters import REF_ADAPTER, adapter
 from align.ppo.advantages import kl_k1
 from align.ppo.finite import FiniteLogits
