@@ -32,19 +32,19 @@ def check_data(arguments: argparse.Namespace) -> int:
 def make_reports(arguments: argparse.Namespace) -> "list[Report]":
     """A report for each group of files that are read in one way, in the order given."""
     from align.artifacts.store import Store
-    from align.data.arguments import load_benchmarks, load_tokenizer, reading_options, split_sources
+    from align.data.arguments import load_benchmarks, load_tokenizer, names_of, split_sources
     from align.data.intake import read_outcomes, recognise_source
     from align.data.report.inspection import Inspection
     from align.data.report.verdict import judge
 
-    options = reading_options(arguments)
+    names = names_of(arguments)
     store = Store.open(arguments.artifacts)
     tokenizer = load_tokenizer(store, arguments.model)
     groups: dict[tuple[str, str], tuple[Reading, list[tuple[Source, str]]]] = {}
     unknown: list[UserError] = []
     for source, split in split_sources(store, arguments):
         try:
-            reading = recognise_source(source, **options, wanted=arguments.format)
+            reading = recognise_source(source, layout=arguments.layout, names=names, wanted=arguments.format)
         except UserError as error:
             unknown.append(error)
             continue
@@ -169,7 +169,7 @@ def show_data(arguments: argparse.Namespace) -> int:
     from align.artifacts.store import Store
     from align.config import compose
     from align.config.schema import STAGES
-    from align.data.arguments import load_tokenizer, reading_options, split_sources
+    from align.data.arguments import load_tokenizer, names_of, split_sources
     from align.data.intake import read_outcomes, recognise_source
     from align.data.loss import Loss
     from align.data.showing import show_record, to_json, to_terminal
@@ -182,7 +182,7 @@ def show_data(arguments: argparse.Namespace) -> int:
     length = arguments.max_length or trainer.get("max_length")
     source, _ = split_sources(store, arguments)[0]
     wanted = arguments.format or STAGES[arguments.stage].formats[0]
-    reading = recognise_source(source, **reading_options(arguments), wanted=wanted)
+    reading = recognise_source(source, layout=arguments.layout, names=names_of(arguments), wanted=wanted)
     color = arguments.color == "always" or (arguments.color == "auto" and sys.stdout.isatty())
     records = ((outcome, record) for outcome in read_outcomes([source], reading) for record in outcome.records)
     told = []

@@ -10,6 +10,7 @@ from align.artifacts.inputs import resolve_input
 from align.artifacts.refs import is_ref
 from align.artifacts.store import Store
 from align.data.files import Source, find_sources
+from align.data.names import Names
 from align.data.readers import READERS, kind_of_file
 from align.data.rows import Unreadable
 from align.errors import UserError
@@ -146,10 +147,16 @@ def _with_folder(source: Source) -> Source:
     return replace(source, name=str(source.path)) if source.path is not None else source
 
 
+def names_of(arguments: argparse.Namespace) -> Names:
+    """`--columns`, `--labels` and `--roles`."""
+    return Names(**{name: words for name, words in reading_options(arguments).items() if name != "layout"})
+
+
 def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """How rows are to be read, as `recognise_source` takes it."""
+    """How rows are to be read, as an import's options name it."""
     return {
         "layout": arguments.layout,
         "columns": parse_mapping(arguments.columns, "--columns"),
         "labels": parse_mapping(arguments.labels, "--labels"),
+        "roles": parse_mapping(arguments.roles, "--roles"),
     }

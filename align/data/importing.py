@@ -20,6 +20,7 @@ from align.data.files import Source
 from align.data.intake import Outcome, Reading, read_outcomes, recognise_source
 from align.data.layouts.formats import LAYOUTS
 from align.data.layouts.judged import JUDGED
+from align.data.names import Names
 from align.data.publishing import Tolerance, publish, published_before, staged
 from align.data.report.findings import Report
 from align.data.report.inspection import Inspection
@@ -39,11 +40,16 @@ class Options:
     layout: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    roles: dict[str, str] = field(default_factory=dict)
     eval_fraction: float = 0.05
     max_rows: int | None = None
     fix: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     ngram: int = 13
+
+    @property
+    def names(self) -> Names:
+        return Names(self.columns, self.labels, self.roles)
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,7 @@ class _Taken:
 def read_as(sources: Sequence[Source], options: Options) -> Reading:
     """One way to read all of the sources. Raises UserError where they are not of one kind."""
     readings = [
-        recognise_source(
-            source, layout=options.layout, columns=options.columns, labels=options.labels, wanted=options.format
-        )
+        recognise_source(source, layout=options.layout, names=options.names, wanted=options.format)
         for source in sources
     ]
     first = readings[0]

@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from align.data.files import Source
-from align.data.layouts.formats import COLUMNS, LAYOUTS, rename
+from align.data.layouts.formats import LAYOUTS
 from align.data.layouts.recognise import SAMPLE, Recognised, as_row, recognise
 from align.data.layouts.trees import GATHERED, gather, is_flat
+from align.data.names import Names
 from align.data.rows import Row, Unreadable
 from align.data.tools import tools_of
 from align.errors import UserError
@@ -22,8 +23,7 @@ class Reading:
 
     layout: str
     format: str
-    columns: Mapping[str, str] = field(default_factory=dict)  # our field -> their column
-    labels: Mapping[str, str] = field(default_factory=dict)  # their value of a verdict -> ours
+    names: Names = Names()
     why: str = ""  # how the layout was told
 
 
@@ -58,29 +58,25 @@ def recognise_source(
     source: Source,
     *,
     layout: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    labels: Mapping[str, str] | None = None,
+    names: Names = Names(),  # noqa: B008 (frozen)
     wanted: str | None = None,
 ) -> Reading:
     """How the rows of `source` are to be read; what is given stands, the rest is told from its first rows.
 
     Raises:
-        UserError: no layout fits, or `columns` names what is no field.
+        UserError: no layout fits, or `names` names what is not ours.
     """
-    columns, labels = columns or {}, labels or {}
+    names.check()
     if layout is not None and layout not in LAYOUTS:
         raise UserError(f"layout {layout!r} is not known: write one of {', '.join(LAYOUTS)}")
-    for ours in columns:
-        if ours not in COLUMNS:
-            raise UserError(f"{ours!r} is no field of ours ({', '.join(COLUMNS)}): write OURS=THEIRS")
-    sample = [_prepare(row, columns, labels) for _, row in islice(source.rows(), SAMPLE)]
+    sample = [_prepare(row, names) for _, row in islice(source.rows(), SAMPLE)]
     found: Recognised = recognise(
         [Unreadable(str(row)) if isinstance(row, RecordError) else row for row in sample],
         source.name,
         wanted=wanted,
         layout=layout,
     )
-    return Reading(found.layout, found.format, columns, labels, found.why)
+    return Reading(found.layout, found.format, names, found.why)
 
 
 def read_outcomes(sources: Iterable[Source], reading: Reading) -> Iterator[Outcome]:
@@ -119,7 +115,7 @@ def _rows(source: Source, reading: Reading) -> Iterator[tuple[int, Any]]:
 
 
 def _outcome(file: str, number: int, row: Row, reading: Reading) -> Outcome:
-    row = _prepare(row, reading.columns, reading.labels)
+    row = _prepare(row, reading.names)
     if isinstance(row, Unreadable):
         return Outcome(file, number, row, [], Refusal(file, number, None, row.why))
     try:
@@ -140,28 +136,12 @@ def _outcome(file: str, number: int, row: Row, reading: Reading) -> Outcome:
         return Outcome(file, number, {}, [], Refusal(file, number, None, "is nested too deep"))
 
 
-def _prepare(row: Row, columns: Mapping[str, str], labels: Mapping[str, str]) -> Any:
-    """A row under our names and with our labels; a RecordError where a column is missing."""
+def _prepare(row: Row, names: Names) -> Any:
+    """A row in our words; a RecordError where a column is missing."""
     row = as_row(row)
     if isinstance(row, Unreadable):
         return row
     try:
-        row = rename(row, columns)
+        return names.apply(row)
     except RecordError as error:
         return error
-    return (
-        {
-            key: labels[str(value)]
-            if labels and isinstance(value, str | int | float) and str(value) in labels and _is_verdict(key)
-            else value
-            for key, value in row.items()
-        }
-        if labels
-        else row
-    )
-
-
-def _is_verdict(key: Any) -> bool:
-    from align.data.layouts import answers, judged
-
-    return key in (*judged.VERDICTS, *answers.VERDICTS, "verdict") or bool(judged.annotator_fields({key: 0}))

@@ -110,11 +110,11 @@ def reading_of(source: DatasetSource, format: str, rows: Source) -> Reading:
     The format is the one wanted: a layout that is told from the rows says how, not what they become.
     """
     if source.layout != AUTO:
-        return Reading(source.layout, format, source.columns)
+        return Reading(source.layout, format, source.names)
     try:
-        return recognise_source(rows, columns=source.columns, wanted=format)
+        return recognise_source(rows, names=source.names, wanted=format)
     except UserError:
-        return Reading("trl", format, source.columns)
+        return Reading("trl", format, source.names)
 
 
 def load_artifact(path: Path, format: str, split: str, **options: Any) -> Loaded:

@@ -11,7 +11,8 @@ from align.artifacts.inputs import parse_hub
 from align.artifacts.refs import HUB_PREFIX
 from align.data.files import Source
 from align.data.hub import hub_commit
-from align.data.layouts.formats import COLUMNS, LAYOUTS
+from align.data.layouts.formats import LAYOUTS
+from align.data.names import Names
 from align.errors import UserError
 from align.records import FORMATS
 
@@ -28,8 +29,14 @@ class DatasetSource:
     eval: str | None = None  # null: held out of train, by prompt
     layout: str = "trl"  # AUTO is told from the first rows
     columns: Mapping[str, str] = field(default_factory=dict)  # our field -> their column
+    labels: Mapping[str, str] = field(default_factory=dict)  # their word for a verdict -> ours
+    roles: Mapping[str, str] = field(default_factory=dict)  # who speaks, in their word -> ours
     eval_fraction: float = 0.05  # share of the prompts, used only where eval is null
     max_rows: int | None = None  # at most so many train records, the first ones
+
+    @property
+    def names(self) -> Names:
+        return Names(self.columns, self.labels, self.roles)
 
     @property
     def has_eval(self) -> bool:
@@ -42,12 +49,7 @@ def check(source: DatasetSource, format: str) -> None:
         raise UserError(f"{format!r} is no data format: {', '.join(FORMATS)}")
     if source.layout not in (AUTO, *LAYOUTS):
         raise UserError(f"data.{format}.layout is {source.layout!r}: write {AUTO} or one of {', '.join(LAYOUTS)}")
-    for ours in source.columns:
-        if ours not in COLUMNS:
-            raise UserError(
-                f"data.{format}.columns: {ours!r} is no field of ours ({', '.join(COLUMNS)}); "
-                "write {our field: their column}"
-            )
+    source.names.check(f"data.{format}.")
     if not 0 <= source.eval_fraction < 1:
         raise UserError(f"data.{format}.eval_fraction is {source.eval_fraction}: write a share from 0 to below 1")
     if source.max_rows is not None and source.max_rows < 1:
@@ -65,6 +67,7 @@ def digest(
     check(source, format)
     names = {"train" if split == "eval" and source.eval is None else split for split in splits}
     content: dict[str, Any] = {"format": format, "layout": source.layout, "columns": dict(source.columns)}
+    content |= {name: dict(words) for name in ("labels", "roles") if (words := getattr(source, name))}
     content |= {"eval_fraction": source.eval_fraction if source.eval is None else None, "max_rows": source.max_rows}
     places: dict[str, Any] = {}
     for name in sorted(names):

@@ -1,0 +1,60 @@
+"""What a file calls otherwise than we do: its columns, its verdicts, and who speaks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from align.data.layouts import answers, judged
+from align.data.layouts.conversations import ROLES
+from align.data.layouts.formats import COLUMNS, rename
+from align.errors import UserError
+from align.records import RecordError
+
+_VERDICTS = {*judged.VERDICTS, *answers.VERDICTS, "verdict"}
+_SPEAKERS = ("role", "from")
+
+
+@dataclass(frozen=True)
+class Names:
+    """The mapping, each empty where the file's words are ours."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)  # our field -> their column
+    labels: Mapping[str, str] = field(default_factory=dict)  # their word for a verdict -> ours
+    roles: Mapping[str, str] = field(default_factory=dict)  # who speaks, in their word -> user, assistant, system, ...
+
+    def check(self, what: str = "") -> None:
+        """Raises UserError where there is nothing of ours by such a name; `what` goes before it in the sentence."""
+        for ours in self.columns:
+            if ours not in COLUMNS:
+                raise UserError(
+                    f"{what}columns: {ours!r} is no field of ours ({', '.join(COLUMNS)}); write our field, then their "
+                    "column"
+                )
+        for theirs, ours in self.roles.items():
+            if ours not in ROLES.values():
+                known = ", ".join(dict.fromkeys(ROLES.values()))
+                raise UserError(f"{what}roles: {theirs} is {ours!r}, and a role is one of {known}")
+
+    def apply(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`row` in our words. Raises RecordError where it lacks a column."""
+        row = rename(row, self.columns)
+        if self.labels:
+            row = {key: self._label(key, value) for key, value in row.items()}
+        try:
+            return self._spoken(row) if self.roles else row
+        except RecursionError:
+            raise RecordError("row", "is nested too deep") from None
+
+    def _label(self, key: Any, value: Any) -> Any:
+        said = key in _VERDICTS or bool(judged.annotator_fields({key: 0}))
+        return self.labels.get(str(value), value) if said and isinstance(value, str | int | float) else value
+
+    def _spoken(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._spoken(one) for one in value]
+        if not isinstance(value, Mapping):
+            return value
+        return {
+            key: self.roles.get(one, one) if key in _SPEAKERS and isinstance(one, str) else self._spoken(one)
+            for key, one in value.items()
+        }
