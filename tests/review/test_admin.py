@@ -11,7 +11,7 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from align.records import Comparison
-from align.review import plots, serving
+from align.review import plots, routes, serving
 from align.review.app import create_app
 from align.review.store import campaigns, people, ratings
 
@@ -129,11 +129,19 @@ def test_the_progress_page_tells_what_there_is(small_world, admin):
         "in the random control arm",
         "Cohen",
         "r2, r3",
-        "every 10s",
+        "load delay:10s",
         "Median seconds an item: r2 2 s",
     ):
         assert word in page.text, word
-    assert admin.get("/admin/campaigns/spring/figures").text.count("<svg") >= 3
+    part = admin.get("/admin/campaigns/spring/figures").text
+    assert part.count("<svg") >= 3 and part.startswith('<div id="figures"')
+
+
+def test_what_takes_long_to_look_at_is_looked_at_seldom(small_world, admin, monkeypatch):
+    small_world.campaign(count=1)
+    monkeypatch.setattr(routes.admin, "REST", 1e6)
+    told = admin.get("/admin/campaigns/spring/figures").text
+    assert int(told.split("delay:")[1].split("s")[0]) > routes.admin.SOONEST
 
 
 def test_nobody_shuts_themselves_out(small_world, admin):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route, expect, sync_playwright
 
 from align.artifacts.lineage import lineage, tree
 from align.artifacts.store import Store
@@ -413,6 +413,24 @@ def test_every_page_is_accessible_where_a_machine_can_tell(served, signed_in, sc
         found = axe.run(on, options=options)
         told = [(one["id"], [node["target"] for node in one["nodes"]]) for one in found.response["violations"]]
         assert not told, (path, told)
+
+
+def test_the_progress_page_shows_new_ratings_by_itself(served, signed_in):
+    world = served.world()
+    into = world.campaign("live", count=4, overlap=1)
+    page = signed_in(world.person("admin"))
+    page.route("**/campaigns/live", lambda route: _hasten(route))
+    page.goto("/admin/campaigns/live")
+    expect(page.locator(".tile").first).to_contain_text("0of 4")
+    rate_in(world, into, [world.person("rater", into)], ("good",))
+    expect(page.locator(".tile").first).to_contain_text("4of 4", timeout=PATIENCE)
+    expect(page.locator("#figures")).to_have_count(1)
+
+
+def _hasten(route: Route) -> None:
+    """The page as it is, but for how long it waits."""
+    answer = route.fetch()
+    route.fulfill(response=answer, body=re.sub(r"delay:\d+s", "delay:1s", answer.text()))
 
 
 def test_no_payload_does_anything_in_the_browser(served, signed_in):
