@@ -1,6 +1,5 @@
 """conf/, its schema, and the sentences that answer what a person typed wrong."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from align.config import PROJECT, STAGES, compose, expand_sweep, formats_read, identity_config, local_path, to_yaml
-from align.config.kinds import UNFIT, fit, words
-from align.config.trainer_fields import OWNED, check_trainer, trainer_fields
+from align.config import PROJECT, STAGES, compose, local_path, to_yaml
+from align.config.trainer_fields import check_trainer
 from align.errors import UserError
 
 CONF = PROJECT / "conf"
@@ -259,197 +257,6 @@ def test_a_typo_in_a_file_is_named(tmp_path):
         "no key data.preference.trian; did you mean data.preference.train?"
     )
     assert "model.dtype is 'float23'" in refusal("stage=dpo", "model=mine", conf_dir=conf)
-
-
-# sweeps
-
-
-def test_a_sweep_is_every_combination_in_order():
-    jobs = expand_sweep(["stage=dpo", "trainer.beta=0.1,0.2", "trainer.seed=range(0,2)", "name='a=b'"])
-    assert jobs == [
-        ["stage=dpo", f"trainer.beta={beta}", f"trainer.seed={seed}", "name='a=b'"]
-        for beta in (0.1, 0.2)
-        for seed in (0, 1)
-    ]
-    assert [compose(job).trainer["seed"] for job in jobs] == [0, 1, 0, 1]
-
-
-def test_a_sweep_of_a_group():
-    assert expand_sweep(["deepspeed=glob(zero3*)", "stage=sft"]) == [
-        [f"deepspeed={kind}", "stage=sft"] for kind in ("zero3", "zero3_nvme", "zero3_offload")
-    ]
-    assert expand_sweep(["stage=dpo"]) == [["stage=dpo"]]
-
-
-def test_a_sweep_keeps_lists_and_strings_apart():
-    jobs = expand_sweep(["stage=dpo", "trainer.loss_type=[sigmoid,sft],ipo", 'name="x,y",z'])
-    assert [job[1] for job in jobs] == ["trainer.loss_type=[sigmoid,sft]"] * 2 + ["trainer.loss_type=ipo"] * 2
-    assert [compose(job).name for job in jobs[:2]] == ["x,y", "z"]
-
-
-@pytest.mark.parametrize(
-    ("override", "sentence"),
-    [
-        ("trainer.beta=interval(0,1)", "is an interval without steps; list values: trainer.beta=0.1,0.2"),
-        ("model=glob(nothing*)", "meets no file of conf/model"),
-    ],
-)
-def test_a_sweep_without_jobs_is_refused(override, sentence):
-    with pytest.raises(UserError) as caught:
-        expand_sweep(["stage=dpo", override])
-    assert sentence in str(caught.value)
-
-
-# identity
-
-BASE = ["stage=dpo", "deepspeed=zero3_nvme"]
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "name=other",
-        "tracking=wandb_offline",
-        "tracking.sample_prompts=3",
-        "launcher=deepspeed",
-        "launcher.env.X=1",
-        "artifacts.root=/elsewhere",
-        "inputs.policy=sft:v2",
-        "model=gpt2",
-        "data.preference.train=other.jsonl",
-        "data.unpaired_preference.max_rows=3",
-        "trainer.logging_steps=1",
-        "trainer.save_steps=7",
-        "trainer.dataloader_num_workers=2",
-        "evaluate.seed=3",
-        "reward.center=demonstrations",
-    ],
-)
-def test_what_changes_no_number_is_not_in_the_identity(override):
-    changed = identity_config(compose([*BASE, override]))
-    if override == "model=gpt2":  # its template and pad token do count; its source is an input
-        changed["model"] |= {"chat_template": None, "pad_token": None}
-    assert changed == identity_config(compose(BASE))
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "trainer.beta=0.2",
-        "trainer.seed=1",
-        "trainer.dataloader_drop_last=true",
-        "precision=fp32",
-        "model.dtype=bfloat16",
-        "adapter=lora",
-        "data.preference.max_rows=3",
-        "data.preference.columns.chosen=better",
-        "data.overlong=drop",
-        "deepspeed.config.zero_optimization.sub_group_size=1000",
-        "model.chat_template=conf/model/chat.jinja",
-    ],
-)
-def test_what_can_change_a_number_is_in_the_identity(override):
-    assert identity_config(compose([*BASE, override])) != identity_config(compose(BASE))
-
-
-def test_saving_counts_where_it_chooses_the_best_checkpoint():
-    best = ["stage=dpo", "trainer.load_best_model_at_end=true"]
-    assert identity_config(compose([*best, "trainer.save_steps=7"])) != identity_config(compose(best))
-
-
-def test_an_edited_judge_or_template_is_another_run(tmp_path):
-    template, judge = tmp_path / "t.jinja", tmp_path / "j.py"
-    typed = ["stage=evaluate", f"model.chat_template={template}", f"evaluate.judge={judge}:judge"]
-    identities = []
-    for text in ("a", "b"):
-        template.write_text(text)
-        judge.write_text("c")
-        identities.append(identity_config(compose(typed)))
-        judge.write_text(text)
-        identities.append(identity_config(compose(typed)))
-    assert all(a != b for i, a in enumerate(identities) for b in identities[:i])
-
-
-def test_the_formats_a_run_reads():
-    assert formats_read(compose(["stage=reward"])) == ("preference",)
-    assert formats_read(compose(["stage=reward", "reward.center=demonstrations"])) == (
-        "preference",
-        "prompt_completion",
-    )
-    assert formats_read(compose(["stage=kto", "inputs.dataset=judged:v1"])) == ()
-
-
-# kinds and TRL's fields
-
-
-@pytest.mark.parametrize(
-    ("value", "annotation", "fits"),
-    [
-        (1, "int", True),
-        (True, "int", False),
-        (1.0, "int", False),
-        (1, "float", True),
-        ("1", "float", False),
-        (None, "float | None", True),
-        (None, "float", False),
-        (["a"], "None | str | list[str]", True),
-        ([1], "list[str]", False),
-        ({"a": 1}, "dict[str, Any] | str | None", True),
-        ({"a": "b"}, "dict[str, bool]", False),
-        (False, "str | None | Literal[False]", True),
-        (True, "str | None | Literal[False]", False),
-        (0, "Literal[False]", False),
-        ("linear", "SchedulerType | str", True),
-    ],
-)
-def test_kinds(value, annotation, fits):
-    assert (fit(value, annotation) is not UNFIT) is fits
-
-
-def test_kinds_loosely_and_in_words():
-    assert fit(2, "str", loose=True) == "2" and fit({"a": True}, "dict[str, str]", loose=True) == {"a": "true"}
-    assert fit(2, "int | str", loose=True) == 2
-    assert words("int | None") == "a whole number or null"
-    assert words("None | str | list[str]") == "null or text or a list of texts"
-
-
-@pytest.fixture(scope="module")
-def facts() -> dict:
-    """What TRL's classes and a tokenizer say themselves, from one process that imports them."""
-    script = """
-import dataclasses, json, sys, trl
-from align.ppo import PPOConfig
-from transformers.utils.chat_template_utils import render_jinja_template
-template = open(sys.argv[1], encoding="utf-8").read()
-chat = [{"role": "user", "content": "two plus two?"}, {"role": "assistant", "content": "four"}]
-whole, spans = render_jinja_template([chat], chat_template=template, return_assistant_tokens_mask=True, eos_token="$")
-prompt, _ = render_jinja_template([chat[:1]], chat_template=template, add_generation_prompt=True, eos_token="$")
-print(json.dumps({
-    "fields": {name: [f.name for f in dataclasses.fields(getattr(trl, name, PPOConfig)) if f.init]
-               for name in sys.argv[2:]},
-    "whole": whole[0], "prompt": prompt[0], "spans": spans[0],
-}))
-"""
-    classes = sorted({stage.trainer_config for stage in STAGES.values()} - {None})
-    command = [sys.executable, "-c", script, str(CONF / "model" / "chat.jinja"), *classes]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-@pytest.mark.slow
-def test_fields_read_from_source_are_those_of_trl(facts):
-    assert len(facts["fields"]) > 4
-    for name, fields in facts["fields"].items():
-        assert set(trainer_fields(name)) == set(fields)
-    assert OWNED.keys() <= {field for fields in facts["fields"].values() for field in fields}
-
-
-@pytest.mark.slow
-def test_the_chat_template_keeps_the_prompt_as_prefix_and_marks_the_answer(facts):
-    assert facts["whole"] == "<|user|> two plus two?$<|assistant|> four$"
-    assert facts["whole"].startswith(facts["prompt"]) and facts["prompt"].endswith("<|assistant|>")
-    ((start, end),) = facts["spans"]
-    assert facts["whole"][start:end] == " four$"
 
 
 def test_no_config_answer_imports_torch():
