@@ -51,6 +51,7 @@ PRODUCES = {
     "sample": "comparisons",
     "score": "dataset",
 }
+LONGEST = 2048  # tokens of a row where trainer.max_length is null: what a context allows may not fit a device's memory
 OPTIONAL = {
     "pretrain": ("policy",),
     "ppo": ("reward_model", "value_model"),
@@ -199,6 +200,11 @@ def check_room(given: Input, tokens: int | None, key: str = "trainer.max_complet
         raise UserError(
             f"{key}={tokens} leaves no room for a prompt in the context of {given.ref}, {context} tokens; lower it"
         )
+
+
+def default_length(folder: Path) -> int:
+    """Tokens of a row where trainer.max_length is null: the model's context, at most LONGEST."""
+    return min(context_length(folder) or LONGEST, LONGEST)
 
 
 def context_length(folder: Path) -> int | None:

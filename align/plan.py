@@ -24,7 +24,7 @@ from align.contract import (
     check_max_length,
     check_room,
     check_value_model,
-    context_length,
+    default_length,
 )
 from align.data.examples import check_dataset_input, has_eval, held_out, load_split, offers, source_of
 from align.data.scored import check_scorable
@@ -34,8 +34,6 @@ from align.judges import load_function, load_judge
 from align.provenance import numeric_packages
 from align.records import kind
 from align.tokenizer import check_assistant_turns, check_template, check_tokenizer
-
-LONGEST = 2048  # tokens of a row where trainer.max_length is null: what a context allows may not fit a device's memory
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def make_plan(cfg: Config, store: Store, *, world_size: int) -> Plan:
             if role in inputs:
                 check_dtype(role, inputs[role], adapter=cfg.adapter.kind)
     if "policy" in inputs and "max_length" in cfg.trainer and cfg.trainer["max_length"] is None:
-        cfg.trainer["max_length"] = min(context_length(inputs["policy"].path) or LONGEST, LONGEST)
+        cfg.trainer["max_length"] = default_length(inputs["policy"].path)
     data = resolve_data(cfg, inputs.get("dataset"))
     name_of = {
         "stage": cfg.stage,

@@ -163,6 +163,8 @@ def test_tokens_and_what_max_length_cuts(tmp_path, tiny_store, capsys):
     assert found(report)["truncation"]["count"] == 1
     assert report["statistics"]["chosen tokens (of 20)"]["longest"] > 400
     assert set(report["histograms"]["Tokens a side"]["series"]) == {"prompt", "chosen", "rejected"}
+    whole = found(check(capsys, file, "--model", "sft:v1", "--artifacts", tiny_store))["truncation"]
+    assert "max_length 128;" in whole["message"]  # as a stage takes it: the model's context
 
 
 def test_a_template_that_never_ends_an_answer_is_an_error(tmp_path, tiny_store, capsys):

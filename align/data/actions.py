@@ -32,11 +32,19 @@ def check_data(arguments: argparse.Namespace) -> int:
 def make_reports(arguments: argparse.Namespace) -> "list[Report]":
     """A report for each group of files that are read in one way, in the order given."""
     from align.artifacts.store import Store
-    from align.data.arguments import load_benchmarks, load_tokenizer, names_of, split_sources
+    from align.data.arguments import (
+        check_positive,
+        load_benchmarks,
+        load_tokenizer,
+        names_of,
+        split_sources,
+        stage_length,
+    )
     from align.data.intake import read_outcomes, recognise_source
     from align.data.report.inspection import Inspection
     from align.data.report.verdict import judge
 
+    check_positive(arguments.max_length, "--max-length")
     names = names_of(arguments)
     store = Store.open(arguments.artifacts)
     tokenizer = load_tokenizer(store, arguments.model)
@@ -69,7 +77,7 @@ def make_reports(arguments: argparse.Namespace) -> "list[Report]":
                 title=", ".join(source.name for source in sources[:3]) + (", ..." if len(sources) > 3 else ""),
                 digests={source.name: source.to_manifest()["digest"] for source in sources},
                 tokenizer=tokenizer,
-                max_length=arguments.max_length,
+                max_length=arguments.max_length or stage_length(tokenizer),
             )
         )
     return reports
@@ -169,17 +177,18 @@ def show_data(arguments: argparse.Namespace) -> int:
     from align.artifacts.store import Store
     from align.config import compose
     from align.config.schema import STAGES
-    from align.data.arguments import load_tokenizer, names_of, split_sources
+    from align.data.arguments import check_positive, load_tokenizer, names_of, split_sources, stage_length
     from align.data.intake import read_outcomes, recognise_source
     from align.data.loss import Loss
     from align.data.showing import show_record, to_json, to_terminal
 
     if arguments.rows < 1 or arguments.skip < 0:
         raise UserError(f"--rows {arguments.rows} --skip {arguments.skip}: write a positive number, and 0 or more")
+    check_positive(arguments.max_length, "--max-length")
     store = Store.open(arguments.artifacts)
     tokenizer = load_tokenizer(store, arguments.model or "sft:latest", arguments.chat_template)
     trainer = compose([f"stage={arguments.stage}", *arguments.set]).trainer
-    length = arguments.max_length or trainer.get("max_length")
+    length = arguments.max_length or trainer.get("max_length") or stage_length(tokenizer)
     source, _ = split_sources(store, arguments)[0]
     wanted = arguments.format or STAGES[arguments.stage].formats[0]
     reading = recognise_source(source, layout=arguments.layout, names=names_of(arguments), wanted=wanted)

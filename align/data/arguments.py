@@ -103,6 +103,13 @@ def load_tokenizer(
     return tokenizer
 
 
+def stage_length(tokenizer: "PreTrainedTokenizerBase | None") -> int | None:
+    """Tokens of a row where neither the command line nor a stage's config says: as that model's stages take them."""
+    from align.contract import default_length
+
+    return None if tokenizer is None else default_length(Path(tokenizer.name_or_path))
+
+
 def tolerance_of(arguments: argparse.Namespace) -> "Tolerance":
     """`--refuse` and `--allow`."""
     from align.data.publishing import Tolerance
