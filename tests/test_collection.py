@@ -129,6 +129,7 @@ def test_dry_run_then_apply(store, capsys):
         publish(store)
     status, out, _ = run(capsys, store, "--grace-days", "0")
     assert status == 0 and "would remove sft:v1  10 B" in out and "gc --apply does it" in out
+    assert out.startswith("keep sft:v3  (alias latest)\n")
     assert store.numbers("sft") == [1, 2, 3]
     status, out, _ = run(capsys, store, "--grace-days", "0", "--apply")
     assert "removed 2 versions, 20 B, and keep 1" in out and store.numbers("sft") == [3]

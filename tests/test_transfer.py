@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from align.artifacts import transfer
+from align.artifacts import transfer, verification
 from align.artifacts.remote import Remote
 from align.artifacts.store import Store
 from align.artifacts.transfer import pull, push
@@ -188,6 +188,17 @@ def test_a_file_that_did_not_arrive_makes_no_version(store, url, monkeypatch):
     with pytest.raises(UserError, match="did not arrive as it was sent"):
         push(store, store.resolve("sft:v1"), remote)
     assert remote.numbers("sft") == []
+
+
+def test_what_cannot_be_read_is_not_pushed(store, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    remote = Remote(f"file://{tmp_path}/remote")
+    monkeypatch.setattr(verification, "hash_file", broken)
+    with pytest.raises(UserError, match="sft:v1 cannot be read: .*Input/output error"):
+        push(store, store.resolve("sft:v1"), remote)
+    assert remote.names() == []
 
 
 def test_another_version_of_the_same_name_is_never_overwritten(store, url, tmp_path):

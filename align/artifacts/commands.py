@@ -206,6 +206,8 @@ def collect_garbage(arguments: argparse.Namespace) -> int:
         _print_json({"applied": arguments.apply, "removed": refs, "leftovers": leftovers, "kept": plan.kept})
         return 0
     verb = "removed" if arguments.apply else "would remove"
+    for ref, why in () if arguments.apply else plan.kept.items():
+        print(f"keep {ref}  ({why})")
     for version in gone:
         print(f"{verb} {version.ref}  {human_size(version.manifest.size)}  {minute(version.manifest.ended)}")
     for path in leftovers:
