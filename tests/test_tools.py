@@ -75,16 +75,18 @@ def test_the_template_gets_tools_and_calls_as_they_were_written(tokenizer):
     assert tokenizer.decode(completion) == f"<call>{asked}</call><|end|>"
 
 
-@pytest.mark.parametrize("stage", ["sft", "dpo", "reward"])
+@pytest.mark.parametrize("stage", ["sft", "dpo", "kto", "reward"])
 def test_trl_trains_on_the_tokens_that_are_shown(tokenizer, tmp_path, stage):
     import trl
     from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
     shape = {"n_embd": 8, "n_layer": 1, "n_head": 1, "n_positions": 512}
     config = GPT2Config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, num_labels=1, **shape)
-    name, records = {"sft": "SFT", "dpo": "DPO", "reward": "Reward"}[stage], RECORDS if stage == "sft" else PAIRS
+    name = {"sft": "SFT", "dpo": "DPO", "kto": "KTO", "reward": "Reward"}[stage]
+    labelled = [UnpairedPreference(one.prompt, one.completion, True, one.tools) for one in RECORDS]
+    records = {"sft": RECORDS, "kto": labelled}.get(stage, PAIRS)
     kind = GPT2ForSequenceClassification if stage == "reward" else GPT2LMHeadModel
-    reference = {"ref_model": kind(config)} if stage == "dpo" else {}
+    reference = {"ref_model": kind(config)} if stage in ("dpo", "kto") else {}
     plain = {"report_to": [], "use_cpu": True, "bf16": False, "max_length": 512}
     arguments = getattr(trl, f"{name}Config")(tmp_path, **plain)
     given = {"args": arguments, "train_dataset": to_dataset(records), "processing_class": tokenizer, **reference}
