@@ -333,6 +333,7 @@ def test_line_separators_and_other_dirt_do_not_hide_rows(capsys):
     assert to_html([Report(**{key: report[key] for key in Report.__dataclass_fields__ if key != "findings"})])
 
 
+@pytest.mark.slow
 def test_the_dirt_of_the_other_sets(capsys):
     dialogs = found(check(capsys, shared("mts-dialog")))
     assert dialogs["byte_order_mark"]["count"] == 1 and dialogs["line_ends"]["count"] > 1000

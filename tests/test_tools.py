@@ -75,6 +75,7 @@ def test_the_template_gets_tools_and_calls_as_they_were_written(tokenizer):
     assert tokenizer.decode(completion) == f"<call>{asked}</call><|end|>"
 
 
+@pytest.mark.slow  # imports TRL
 @pytest.mark.parametrize("stage", ["sft", "dpo", "kto", "reward"])
 def test_trl_trains_on_the_tokens_that_are_shown(tokenizer, tmp_path, stage):
     import trl
