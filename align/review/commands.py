@@ -44,7 +44,9 @@ def review_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     load.add_argument("--repeats", type=float, metavar="X", help="share of items asked twice (default: 0.05)")
     load.add_argument("--lease", type=float, metavar="S", help="seconds until an unrated item is free again")
     load.add_argument("--seed", type=int, help="decides order, arms and sides")
-    _add_gates(load, "what an export of the campaign demands")
+    _add_gates(
+        load, "what an export of the campaign demands (1 rating of an item, 1 rater, flags on 0.2 of the items)"
+    )
 
     export = command("export", "make datasets of a campaign's ratings")
     export.add_argument("campaign", metavar="CAMPAIGN")
@@ -75,13 +77,11 @@ def review_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _add_gates(parser: argparse.ArgumentParser, what: str) -> None:
     gates = parser.add_argument_group("gates", what)
-    gates.add_argument("--min-ratings", type=int, metavar="N", help="leave items with fewer out (default: 1)")
-    gates.add_argument("--min-raters", type=int, metavar="N", help="refuse with fewer people (default: 1)")
+    gates.add_argument("--min-ratings", type=int, metavar="N", help="leave items with fewer out")
+    gates.add_argument("--min-raters", type=int, metavar="N", help="refuse with fewer people")
     gates.add_argument("--min-agreement", type=float, metavar="X", help="refuse below this Krippendorff's alpha")
     gates.add_argument("--min-gold", type=float, metavar="X", help="refuse below this accuracy on gold items")
-    gates.add_argument(
-        "--max-flags", type=float, metavar="X", help="refuse above this share of flagged items (default: 0.2)"
-    )
+    gates.add_argument("--max-flags", type=float, metavar="X", help="refuse above this share of flagged items")
 
 
 def _run(name: str) -> Callable[[argparse.Namespace], int]:

@@ -17,6 +17,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LARGEST_BODY = 256 * 1024  # bytes
+UPLOAD = "/upload"  # how the paths end that take more
 LARGEST_UPLOAD = 64 * 1024 * 1024  # bytes, of a file that an admin loads
 SLOWEST_BODY = 20.0  # seconds for a body to arrive
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -97,7 +98,7 @@ class Gate:
         began = time.perf_counter()
         status = 500
         headers = dict(scope["headers"])
-        largest = LARGEST_UPLOAD if scope["path"].endswith("/upload") else LARGEST_BODY
+        largest = LARGEST_UPLOAD if scope["path"].endswith(UPLOAD) else LARGEST_BODY
         body = _Body(receive, largest)
 
         async def answer(message: Message) -> None:

@@ -40,6 +40,7 @@ def test_a_campaign_is_made_filled_paused_and_rated_by_its_admin(small_world, ad
     lines = b"\n".join(json.dumps(row).encode() for _, row in pairs(2))
     assert admin.post("/admin/campaigns/spring/upload", files={"file": ("p.jsonl", lines)}).status_code == 303
     assert admin.post("/admin/campaigns/spring/upload", files={"file": ("p.jsonl", b"{}")}).status_code == 422
+    assert "choose a file" in admin.post("/admin/campaigns/spring/upload").text
     assert admin.post("/admin/campaigns/spring/join").headers["location"] == "/rate/spring"
     assert admin.get("/rate/spring").status_code == 200
     assert admin.post("/admin/campaigns/spring/state", {"state": "paused"}).status_code == 303

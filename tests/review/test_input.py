@@ -115,6 +115,22 @@ def test_a_body_that_says_it_is_too_large_is_not_read(rater):
     assert read == []
 
 
+@pytest.mark.parametrize("role", [None, "rater"])
+def test_a_file_is_read_from_an_admin_alone(small_world, role):
+    small_world.campaign()
+    browser = small_world.browser(role and small_world.person(role))
+    browser.get("/login")
+    read = []
+
+    def piece():
+        read.append(1)
+        yield b"--x\r\n"
+
+    sent = {"origin": ORIGIN, "content-type": "multipart/form-data; boundary=x"}
+    answer = browser.client.post("/admin/campaigns/spring/upload", content=piece(), headers=sent)
+    assert answer.status_code == (404 if role else 401) and read == []
+
+
 @pytest.mark.parametrize(
     "word",
     [
