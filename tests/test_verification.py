@@ -133,6 +133,7 @@ def test_a_corrupt_version_is_quarantined_and_named_to_whoever_asks(store, capsy
     for ref in ("sft:v2", "sft:latest"):
         status, _, err = run(capsys, store, "show", ref)
         assert status == 2 and "sft:v2 is corrupt and was quarantined" in err and str(kept) in err
+    assert err.startswith("error: sft:latest is v2, and sft:v2 is corrupt") and err.endswith("or name v1 of it\n")
     assert "in quarantine: sft:v2, model/model.safetensors has blake3" in run(capsys, store, "ls")[1]
     assert publish(store).number == 3  # its number is not given to another
     assert run(capsys, store, "verify", "sft:v1")[0] == 0

@@ -113,7 +113,9 @@ class Store:
             number = entry.version if entry else (numbers[-1] if numbers and ref.alias == LATEST else None)
         if number not in numbers:
             if number and (gone := read_removal(self.home(ref.name), number)):
-                raise UserError(f"{ref} points at {gone.sentence(self.home(ref.name))}, or move the alias")
+                others = f", or name {', '.join(_ranges(numbers))} of it" if numbers else ""
+                otherwise = others if ref.alias == LATEST else ", or move the alias"
+                raise UserError(f"{ref} is v{number}, and {gone.sentence(self.home(ref.name))}{otherwise}")
             known = [f"{alias} (v{at})" for alias, at in self.aliases(ref.name).items()]
             has = ", ".join([*_ranges(numbers), *known])
             points = "" if ref.version or number is None else f" (it points at v{number}, which is gone)"
