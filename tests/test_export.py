@@ -6,7 +6,7 @@ import xml.etree.ElementTree
 
 import pytest
 
-from align.artifacts import verification
+from align.artifacts import disk, verification
 from align.artifacts.drawing import to_svg
 from align.artifacts.lineage import lineage
 from align.artifacts.store import Store
@@ -116,6 +116,22 @@ def test_export_verifies(store, capsys, tmp_path):
     assert (
         status == 2 and "dpo:v1 is corrupt: model/config.json has 3 bytes" in err and not (tmp_path / "out").exists()
     )
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_copy_shares_its_blocks_where_the_file_system_can(tmp_path, monkeypatch, shares):
+    asked = []
+
+    def ioctl(new, request, old):
+        asked.append((os.readlink(f"/proc/self/fd/{new}"), request, os.readlink(f"/proc/self/fd/{old}")))
+        if not shares:
+            raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(disk.fcntl, "ioctl", ioctl)
+    (tmp_path / "old").write_text("text")
+    disk.clone_file(tmp_path / "old", tmp_path / "new")
+    assert asked == [(str(tmp_path / "new"), 0x40049409, str(tmp_path / "old"))]  # FICLONE, linux/fs.h
+    assert (tmp_path / "new").read_text() == ("" if shares else "text")  # no byte is copied beside
 
 
 def test_what_cannot_be_read_is_not_exported(store, capsys, tmp_path, monkeypatch):

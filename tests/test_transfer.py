@@ -249,6 +249,14 @@ def test_another_hosts_transfer_is_left_alone_while_it_moves(store, tmp_path):
     assert not alive.exists()
 
 
+def test_a_manifest_whose_parent_is_no_exact_version_is_refused(store, tmp_path):
+    remote = Remote(f"file://{tmp_path}/remote")
+    record = {"ref": "pretrain:latest", "digest": "a" * 64, "kind": "artifact"}
+    push(store, publish(store, "odd", inputs={"policy": record}), remote)
+    with pytest.raises(UserError, match="'pretrain:latest' as an input, which is no exact version"):
+        pull(Store(tmp_path / "other"), "odd", remote, lineage=True)
+
+
 def test_what_is_not_there_and_urls_that_are_none(store, tmp_path, capsys):
     url = f"file://{tmp_path}/remote"
     options = ["--artifacts", str(store.root)]
