@@ -19,7 +19,7 @@ def store(tiny_store, tmp_path, capsys):
     demo = config.PROJECT / "data/demo/preferences.train.jsonl"
     rows = [json.loads(line) for line in demo.read_text("utf-8").splitlines()[:30]]
     file = tmp_path / "pairs.jsonl"
-    file.write_text("".join(json.dumps({**row, "tools": [{"name": "t"}]}) + "\n" for row in rows))
+    file.write_text("".join(json.dumps({**row, "agreement": 0.75}) + "\n" for row in rows))
     command = [
         "data",
         "import",

@@ -133,6 +133,9 @@ def test_a_template_that_does_not_take_a_conversation_is_one_sentence(tokenizer)
     tokenizer.chat_template = strict
     with pytest.raises(UserError, match="does not take the conversation .*roles must alternate"):
         render(tokenizer, ASKED, RECORDS[2].completion)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    with pytest.raises(UserError, match="does not render the tools"):
+        render(tokenizer, ASKED, RECORDS[2].completion, TOOLS)
     tokenizer.chat_template = None
     with pytest.raises(UserError, match="has no chat template"):
         render(tokenizer, ASKED, RECORDS[2].completion)

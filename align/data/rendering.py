@@ -30,12 +30,18 @@ def apply_template(
     """A conversation through the chat template; `options` are those of transformers' `apply_chat_template`.
 
     Raises:
-        UserError: the template does not take it: other roles, or messages without content.
+        UserError: the template does not take it: other roles, messages without content, or tools that it leaves out.
     """
     from jinja2 import TemplateError
 
     name = tokenizer.name_or_path or "this model"
-    if tokenizer.chat_template is None and options.get("chat_template") is None:
+    template = options.get("chat_template") or tokenizer.chat_template
+    if template is not None and tools is not None and "tools" not in str(template):
+        raise UserError(
+            f"the chat template of {name} does not render the tools that a record names: give one that does, or make "
+            "a set without such records (align data make --drop tools)"
+        )
+    if template is None:
         raise UserError(f"the tokenizer of {name} has no chat template: give one, such as conf/model/chat.jinja")
     try:
         return tokenizer.apply_chat_template(messages, tools=tools, return_dict=True, **options)

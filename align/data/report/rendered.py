@@ -33,7 +33,9 @@ def token_findings(
     added = tokenizer.added_tokens_decoder
     ends = {tokenizer.eos_token_id, *(token for token in added if added[token].special)}
     for place, record in enumerate(seen.sample):
-        unseen += unrendered(record, tokenizer)
+        if unrendered(record, tokenizer):
+            unseen += 1
+            continue
         try:
             sequences = side_ids(record, tokenizer)
         except UserError as error:
