@@ -35,6 +35,7 @@ TWO_PROCESSES = [
     ("reward", "zero2_offload"),
     ("kto", "zero3_offload"),
     ("ppo", "zero2"),
+    ("ppo", "zero3"),
 ]
 
 
@@ -103,7 +104,7 @@ def others(out: Path, stages: list[str]) -> list[dict[str, Any]]:
     before = json.loads(out.read_text("utf-8"))
     if changed := [key for key, value in here().items() if before[key] != value]:
         raise SystemExit(f"{out} was made with another {' and '.join(changed)}: run all stages again")
-    return [row for row in before["results"] if row["stage"] not in stages or row["processes"] > 1]
+    return [row for row in before["results"] if row["stage"] not in stages]
 
 
 def main() -> int:
@@ -123,14 +124,15 @@ def main() -> int:
         soak.run("sft", "model.chat_template=conf/model/chat.jinja")
         soak.run("reward")
         publish_pairs(soak.store.root)
+        chosen = asked.stages or list(STAGES)
         for number, stage in enumerate(STAGES):
-            if stage not in (asked.stages or STAGES):
+            if stage not in chosen:
                 continue
             for moment in moments(stage)[number % 2 :: 2]:
                 soak.kill(stage, moment)
             _, seconds = soak.straight(stage, 1, "none")
             soak.kill(stage, Kill("time", draw.randint(300, int(seconds * 1000))))
-        for stage, kind in () if asked.stages else TWO_PROCESSES:
+        for stage, kind in [pair for pair in TWO_PROCESSES if pair[0] in chosen]:
             _, seconds = soak.straight(stage, 2, kind)
             soak.kill(stage, Kill("align.checkpoints:commit", 2), ranks=2, kind=kind)
             soak.kill(stage, Kill(STEP, 7, rank=1), ranks=2, kind=kind)
