@@ -249,6 +249,14 @@ def test_another_hosts_transfer_is_left_alone_while_it_moves(store, tmp_path):
     assert not alive.exists()
 
 
+def test_a_version_that_somebody_has_moved_is_refused(store, tmp_path):
+    remote = Remote(f"file://{tmp_path}/remote")
+    push(store, store.resolve("sft:v1"), remote)
+    (tmp_path / "remote" / "sft" / "v0001").rename(tmp_path / "remote" / "sft" / "v0009")
+    with pytest.raises(UserError, match="belongs to sft:v1: somebody has moved it"):
+        pull(Store(tmp_path / "other"), "sft:v9", remote)
+
+
 def test_a_manifest_whose_parent_is_no_exact_version_is_refused(store, tmp_path):
     remote = Remote(f"file://{tmp_path}/remote")
     record = {"ref": "pretrain:latest", "digest": "a" * 64, "kind": "artifact"}
