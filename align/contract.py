@@ -52,6 +52,8 @@ PRODUCES = {
     "score": "dataset",
 }
 LONGEST = 2048  # tokens of a row where trainer.max_length is null: what a context allows may not fit a device's memory
+# TRL's own trainers, which load their reference from where the policy came from.
+OWN_REFERENCE = ("rloo", "grpo")
 OPTIONAL = {
     "pretrain": ("policy",),
     "ppo": ("reward_model", "value_model"),
@@ -89,6 +91,11 @@ def check_inputs(stage: str, inputs: dict[str, Input | list[Input]], accept_drif
     for role in inputs:
         if role not in demands and role != "dataset":
             raise UserError(f"stage {stage} has no input {role}; it takes {', '.join([*demands, 'dataset'])}")
+    if stage in OWN_REFERENCE and inputs["ref_model"].digest != inputs["policy"].digest:
+        raise UserError(
+            f"stage {stage} measures KL from the policy as it came in, and inputs.ref_model="
+            f"{inputs['ref_model'].text} is another model; leave it out, or take stage=ppo"
+        )
     if "ref_model" in inputs:
         policies = inputs.get("policy", [])
         for policy in policies if isinstance(policies, list) else [policies]:

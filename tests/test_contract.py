@@ -50,6 +50,17 @@ def test_an_artifact_of_the_wrong_type_is_refused_with_what_makes_the_right_one(
     refused(lambda: check_inputs(stage, inputs), sentence)
 
 
+@pytest.mark.parametrize("stage", ["rloo", "grpo"])
+def test_a_reference_that_a_stage_would_not_load_is_refused(tmp_path, stage):
+    policy, other = (given(model_folder(tmp_path / name), "model") for name in ("policy", "other"))
+    check_inputs(stage, {"policy": policy, "ref_model": policy})
+    refused(
+        lambda: check_inputs(stage, {"policy": policy, "ref_model": other}),
+        f"stage {stage} measures KL from the policy as it came in, and inputs.ref_model={other.text} is another model",
+    )
+    check_inputs("ppo", {"policy": policy, "ref_model": other})
+
+
 def test_the_sentence_names_the_version(tiny_store):
     cfg = config.compose(stage_overrides(tiny_store, "stage=dpo", "inputs.policy=reward"))
     refused(
