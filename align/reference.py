@@ -1,7 +1,7 @@
 """The reference really is what the config names: where it is the policy as it came in, both say the same at step 0.
 
-A log-ratio that is not zero then is a reference of other weights, another template, or an adapter that is switched on
-where it should be off; and DPO's sigmoid loss, log 2 where nothing is preferred yet, is not that.
+A log-ratio, or a KL, that is not zero then is a reference of other weights, another template, or an adapter that is
+switched on where it should be off; and DPO's sigmoid loss, log 2 where nothing is preferred yet, is not that.
 """
 
 import math
@@ -20,11 +20,11 @@ TOLERANCE = {"fp32": 1e-2, "16 bits": 0.5}
 class SameAtStart(TrainerCallback):
     """Before the first optimizer step, checks that the policy's log-ratios to the reference are zero.
 
-    It reads the rewards that TRL has computed of the first batch, so it costs nothing. Not for a resumed run, whose
-    policy has moved.
+    It reads the rewards, or the KL of an online stage, that were computed of the first batch, so it costs nothing. Not
+    for a resumed run, whose policy has moved.
 
     Args:
-        trainer: TRL's DPO or KTO trainer, whose policy began as its reference.
+        trainer: DPO's or KTO's trainer, or an online one, whose policy began as its reference.
     """
 
     def __init__(self, trainer: Trainer):
@@ -33,14 +33,14 @@ class SameAtStart(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ):
-        if state.global_step or has_dropout(self.trainer.model) or not args.beta:
+        if state.global_step or has_dropout(self.trainer.model):
             return
-        beta = abs(args.beta)
-        largest = max((abs(reward) for reward in self._rewards()), default=0.0) / beta
+        beta = abs(getattr(args, "beta", 0.0))  # by which DPO and KTO multiply the log-ratios in their metrics
+        largest = max((abs(ratio) for ratio in self._log_ratios(beta)), default=0.0)
         tolerance = TOLERANCE["16 bits" if args.bf16 or args.fp16 else "fp32"]
         loss = float(self.trainer._tr_loss)
         off = ""
-        if self._is_log_2() and abs(loss - math.log(2)) > beta * tolerance:
+        if beta and self._is_log_2() and abs(loss - math.log(2)) > beta * tolerance:
             off = f", and the loss is {loss:.4g} where it should be log 2"
         if distributed.any_rank(largest > tolerance or bool(off)):
             raise UserError(
@@ -49,15 +49,17 @@ class SameAtStart(TrainerCallback):
                 "inputs.ref_model=<ref>, or try adapter=none"
             )
 
-    def _rewards(self) -> list[float]:
-        """beta times the log-ratios, of the first batch."""
+    def _log_ratios(self, beta: float) -> list[float]:
+        """The log-ratios of the first batch's answers, or their means; of an online stage that is the KL."""
         metrics = self.trainer._metrics["train"]
-        return [reward for side in ("rewards/chosen", "rewards/rejected") for reward in metrics.get(side, [])]
+        rewards = [reward for side in ("rewards/chosen", "rewards/rejected") for reward in metrics.get(side, [])]
+        return [*(reward / beta for reward in rewards if beta), *metrics.get("objective/kl", metrics.get("kl", []))]
 
     def _is_log_2(self) -> bool:
         """Whether the loss is DPO's sigmoid loss and nothing else."""
         args = self.trainer.args
-        losses = args.loss_type if isinstance(args.loss_type, list) else [args.loss_type]
+        kind = getattr(args, "loss_type", None)
+        losses = kind if isinstance(kind, list) else [kind]
         more = (getattr(args, "loss_weights", None), getattr(args, "use_weighting", False))
         return losses == ["sigmoid"] and not any(more) and not getattr(self.trainer, "aux_loss_enabled", False)
 

@@ -1,5 +1,6 @@
 """Where the policy begins as its own reference, both say the same at step 0, or the run stops there."""
 
+import importlib
 import math
 from collections import defaultdict
 from types import SimpleNamespace
@@ -10,7 +11,6 @@ import torch
 from align import run
 from align.errors import UserError
 from align.reference import SameAtStart, has_dropout
-from align.stages import dpo
 from tests.conftest import stage_overrides
 
 
@@ -38,14 +38,30 @@ def test_log_ratios_are_zero_and_the_sigmoid_loss_is_log_2():
         check(loss=0.8)
 
 
+@pytest.mark.parametrize("name", ["objective/kl", "kl"])
+def test_an_online_stage_begins_without_kl(name):
+    def check(kl):
+        trainer = SimpleNamespace(
+            model=torch.nn.Linear(1, 1),
+            args=SimpleNamespace(bf16=False, fp16=False),
+            _tr_loss=torch.tensor(0.0),
+            _metrics={"train": defaultdict(list, {name: [kl]})},
+        )
+        SameAtStart(trainer).on_pre_optimizer_step(trainer.args, SimpleNamespace(global_step=0), None)
+
+    check(1e-6)
+    with pytest.raises(UserError, match="off by up to 0.5 nats"):
+        check(0.5)
+
+
 def test_what_draws_is_not_compared():
     assert has_dropout(torch.nn.Sequential(torch.nn.Dropout(0.1))) and not has_dropout(torch.nn.Dropout(0.0))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["dpo", "kto"])
+@pytest.mark.parametrize("stage", ["dpo", "kto", "ppo"])
 def test_a_reference_of_other_weights_stops_the_run(tiny_store, monkeypatch, capsys, stage):
-    module = dpo if stage == "dpo" else __import__("align.stages.kto", fromlist=["kto"])
+    module = importlib.import_module(f"align.stages.{stage}")
     load = module.load_frozen
 
     def load_another(*args, **options):

@@ -17,6 +17,7 @@ from align.data.examples import load_examples
 from align.models import context_length, load_policy, load_tokenizer, save_merged, save_model
 from align.online import CommonMetrics, default_completion_length, load_rewards, place_rewards, room_for_prompts
 from align.progress import TrackingCallback
+from align.reference import SameAtStart
 from align.samples import RolloutSamples
 from align.tracking import Tracker
 from align.training import build_arguments, build_trainer, fit, resolve_dtype
@@ -67,6 +68,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
         peft_config=None if is_adapter(policy_path) else lora,
         callbacks=[CommonMetrics(), TrackingCallback(tracker, cfg.name)],
     )
+    trainer.add_callback(SameAtStart(trainer))
     place_rewards(rewards, inputs, trainer)
     trainer.add_callback(RolloutSamples(trainer, tracker, cfg.tracking))
     metrics = fit(trainer, checkpoints_gb=cfg.artifacts.checkpoints_gb) | examples.metrics

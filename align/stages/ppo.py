@@ -25,6 +25,7 @@ from align.online import (
 )
 from align.ppo import PPOConfig, PPOTrainer
 from align.progress import TrackingCallback
+from align.reference import SameAtStart
 from align.samples import RolloutSamples
 from align.tracking import Tracker
 from align.training import build_arguments, build_trainer, fit, resolve_dtype
@@ -94,6 +95,8 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
         peft_config=None if is_adapter(policy_path) else lora,
         callbacks=[TrackingCallback(tracker, cfg.name)],
     )
+    if inputs["ref_model"].digest == inputs["policy"].digest:
+        trainer.add_callback(SameAtStart(trainer))
     place_rewards(rewards, inputs, trainer)
     trainer.add_callback(RolloutSamples(trainer, tracker, cfg.tracking))
     metrics = fit(trainer, checkpoints_gb=cfg.artifacts.checkpoints_gb) | examples.metrics
