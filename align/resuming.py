@@ -49,6 +49,17 @@ class Resumable(Trainer):
             resume_from_checkpoint = last_checkpoint(Path(self.args.output_dir))
             if resume_from_checkpoint is None:
                 raise UserError(f"{self.args.output_dir} has no whole checkpoint to resume from: train from the start")
+        if not self.can_checkpoint and distributed.is_main():
+            print(
+                "no checkpoints: DeepSpeed does not load again all that it swaps to NVMe. If this run is stopped it "
+                "starts anew; deepspeed=zero3_offload keeps checkpoints",
+                flush=True,
+            )
+        if not self.can_checkpoint and self.args.load_best_model_at_end:
+            raise UserError(
+                "trainer.load_best_model_at_end needs checkpoints, and under NVMe offload there are none; set it to "
+                "false, or deepspeed=zero3_offload"
+            )
         self.resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         callback = RunCallback(self)
         self.add_callback(callback)  # the last, so that it sees what all others ask for
@@ -56,6 +67,17 @@ class Resumable(Trainer):
             return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **options)
         finally:
             self.remove_callback(callback)
+
+    @property
+    def can_checkpoint(self) -> bool:
+        """False where DeepSpeed swaps to NVMe.
+
+        What it loads is not what it saved (0.19.8): swapped moments come back, and weights and moments of less than
+        its block of 1 MiB, which it keeps in memory, do not.
+        """
+        config = getattr(self.args, "hf_deepspeed_config", None)
+        kinds = ("offload_optimizer", "offload_param")
+        return config is None or all(config.get_value(f"zero_optimization.{one}.device") != "nvme" for one in kinds)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir)
@@ -151,13 +173,16 @@ class RunCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         self._stopping = distributed.any_rank(stopping.asked())
+        if self._stopping and not self.trainer.can_checkpoint:
+            raise Stopped(state.global_step)
         self._due |= control.should_save or self._stopping
         ends = control.should_training_stop or float(state.epoch).is_integer()
         control.should_save = self._due and not ends and self._may()
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         self._due |= control.should_save
-        control.should_save = self._due and (state.global_step >= state.max_steps or self._may())
+        ended = state.global_step >= state.max_steps and self.trainer.can_checkpoint
+        control.should_save = self._due and (ended or self._may())
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         self._due = False
@@ -165,6 +190,8 @@ class RunCallback(TrainerCallback):
             raise Stopped(state.global_step)
 
     def _may(self) -> bool:
+        if not self.trainer.can_checkpoint:
+            return False
         if hasattr(self.trainer, "may_checkpoint"):
             return self.trainer.may_checkpoint()
         # TRL's online trainers throw a half-used rollout away at a resume; after a whole one they make the next.

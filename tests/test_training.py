@@ -1,5 +1,6 @@
 """The training loop: where it stops, and where it goes on. tests/test_kills.py kills real processes."""
 
+import contextlib
 import errno
 import json
 import os
@@ -10,11 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from transformers.integrations import HfDeepSpeedConfig
 
 from align import resuming, run
 from align.artifacts.store import Store
 from align.runs import read_holder
 from align.stages import sft
+from align.stopping import Stopped
 from tests.conftest import run_command, stage_overrides
 from tests.kills import differences
 
@@ -192,9 +195,27 @@ def test_a_trainer_with_state_of_its_own_joins_in(tmp_path):
     own._metrics["train"]["new"].append(2.0)  # still a defaultdict
 
 
+@pytest.mark.parametrize("device, can", [("cpu", True), ("nvme", False)])
+def test_what_deepspeed_swaps_to_nvme_is_in_no_checkpoint(monkeypatch, device, can):
+    """DeepSpeed 0.19.8 loads other weights than it saved; such a run stops at once and starts anew."""
+    config = HfDeepSpeedConfig({"zero_optimization": {"stage": 3, "offload_optimizer": {"device": device}}})
+    trainer = SimpleNamespace(args=SimpleNamespace(hf_deepspeed_config=config))
+    trainer.can_checkpoint = resuming.Resumable.can_checkpoint.fget(trainer)
+    assert trainer.can_checkpoint is can
+    callback, control = resuming.RunCallback(trainer), SimpleNamespace(should_save=True, should_training_stop=False)
+    state = SimpleNamespace(epoch=0.5, global_step=4, max_steps=9)
+    callback.on_step_end(None, state, control)
+    assert control.should_save is can
+    monkeypatch.setattr(resuming.stopping, "asked", lambda: True)
+    control.should_save = False
+    with contextlib.nullcontext() if can else pytest.raises(Stopped):
+        callback.on_step_end(None, state, control)
+    assert control.should_save is can
+
+
 def test_a_trainer_between_two_rollouts_is_saved_when_it_says_so():
     control = SimpleNamespace(should_save=True, should_training_stop=False)
-    trainer = SimpleNamespace(args=None, may_checkpoint=lambda: trainer.ready, ready=False)
+    trainer = SimpleNamespace(args=None, may_checkpoint=lambda: trainer.ready, ready=False, can_checkpoint=True)
     callback = resuming.RunCallback(trainer)
     state = SimpleNamespace(epoch=0.5, global_step=4)
     callback.on_step_end(None, state, control)
