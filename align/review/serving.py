@@ -9,8 +9,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from align.errors import UserError
 from align.review import security
-from align.review.app import Review, create_app
+from align.review.app import create_app
 from align.review.database import Database, migrate
+from align.review.requests import Review
 from align.review.store import people
 
 HEAD_SECONDS = 10.0  # for the head of a request to arrive

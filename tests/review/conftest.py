@@ -20,9 +20,10 @@ from starlette.testclient import TestClient
 
 from align.records import Comparison
 from align.review import security
-from align.review.app import Review, create_app
+from align.review.app import create_app
 from align.review.database import Database, migrate
 from align.review.loading import to_items
+from align.review.requests import Review
 from align.review.schemas import Settings
 from align.review.store import campaigns, people
 from align.review.store.campaigns import Campaign
