@@ -26,29 +26,45 @@ class Packed:
     targets: Tensor
 
 
-def pack(sequences: list[list[int]], scored: list[int], *, side_by_side: bool, device: torch.device) -> Packed:
-    """Lay sequences into rows as wide as the longest, first fit, longest first.
+def pack(
+    sequences: list[list[int]],
+    scored: list[int],
+    *,
+    side_by_side: bool,
+    device: torch.device,
+    hidden_size: int = 1,
+    widest: int | None = None,
+) -> Packed:
+    """Lay sequences into rows, first fit, longest first.
+
+    Rows are as wide as makes the least work: wider ones leave less room empty, and in an attention over more
+    positions more of them are of other sequences.
 
     Args:
         sequences: token ids, none empty.
         scored: how many tokens at the end of each sequence are scored; the first of a sequence cannot be.
         side_by_side: False gives each sequence a row of its own, for models that would let neighbours in a row see
             each other.
+        hidden_size: of the model, which says what attention weighs.
+        widest: positions of a row, unless a sequence is longer; None is no limit.
     """
-    width = max(len(sequence) for sequence in sequences)
-    places: list[tuple[int, int]] = [(0, 0)] * len(sequences)
-    filled: list[int] = []
-    for index in sorted(range(len(sequences)), key=lambda one: -len(sequences[one])):
-        need = len(sequences[index])
-        row = next((row for row, used in enumerate(filled) if side_by_side and used + need <= width), None)
-        if row is None:
-            row = len(filled)
-            filled.append(0)
-        places[index] = (row, filled[row])
-        filled[row] += need
+    lengths = [len(sequence) for sequence in sequences]
+    rows = [[index] for index in range(len(lengths))]
+    if side_by_side:
+        longest = max(lengths)
+        limit = max(longest, min(widest or sum(lengths), sum(lengths)))
+        tried = [_fill(lengths, eighths * longest // 8) for eighths in range(8, 8 * limit // longest + 1)]
+        rows = min(tried, key=lambda rows: _work(rows, lengths, hidden_size))
+    width = _width(rows, lengths)
+    places = [(0, 0)] * len(sequences)
+    for row, members in enumerate(rows):
+        start = 0
+        for index in members:
+            places[index] = (row, start)
+            start += lengths[index]
     # What is left of a row may be any token, as nobody looks ahead at it; transformers warns of pad tokens.
-    input_ids = torch.full((len(filled), width), sequences[0][0], dtype=torch.long)
-    position_ids = torch.zeros((len(filled), width), dtype=torch.long)
+    input_ids = torch.full((len(rows), width), sequences[0][0], dtype=torch.long)
+    position_ids = torch.zeros((len(rows), width), dtype=torch.long)
     states: list[int] = []
     targets: list[int] = []
     for (row, start), sequence, count in zip(places, sequences, scored, strict=True):
@@ -58,7 +74,8 @@ def pack(sequences: list[list[int]], scored: list[int], *, side_by_side: bool, d
         first = row * width + end - 1 - count
         states += range(first, first + count)
         targets += sequence[len(sequence) - count :]
-    for row, used in enumerate(filled):
+    for row, members in enumerate(rows):
+        used = sum(lengths[index] for index in members)
         position_ids[row, used:] = torch.arange(width - used)
     return Packed(
         input_ids.to(device),
@@ -66,3 +83,30 @@ def pack(sequences: list[list[int]], scored: list[int], *, side_by_side: bool, d
         torch.tensor(states, dtype=torch.long, device=device),
         torch.tensor(targets, dtype=torch.long, device=device),
     )
+
+
+def _fill(lengths: list[int], width: int) -> list[list[int]]:
+    """Which sequences lie in each row of `width` positions."""
+    rows: list[list[int]] = []
+    left: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda one: -lengths[one]):
+        row = next((row for row, room in enumerate(left) if room >= lengths[index]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            left.append(width)
+        rows[row].append(index)
+        left[row] -= lengths[index]
+    return rows
+
+
+def _width(rows: list[list[int]], lengths: list[int]) -> int:
+    return max(sum(lengths[index] for index in members) for members in rows)
+
+
+def _work(rows: list[list[int]], lengths: list[int], hidden_size: int) -> float:
+    """What a layer computes, in that of its projections for one position.
+
+    They take 24 h^2 operations a position, h the hidden size, and attention takes 4 h for each pair of positions.
+    """
+    width = _width(rows, lengths)
+    return len(rows) * width * (1 + width / (6 * hidden_size))

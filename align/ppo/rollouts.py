@@ -188,11 +188,14 @@ class RolloutTrainer(RLOOTrainer):
             return logps_of(self.policy)
 
     def _pack(self, sequences: list[list[int]], counts: list[int]) -> Packed:
+        config = self.policy.config.get_text_config()
         return pack(
             sequences,
             counts,
             side_by_side=self.args.padding_free,
             device=self.accelerator.device,
+            hidden_size=config.hidden_size,
+            widest=getattr(config, "max_position_embeddings", None),
         )
 
     def _note(self, rollout: Rollout, everyone: dict[str, list], metrics: dict[str, float], mode: str) -> None:

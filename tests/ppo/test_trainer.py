@@ -62,7 +62,7 @@ def trainer_of(folders, tmp_path, *, model=None, reward_funcs=None, **more):
 
 
 def packed_of(sequences, scored, side_by_side=True):
-    return vars(pack(sequences, scored, side_by_side=side_by_side, device=CPU)).values()
+    return vars(pack(sequences, scored, side_by_side=side_by_side, device=CPU, hidden_size=512)).values()
 
 
 def test_what_it_leans_on_in_trl_is_there():
@@ -161,6 +161,18 @@ def test_packed_sequences_have_the_numbers_of_each_alone(policy, folders, side_b
             torch.testing.assert_close(values[mine], value_model.score(states)[:, 0], rtol=1e-5, atol=1e-5)
             place += count
         assert place == len(logps) == len(values)
+
+
+def test_rows_are_as_wide_as_makes_the_least_work():
+    """Three of 60 tokens and two of 40 fill two rows of 140, wide ones cost attention, and a context ends them."""
+    sequences = [[7] * length for length in (60, 60, 60, 40, 40)]
+
+    def shape(**more):
+        return tuple(pack(sequences, [1] * 5, side_by_side=True, device=CPU, **more).input_ids.shape)
+
+    assert shape(hidden_size=4096) == (2, 140)
+    assert shape(hidden_size=1) == (5, 60)
+    assert shape(hidden_size=4096, widest=60) == (5, 60)
 
 
 def test_every_adapter_gets_its_gradient(policy):
