@@ -52,7 +52,8 @@ def pack(
     rows = [[index] for index in range(len(lengths))]
     if side_by_side:
         longest = max(lengths)
-        limit = max(longest, min(widest or sum(lengths), sum(lengths)))
+        # Four times the longest leave little room empty; the more widths are tried, the longer it takes.
+        limit = max(longest, min(widest or 4 * longest, sum(lengths), 4 * longest))
         tried = [_fill(lengths, eighths * longest // 8) for eighths in range(8, 8 * limit // longest + 1)]
         rows = min(tried, key=lambda rows: _work(rows, lengths, hidden_size))
     width = _width(rows, lengths)
