@@ -57,7 +57,7 @@ chromium:
 # Compiled here and not in a test, whose time limit would cut a compile off.
 .PHONY: kernels
 kernels: install libaio
-	$(PY) -m align.kernels
+	$(PY) -m align.distributed.kernels
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -24,18 +24,18 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from align import config
+from align.artifacts.provenance import packages
 from align.artifacts.store import Store
-from align.config import PROJECT
-from align.generation import generate
-from align.judges import load_judge
-from align.models import load_policy, load_reward_model, load_tokenizer
+from align.config.compose import compose
+from align.config.paths import PROJECT
+from align.evaluation.statistics import paired_bootstrap
+from align.models.generation import generate
+from align.models.load import load_policy, load_reward_model, load_tokenizer
+from align.models.scoring import token_logps
 from align.ppo import PPOConfig, PPOTrainer
-from align.provenance import packages
-from align.quiet import hush
-from align.rewards import RewardModelFunction
-from align.scoring import token_logps
-from align.statistics import paired_bootstrap
+from align.rewards.functions import RewardModelFunction
+from align.rewards.user_functions import load_judge
+from align.run.library_logging import hush
 
 RUNS = {
     "demo": {},
@@ -103,7 +103,7 @@ class Look(TrainerCallback):
 
 
 def run(store, changes, looks):
-    cfg = config.compose(["experiment=tiny_ppo"])
+    cfg = compose(["experiment=tiny_ppo"])
     changes = dict(changes)
     fields = {key: value for key, value in cfg.trainer.items() if key not in OWNED}
     fields["max_steps"] *= changes.pop("factor", 1)

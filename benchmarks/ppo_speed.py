@@ -237,7 +237,7 @@ def main():
     asked = parser.parse_args()
     if asked.who:
         return child(asked)
-    from align.provenance import packages
+    from align.artifacts.provenance import packages
 
     told = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",

@@ -18,8 +18,8 @@ import sys
 import time
 from pathlib import Path
 
+from align.artifacts.provenance import packages
 from align.artifacts.store import Store
-from align.provenance import packages
 
 PROJECT = Path(__file__).resolve().parents[1]
 MODEL = ["model=tiny_gpt2", "model.new.architecture.n_positions=256", "model.new.tokenizer.vocab_size=2048"]

@@ -20,10 +20,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from align.artifacts.provenance import packages  # noqa: E402
 from align.artifacts.store import Store  # noqa: E402
 from align.config.schema import STAGES  # noqa: E402
-from align.provenance import packages  # noqa: E402
-from tests.kills import KILLED, Kill, Zygote, differences, moments, overrides, publish_pairs  # noqa: E402
+from tests.run.kills import KILLED, Kill, Zygote, differences, moments, overrides, publish_pairs  # noqa: E402
 
 DROPOUT = {f"model.new.architecture.{name}_pdrop": "0.1" for name in ("resid", "embd", "attn")}
 STEP = "transformers.trainer:Trainer.training_step"
@@ -134,7 +134,7 @@ def main() -> int:
             soak.kill(stage, Kill("time", draw.randint(300, int(seconds * 1000))))
         for stage, kind in [pair for pair in TWO_PROCESSES if pair[0] in chosen]:
             _, seconds = soak.straight(stage, 2, kind)
-            soak.kill(stage, Kill("align.checkpoints:commit", 2), ranks=2, kind=kind)
+            soak.kill(stage, Kill("align.artifacts.checkpoints:commit", 2), ranks=2, kind=kind)
             soak.kill(stage, Kill(STEP, 7, rank=1), ranks=2, kind=kind)
             soak.kill(stage, Kill("launcher", draw.randint(2000, int(seconds * 1000))), ranks=2, kind=kind)
     results = kept + soak.results

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from align.provenance import packages
+from align.artifacts.provenance import packages
 
 PROJECT = Path(__file__).resolve().parents[1]
 COMMANDS = {

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from align import config, run
 from align.artifacts.store import Store, Version
+from align.config.compose import compose
 from align.config.schema import STAGES, LauncherConfig
-from align.launching import command
-from align.plan import make_plan
+from align.run import stage
+from align.run.launchers import command
+from align.run.plan import make_plan
 
 # One thread a process: tiny matrices gain nothing from more, and sums are then the same on any number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -84,8 +85,8 @@ def run_stage(root: Path, *overrides: str) -> Version:
 
 def run_command(overrides: list[str]) -> Version:
     """What the command line of launch/run.py published, run in this process."""
-    cfg = config.compose(overrides)
-    assert run.run(cfg) == 0
+    cfg = compose(overrides)
+    assert stage.run(cfg) == 0
     if not gc.get_freeze_count():
         gc.freeze()  # a trainer collects garbage more than once, and looks through all that was imported each time
     return make_plan(cfg, Store.open(cfg.artifacts.root), world_size=1).published[-1]
@@ -97,7 +98,7 @@ def launch_stage(root: Path, processes: int, *overrides: str) -> Version:
     words = command(LauncherConfig(kind="deepspeed", num_accelerators=processes), given)
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    return make_plan(config.compose(given), Store.open(str(root)), world_size=processes).published[-1]
+    return make_plan(compose(given), Store.open(str(root)), world_size=processes).published[-1]
 
 
 @pytest.fixture(scope="session")

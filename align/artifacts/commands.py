@@ -109,7 +109,7 @@ def show_lineage(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(node.to_json())
     elif arguments.svg:
-        from align.artifacts.drawing import to_svg
+        from align.artifacts.lineage_svg import to_svg
 
         _write_text(arguments.svg, to_svg(node))
         print(f"wrote {arguments.svg}")
@@ -121,8 +121,8 @@ def show_lineage(arguments: argparse.Namespace) -> int:
 def verify_artifacts(arguments: argparse.Namespace) -> int:
     """`align artifacts verify`; 1 if something is corrupt, or could not be read."""
     from align.artifacts.display import human_size
-    from align.artifacts.sweep import Sweep
     from align.artifacts.verification import quarantine, verify
+    from align.artifacts.verify_all import Sweep
     from align.errors import UserError
 
     if bool(arguments.ref) == arguments.all:
@@ -192,8 +192,8 @@ def unpin_version(arguments: argparse.Namespace) -> int:
 
 def collect_garbage(arguments: argparse.Namespace) -> int:
     """`align artifacts gc`."""
-    from align.artifacts.collection import collect, plan_collection
     from align.artifacts.display import human_size, minute
+    from align.artifacts.gc import collect, plan_collection
 
     store = _open(arguments)
     plan = plan_collection(
@@ -223,7 +223,7 @@ def collect_garbage(arguments: argparse.Namespace) -> int:
 
 def show_difference(arguments: argparse.Namespace) -> int:
     """`align artifacts diff REF REF`."""
-    from align.artifacts.difference import compare
+    from align.artifacts.diff import compare
 
     store = _open(arguments)
     difference = compare(store.resolve(arguments.left), store.resolve(arguments.right))

@@ -15,8 +15,8 @@ from align.artifacts.index import Index
 from align.artifacts.manifest import MANIFEST_FILE, Manifest, json_numbers
 from align.artifacts.publishing import rename_onto, seal
 from align.artifacts.refs import LATEST, Ref, check_alias, check_name
-from align.artifacts.removals import CORRUPT, Removal, read_removal, removed_numbers
 from align.artifacts.summary import Summary
+from align.artifacts.tombstones import CORRUPT, Removal, read_removal, removed_numbers
 from align.artifacts.version import Parent, Version
 from align.errors import UserError
 

@@ -14,9 +14,9 @@ from align.artifacts.disk import clone_file, explain_disk_errors, make_folder, s
 from align.artifacts.manifest import MANIFEST_FILE
 from align.artifacts.refs import LATEST, Ref
 from align.artifacts.remote import Remote
-from align.artifacts.removals import forget_removal
 from align.artifacts.safety import check_file
 from align.artifacts.store import Store, utc_now
+from align.artifacts.tombstones import forget_removal
 from align.artifacts.verification import quarantine, verify
 from align.artifacts.version import Version
 from align.errors import UserError

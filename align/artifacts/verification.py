@@ -17,8 +17,8 @@ from align.artifacts.digests import algorithm_of, hash_file, walk_files
 from align.artifacts.disk import explain_disk_errors, make_folder, sync_folder, unique_name
 from align.artifacts.inputs import Input
 from align.artifacts.manifest import MANIFEST_FILE, Manifest
-from align.artifacts.removals import CORRUPT, QUARANTINE, Removal, read_removal, write_removal
 from align.artifacts.store import Store, utc_now
+from align.artifacts.tombstones import CORRUPT, QUARANTINE, Removal, read_removal, write_removal
 from align.errors import UserError
 
 FULL, SAMPLED, OFF = "full", "sampled", "off"

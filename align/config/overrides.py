@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, ValueType
 from hydra.errors import HydraException
 
-from align.config.kinds import nearest
+from align.config.types import nearest
 from align.errors import UserError
 
 

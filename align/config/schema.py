@@ -1,6 +1,7 @@
 """What a stage's config holds: one dataclass a block of conf/, a comment a field.
 
-The annotations are the checks: an unknown key or a value of another kind is refused by name (align/config/build.py).
+The annotations are the checks: an unknown key or a value of another kind is refused by name
+(align/config/validate.py).
 `choice` narrows a string to a few words.
 """
 
@@ -89,7 +90,7 @@ class ModelConfig:
     new: NewModelConfig | None = None  # what `pretrain` makes where there is no policy to start from
 
     def tokenizer_options(self) -> dict[str, Any]:
-        """Keyword arguments of align.models.load_tokenizer; the chat template as text."""
+        """Keyword arguments of align.models.load.load_tokenizer; the chat template as text."""
         template = local_path(self.chat_template).read_text(encoding="utf-8") if self.chat_template else None
         return {
             "chat_template": template,
@@ -99,7 +100,7 @@ class ModelConfig:
         }
 
     def load_options(self) -> dict[str, Any]:
-        """Keyword arguments of align.models.load_policy and its like."""
+        """Keyword arguments of align.models.load.load_policy and its like."""
         return {"attn_implementation": self.attn_implementation, "trust_remote_code": self.trust_remote_code}
 
 

@@ -9,18 +9,18 @@ from align.errors import UserError
 
 if TYPE_CHECKING:
     from align.artifacts.store import Version
-    from align.data.files import Source
-    from align.data.intake import Reading
-    from align.data.report.findings import Report
+    from align.data.layouts.parse import Reading
+    from align.data.quality.findings import Report
+    from align.data.readers.files import Source
 
 
 def check_data(arguments: argparse.Namespace) -> int:
     """What the data is, whether it is sound, and what each stage would do with it. Nothing is written but the page."""
-    from align.data.report.findings import dump, to_text
+    from align.data.quality.findings import dump, to_text
 
     reports = make_reports(arguments)
     if arguments.html:
-        from align.data.report.page import to_html
+        from align.data.quality.html import to_html
 
         _write(Path(arguments.html), to_html(reports))
     print(dump(reports) if arguments.json else "\n\n".join(to_text(report) for report in reports), end="")
@@ -40,9 +40,9 @@ def make_reports(arguments: argparse.Namespace) -> "list[Report]":
         split_sources,
         stage_length,
     )
-    from align.data.intake import read_outcomes, recognise_source
-    from align.data.report.inspection import Inspection
-    from align.data.report.verdict import judge
+    from align.data.layouts.parse import read_outcomes, recognise_source
+    from align.data.quality.inspection import Inspection
+    from align.data.quality.report import judge
 
     check_positive(arguments.max_length, "--max-length")
     names = names_of(arguments)
@@ -95,8 +95,8 @@ def import_data(arguments: argparse.Namespace) -> int:
         train_and_eval,
         words,
     )
-    from align.data.importing import Options, import_dataset
-    from align.data.repairs import DROPS, FIXES, check_names
+    from align.data.build.importing import Options, import_dataset
+    from align.data.quality.repairs import DROPS, FIXES, check_names
 
     check_share(arguments.eval_fraction, "--eval-fraction")
     check_positive(arguments.max_rows, "--max-rows")
@@ -129,9 +129,9 @@ def make_data(arguments: argparse.Namespace) -> int:
     from align.artifacts.inputs import resolve_input
     from align.artifacts.store import Store
     from align.data.arguments import check_positive, check_share, load_benchmarks, tolerance_of, words
-    from align.data.making import make_dataset
-    from align.data.recipe import Part, Recipe
-    from align.data.repairs import DROPS, FIXES, check_names
+    from align.data.build.mix import make_dataset
+    from align.data.build.recipe import Part, Recipe
+    from align.data.quality.repairs import DROPS, FIXES, check_names
 
     check_share(arguments.eval_fraction, "--eval-fraction")
     check_positive(arguments.rows, "--rows")
@@ -175,12 +175,12 @@ def show_data(arguments: argparse.Namespace) -> int:
     from itertools import islice
 
     from align.artifacts.store import Store
-    from align.config import compose
+    from align.config.compose import compose
     from align.config.schema import STAGES
     from align.data.arguments import check_positive, load_tokenizer, names_of, split_sources, stage_length
-    from align.data.intake import read_outcomes, recognise_source
-    from align.data.loss import Loss
-    from align.data.showing import show_record, to_json, to_terminal
+    from align.data.layouts.parse import read_outcomes, recognise_source
+    from align.data.tokens.loss_mask import Loss
+    from align.data.tokens.preview import show_record, to_json, to_terminal
 
     if arguments.rows < 1 or arguments.skip < 0:
         raise UserError(f"--rows {arguments.rows} --skip {arguments.skip}: write a positive number, and 0 or more")
@@ -222,7 +222,7 @@ def show_data(arguments: argparse.Namespace) -> int:
 def list_rules(arguments: argparse.Namespace) -> int:
     """The layouts that are known, and the names that --fix and --drop take."""
     from align.data.layouts.formats import LAYOUTS
-    from align.data.repairs import DROPS, FIXES
+    from align.data.quality.repairs import DROPS, FIXES
 
     print("layouts (--layout)")
     for name, layout in LAYOUTS.items():
@@ -237,7 +237,7 @@ def list_rules(arguments: argparse.Namespace) -> int:
 
 
 def _say(version: "Version", report: "Report | None", told: list[str]) -> int:
-    from align.data.report.findings import to_text
+    from align.data.quality.findings import to_text
 
     if report is None:
         print(f"nothing to do: {version.ref} was made of just this  ({version.path})")

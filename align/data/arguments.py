@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from align.artifacts.inputs import resolve_input
 from align.artifacts.refs import is_ref
 from align.artifacts.store import Store
-from align.data.files import Source, find_sources
-from align.data.names import Names
-from align.data.readers import READERS, kind_of_file
-from align.data.rows import Unreadable
+from align.data.layouts.mapping import Names
+from align.data.readers.files import Source, find_sources
+from align.data.readers.read import READERS, kind_of_file
+from align.data.readers.row import Unreadable
 from align.errors import UserError
 from align.records import shown
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
 
-    from align.data.publishing import Tolerance
+    from align.data.build.publish import Tolerance
 
 
 def split_sources(store: Store, arguments: argparse.Namespace) -> list[tuple[Source, str]]:
@@ -68,8 +68,8 @@ def load_benchmarks(arguments: argparse.Namespace) -> "tuple[dict[str, np.ndarra
         raise UserError(f"--ngram {arguments.ngram}: write 2 or more words")
     if not arguments.against:
         return {}, {}
-    from align.data.report.nearness import benchmark_grams
-    from align.data.sides import strings_in
+    from align.data.quality.near_duplicates import benchmark_grams
+    from align.data.record_texts import strings_in
 
     grams, digests = {}, {}
     for source in find_sources(arguments.against):
@@ -105,14 +105,14 @@ def load_tokenizer(
 
 def stage_length(tokenizer: "PreTrainedTokenizerBase | None") -> int | None:
     """Tokens of a row where neither the command line nor a stage's config says: as that model's stages take them."""
-    from align.contract import default_length
+    from align.artifacts.model_files import default_length
 
     return None if tokenizer is None else default_length(Path(tokenizer.name_or_path))
 
 
 def tolerance_of(arguments: argparse.Namespace) -> "Tolerance":
     """`--refuse` and `--allow`."""
-    from align.data.publishing import Tolerance
+    from align.data.build.publish import Tolerance
 
     return Tolerance(arguments.refuse, tuple(words(arguments.allow)))
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from align.data.sides import sides_of
+from align.data.record_texts import sides_of
 from align.errors import UserError
 from align.records import Record, Tools, as_tools
 

@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from align.ppo.adapters import VALUE_ADAPTER, adapter, checkpoint_under_adapter
+from align.models.shared_base import VALUE_ADAPTER, adapter, checkpoint_under_adapter
 from align.ppo.head import token_logps
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from align.errors import UserError
-from align.ppo.adapters import POLICY_ADAPTER, save_value_adapter
-from align.ppo.rollouts import RolloutTrainer
-from align.resuming import Resumable
+from align.models.shared_base import POLICY_ADAPTER, save_value_adapter
+from align.ppo.rollout_maker import RolloutTrainer
+from align.training.resumable import Resumable
 
 WEIGHTS_FILE = "trainable.safetensors"
 

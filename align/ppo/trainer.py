@@ -18,18 +18,18 @@ from trl.models import prepare_deepspeed
 from trl.trainer.utils import create_model_from_path, disable_dropout_in_model, get_config_model_id
 
 from align.errors import UserError
+from align.models.shared_base import add_value_adapter, linear
 from align.ppo.actor_critic import ActorCritic
-from align.ppo.adapters import add_value_adapter, linear
 from align.ppo.advantages import kl_k3
 from align.ppo.checkpoints import CheckpointTrainer
 from align.ppo.config import PPOConfig
 from align.ppo.control import KLController, RunningMoments
 from align.ppo.losses import approximate_kl, policy_loss, value_loss
 from align.ppo.networks import copy_policy, first_value_model, fuse_gelu, load_reward_model, set_learning_rate
+from align.ppo.pretraining_mix import TextMix
 from align.ppo.rollout import Rollout, micro_batches, prompt_order
-from align.ppo.texts import TextMix
 from align.ppo.update import Update
-from align.rewards import RewardFunction, checked
+from align.rewards.functions import RewardFunction, checked
 
 
 class PPOTrainer(CheckpointTrainer):

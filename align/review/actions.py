@@ -16,10 +16,10 @@ from align.artifacts.version import Version
 from align.errors import UserError
 from align.review import agreement, loading, security
 from align.review.database import Database, migrate
+from align.review.errors import Refused
 from align.review.export import RATINGS_FILE, Rules, extract
 from align.review.export import export as export_ratings
 from align.review.recall import recall as recall_rater
-from align.review.refusals import Refused
 from align.review.rules import read_rubric
 from align.review.schemas import Gates, Settings
 from align.review.store import campaigns, people
@@ -31,7 +31,7 @@ INVITE_SECONDS = 14 * 86400.0
 
 def serve(arguments: argparse.Namespace) -> int:
     """`align review serve`."""
-    from align.review.serving import serve as run
+    from align.review.server import serve as run
 
     place = _place(arguments)
     database = _database(arguments)

@@ -105,7 +105,7 @@ def kappas(ratings: Iterable[Rating]) -> list[tuple[str, str, float | None, int]
 
 def rater_reports(ratings: Sequence[Rating], gold: dict[int, str]) -> list[RaterReport]:
     """One report a rater; `gold` has the right verdict of gold items."""
-    from align.data.agreement import wilson
+    from align.data.quality.agreement import wilson
 
     by_rater: dict[str, list[Rating]] = defaultdict(list)
     for one in ratings:

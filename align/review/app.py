@@ -13,10 +13,10 @@ from starlette.exceptions import HTTPException
 
 from align.errors import UserError
 from align.review.database import migrate
-from align.review.refusals import Refused
-from align.review.requests import Review, check_origin, page, see_other
+from align.review.dependencies import Review, check_origin, page, see_other
+from align.review.errors import Refused
+from align.review.middleware import Gate
 from align.review.routes import accounts, admin, health, rating, settings
-from align.review.service import Gate
 
 STATIC = Path(__file__).parent / "static"
 

@@ -15,15 +15,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from align.artifacts.manifest import json_digest
+from align.artifacts.provenance import git_commit, packages
 from align.artifacts.refs import check_name
 from align.artifacts.store import Store, Version, utc_now
 from align.config.paths import PROJECT
-from align.data.datasets import json_line
+from align.data.loading.tables import json_line
 from align.errors import UserError
-from align.provenance import git_commit, packages
 from align.records import Record
 from align.review import agreement
-from align.review.compiling import Compiled, Item, Ties, compile_rows
+from align.review.aggregate import Compiled, Item, Ties, compile_rows
 from align.review.schemas import Gates
 from align.review.store import ratings as events
 from align.review.store.campaigns import Campaign

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from align.artifacts.inputs import resolve_input
 from align.artifacts.manifest import json_digest
 from align.artifacts.store import Store
-from align.data.comparisons import COMPARISONS_FILE, read_comparisons
+from align.data.build.comparisons import COMPARISONS_FILE, read_comparisons
 from align.errors import UserError
 from align.records import Answer, Comparison
 from align.review.schemas import STRENGTH, Settings

@@ -16,7 +16,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 
 from align.errors import UserError
-from align.review.refusals import TooMany
+from align.review.errors import TooMany
 
 SECRET_BYTES = 32
 SECRET_VARIABLE = "ALIGN_REVIEW_SECRET"

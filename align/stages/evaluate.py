@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from align import distributed
 from align.artifacts.inputs import Input
-from align.clock import clock
-from align.config import Config
-from align.data.examples import held_out
-from align.data.rendering import text_of
-from align.devices import own_device
-from align.evaluation import (
+from align.artifacts.model_files import context_length
+from align.config.schema import Config
+from align.data.loading.examples import held_out
+from align.data.tokens.chat_template import text_of
+from align.distributed import ranks
+from align.distributed.device import own_device
+from align.evaluation.metrics import (
     compare,
     divergence,
     fitting,
@@ -28,15 +28,15 @@ from align.evaluation import (
     rate,
     rate_preferences,
 )
-from align.generation import generate
-from align.judges import load_judge
-from align.models import context_length, load_frozen, load_reward_model, load_tokenizer
-from align.probes import check_probe
-from align.report import table, write_report
-from align.scoring import perplexity
-from align.statistics import shuffled
-from align.tracking import Tracker
-from align.training import resolve_dtype
+from align.evaluation.report import table, write_report
+from align.evaluation.statistics import shuffled
+from align.models.generation import generate
+from align.models.load import load_frozen, load_reward_model, load_tokenizer
+from align.models.reward_probe import check_probe
+from align.models.scoring import perplexity
+from align.rewards.user_functions import load_judge
+from align.training.tracking import Tracker, clock
+from align.training.trainer import resolve_dtype
 
 FORMATS = ("prompt_only", "preference", "language_modeling")
 
@@ -84,7 +84,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
         rows.append({"model": judged_by.ref, **metrics})
     began = time.monotonic()
     for number, system in enumerate(systems, start=1):
-        if distributed.is_main():
+        if ranks.is_main():
             done = number - 1
             left = (time.monotonic() - began) / max(done, 1) * (len(systems) - done)
             eta = f"  {clock(left)} left" if done else ""
@@ -135,7 +135,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
         rows.append(row)
 
     # save
-    if distributed.is_main():
+    if ranks.is_main():
         write_report(output_dir, rows=rows, samples=samples, shown=asked.samples, baseline=baseline and baseline.ref)
         columns = ["model", "prompt", "completion", "gold"]
         tracker.log_table("completions", columns, [[sample[key] for key in columns] for sample in samples])

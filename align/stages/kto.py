@@ -12,18 +12,18 @@ from pathlib import Path
 
 from trl import KTOConfig, KTOTrainer
 
-from align import distributed
-from align.adapters import build_lora, build_quantization
 from align.artifacts.bases import is_adapter
 from align.artifacts.inputs import Input
-from align.config import Config
-from align.data.examples import load_examples
-from align.models import load_frozen, load_policy, load_tokenizer, save_merged, save_model
-from align.progress import TrackingCallback
-from align.reference import SameAtStart
-from align.samples import add_samples
-from align.tracking import Tracker
-from align.training import build_arguments, build_trainer, fit, resolve_dtype
+from align.config.schema import Config
+from align.data.loading.examples import load_examples
+from align.distributed import ranks
+from align.models.adapters import build_lora, build_quantization
+from align.models.load import load_frozen, load_policy, load_tokenizer, save_merged, save_model
+from align.training.initial_kl_check import SameAtStart
+from align.training.progress import TrackingCallback
+from align.training.samples import add_samples
+from align.training.tracking import Tracker
+from align.training.trainer import build_arguments, build_trainer, fit, resolve_dtype
 
 
 def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracker) -> dict[str, float]:
@@ -95,7 +95,7 @@ def advise(labels: list[bool], desirable: float, undesirable: float) -> None:
     good = max(sum(labels), 1)
     bad = max(len(labels) - good, 1)
     ratio = (good * desirable) / (bad * undesirable)
-    if not 0.99 <= ratio <= 1.34 and distributed.is_main():
+    if not 0.99 <= ratio <= 1.34 and ranks.is_main():
         low, high = bad * undesirable / good, good * desirable / bad
         print(
             f"kto: {good} good and {bad} bad completions weigh {ratio:.2g} to 1, advised is 1 to 1.33: "

@@ -9,12 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from align.adapters import build_lora, build_quantization
 from align.artifacts.bases import is_adapter
-from align.config import Config
-from align.data.examples import load_examples
-from align.models import context_length, finish_model, load_frozen, load_policy, load_tokenizer, save_merged
-from align.online import (
+from align.artifacts.model_files import context_length
+from align.config.schema import Config
+from align.data.loading.examples import load_examples
+from align.models.adapters import build_lora, build_quantization
+from align.models.load import (
+    finish_model,
+    load_frozen,
+    load_policy,
+    load_tokenizer,
+    save_merged,
+)
+from align.ppo import PPOConfig, PPOTrainer
+from align.rewards.load import (
     base_digest,
     default_completion_length,
     load_rewards,
@@ -23,12 +31,11 @@ from align.online import (
     room_for_prompts,
     value_sources,
 )
-from align.ppo import PPOConfig, PPOTrainer
-from align.progress import TrackingCallback
-from align.reference import SameAtStart
-from align.samples import RolloutSamples
-from align.tracking import Tracker
-from align.training import build_arguments, build_trainer, fit, resolve_dtype
+from align.training.initial_kl_check import SameAtStart
+from align.training.progress import TrackingCallback
+from align.training.samples import RolloutSamples
+from align.training.tracking import Tracker
+from align.training.trainer import build_arguments, build_trainer, fit, resolve_dtype
 
 
 def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker) -> dict[str, float]:

@@ -10,18 +10,25 @@ from pathlib import Path
 
 from trl import SFTConfig, SFTTrainer
 
-from align import distributed
-from align.adapters import build_lora, build_quantization
 from align.artifacts.bases import is_adapter
 from align.artifacts.inputs import Input
-from align.config import Config
-from align.data.examples import load_examples
-from align.data.rendering import text_of
+from align.config.schema import Config
+from align.data.loading.examples import load_examples
+from align.data.tokens.chat_template import text_of
+from align.distributed import ranks
 from align.errors import UserError
-from align.models import build_model, load_policy, load_tokenizer, save_merged, save_model, train_tokenizer
-from align.progress import TrackingCallback
-from align.tracking import Tracker
-from align.training import build_arguments, build_trainer, fit, resolve_dtype
+from align.models.adapters import build_lora, build_quantization
+from align.models.load import (
+    build_model,
+    load_policy,
+    load_tokenizer,
+    save_merged,
+    save_model,
+    train_tokenizer,
+)
+from align.training.progress import TrackingCallback
+from align.training.tracking import Tracker
+from align.training.trainer import build_arguments, build_trainer, fit, resolve_dtype
 
 
 def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracker) -> dict[str, float]:
@@ -57,8 +64,8 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
             )
         corpus = load_examples(cfg.data, inputs.get("dataset"), "language_modeling", tokenizer=None)
         tokenizer_dir = output_dir.parent / "tokenizer"
-        with distributed.main_first():
-            if distributed.is_main():
+        with ranks.main_first():
+            if ranks.is_main():
                 texts = [text_of(row["text"] if "text" in row else row["messages"]) for row in corpus.train]
                 learned = train_tokenizer(texts, **asdict(cfg.model.new.tokenizer))
                 learned.save_pretrained(str(tokenizer_dir))

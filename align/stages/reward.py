@@ -10,19 +10,19 @@ from pathlib import Path
 
 from trl import RewardConfig, RewardTrainer
 
-from align import distributed
-from align.adapters import build_lora, build_quantization
 from align.artifacts.inputs import Input
-from align.config import Config
-from align.data.examples import load_examples
-from align.data.rendering import answered
-from align.models import load_reward_model, load_tokenizer, save_merged, save_model
-from align.probes import write_probe
-from align.progress import TrackingCallback
-from align.scoring import reward_scores
-from align.statistics import preference_metrics
-from align.tracking import Tracker
-from align.training import build_arguments, build_trainer, fit, resolve_dtype
+from align.config.schema import Config
+from align.data.loading.examples import load_examples
+from align.data.tokens.chat_template import answered
+from align.distributed import ranks
+from align.evaluation.statistics import preference_metrics
+from align.models.adapters import build_lora, build_quantization
+from align.models.load import load_reward_model, load_tokenizer, save_merged, save_model
+from align.models.reward_probe import write_probe
+from align.models.scoring import reward_scores
+from align.training.progress import TrackingCallback
+from align.training.tracking import Tracker
+from align.training.trainer import build_arguments, build_trainer, fit, resolve_dtype
 
 SIDES = ("chosen", "rejected")
 PROBED = 2  # pairs whose scores are kept beside the model, to be asked for again by who loads it
@@ -83,7 +83,7 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
     trainer.model.config.score_center = 0.0  # the policy's own, if it was a reward model, holds no more
     if examples.eval is not None:
         sides = [answered(row, side) for side in SIDES for row in examples.eval]
-        scores = distributed.map_batches(score, sides, args.per_device_eval_batch_size)
+        scores = ranks.map_batches(score, sides, args.per_device_eval_batch_size)
         half = len(scores) // 2
         margins = [chosen - rejected for chosen, rejected in zip(scores[:half], scores[half:], strict=True)]
         metrics |= {f"eval_{key}": value for key, value in preference_metrics(margins).items()}
@@ -92,16 +92,16 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
             cfg.data, None, "prompt_completion", tokenizer=tokenizer, max_length=args.max_length
         ).train
         answers = [answered(row, "completion") for row in demonstrations]
-        scores = distributed.map_batches(score, answers, args.per_device_eval_batch_size)
+        scores = ranks.map_batches(score, answers, args.per_device_eval_batch_size)
         metrics["score_center"] = trainer.model.config.score_center = sum(scores) / len(scores)
 
     some = examples.train.select(range(min(PROBED, len(examples.train))))
     probe = [answered(row, side) for row in some for side in SIDES]
-    probed = distributed.map_batches(score, probe, args.per_device_eval_batch_size)
+    probed = ranks.map_batches(score, probe, args.per_device_eval_batch_size)
 
     # save
     save_model(trainer, output_dir / "model")
-    if distributed.is_main() and cfg.adapter.kind != "qlora":  # whose base is read in 4 bits here and whole elsewhere
+    if ranks.is_main() and cfg.adapter.kind != "qlora":  # whose base is read in 4 bits here and whole elsewhere
         write_probe(output_dir / "model", probe, probed, args.max_length)
     if lora is not None and cfg.adapter.merge:
         save_merged(output_dir / "model", partial(load_reward_model, **cfg.model.load_options()))

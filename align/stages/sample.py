@@ -7,21 +7,22 @@ are counted. A reward model, where one is given, leaves its score beside each an
 from pathlib import Path
 from typing import Any
 
-from align import distributed
 from align.artifacts.inputs import Input
 from align.artifacts.manifest import json_digest
-from align.config import Config
-from align.data.comparisons import write_comparisons
-from align.data.examples import load_split
-from align.devices import own_device
-from align.evaluation import fitting, prompt_tokens, rate
-from align.generation import generate
-from align.models import context_length, load_frozen, load_reward_model, load_tokenizer
-from align.probes import check_probe
+from align.artifacts.model_files import context_length
+from align.config.schema import Config
+from align.data.build.comparisons import write_comparisons
+from align.data.loading.examples import load_split
+from align.distributed import ranks
+from align.distributed.device import own_device
+from align.evaluation.metrics import fitting, prompt_tokens, rate
+from align.evaluation.statistics import shuffled
+from align.models.generation import generate
+from align.models.load import load_frozen, load_reward_model, load_tokenizer
+from align.models.reward_probe import check_probe
 from align.records import prompt_key
-from align.statistics import shuffled
-from align.tracking import Tracker
-from align.training import resolve_dtype
+from align.training.tracking import Tracker
+from align.training.trainer import resolve_dtype
 
 
 def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker) -> dict[str, float]:
@@ -56,7 +57,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     for policy, tokenizer in zip(policies, tokenizers, strict=False):
         model = load_frozen(policy.path, **load).to(own_device())
         for number in range(asked.answers):
-            if distributed.is_main():
+            if ranks.is_main():
                 print(
                     f"sample  {policy.ref}  answer {number + 1}/{asked.answers} to {len(prompts)} prompts", flush=True
                 )
@@ -94,7 +95,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
                 one["score"] = next(scores)
 
     # save
-    if distributed.is_main():
+    if ranks.is_main():
         write_comparisons(
             output_dir,
             (

@@ -7,17 +7,18 @@ several answers to a prompt (rejection sampling: Touvron et al. 2023, arXiv:2307
 from pathlib import Path
 from typing import Any
 
-from align import distributed
 from align.artifacts.inputs import Input
-from align.config import Config
-from align.data.publishing import write_report
-from align.data.scored import load_split, score_metrics, write_scored
-from align.devices import own_device
-from align.models import context_length, load_reward_model, load_tokenizer
-from align.probes import check_probe
-from align.scoring import reward_scores
-from align.tracking import Tracker
-from align.training import resolve_dtype
+from align.artifacts.model_files import context_length
+from align.config.schema import Config
+from align.data.build.publish import write_report
+from align.data.build.scores import load_split, score_metrics, write_scored
+from align.distributed import ranks
+from align.distributed.device import own_device
+from align.models.load import load_reward_model, load_tokenizer
+from align.models.reward_probe import check_probe
+from align.models.scoring import reward_scores
+from align.training.tracking import Tracker
+from align.training.trainer import resolve_dtype
 
 
 def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker) -> dict[str, float]:
@@ -44,13 +45,13 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
         return reward_scores(reward_model, tokenizer, answers, max_length=max_length)
 
     for split, scored in splits.items():
-        if distributed.is_main():
+        if ranks.is_main():
             told = "" if scored.lengths is None else f"  {scored.lengths.summary()}"
             print(f"score  {split}: {len(scored.answers)} answers{told}", flush=True)
-        scored.scores = distributed.map_batches(score, scored.answers, cfg.score.batch_size)
+        scored.scores = ranks.map_batches(score, scored.answers, cfg.score.batch_size)
 
     # save
-    if distributed.is_main():
+    if ranks.is_main():
         why = f"scored by {judge.ref}"
         write_report(output_dir, write_scored(output_dir, dataset, splits, f"Dataset {cfg.name}", why))
     return score_metrics(splits)

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from trl import SFTConfig, SFTTrainer
 
-from align.adapters import build_lora, build_quantization
 from align.artifacts.bases import is_adapter
 from align.artifacts.inputs import Input
-from align.config import Config
-from align.data.examples import load_examples
-from align.data.loss import Loss
-from align.models import load_policy, load_tokenizer, save_merged, save_model
-from align.progress import TrackingCallback
-from align.samples import add_samples
-from align.tracking import Tracker
-from align.training import build_arguments, build_trainer, fit, resolve_dtype
+from align.config.schema import Config
+from align.data.loading.examples import load_examples
+from align.data.tokens.loss_mask import Loss
+from align.models.adapters import build_lora, build_quantization
+from align.models.load import load_policy, load_tokenizer, save_merged, save_model
+from align.training.progress import TrackingCallback
+from align.training.samples import add_samples
+from align.training.tracking import Tracker
+from align.training.trainer import build_arguments, build_trainer, fit, resolve_dtype
 
 
 def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracker) -> dict[str, float]:

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from align.artifacts.store import Store
 from align.errors import UserError
-from align.online import default_completion_length
 from align.ppo.trainer import PPOTrainer
+from align.rewards.load import default_completion_length
 from tests.conftest import launch_stage
 
 # Two rollouts of 16 completions, each gone through twice in minibatches of 8: eight steps.
@@ -252,8 +252,8 @@ def test_models_and_functions_are_weighed_together(straight, run_stage, tmp_path
 @pytest.mark.slow
 def test_a_reward_model_of_another_tokenizer_reads_the_text(straight, run_stage):
     """A reward model with a vocabulary of its own gives the scores it gives that text by itself."""
-    from align.models import load_reward_model, load_tokenizer
-    from align.scoring import reward_scores
+    from align.models.load import load_reward_model, load_tokenizer
+    from align.models.scoring import reward_scores
     from tests.conftest import TINY_MODEL
 
     other = {**TINY_MODEL, "model.new.tokenizer.vocab_size": "400", "name": "other"}
@@ -300,7 +300,7 @@ def test_its_sisters_take_the_same_inputs(straight, run_stage, stage):
 @pytest.mark.slow
 def test_adapters_share_one_base(straight, run_stage):
     """A new adapter on the policy, and a reward adapter of the same base: no second network is held."""
-    from align.models import load_reward_model
+    from align.models.load import load_reward_model
 
     run_stage(straight, "stage=reward", *LORA, "name=judge_lora", "trainer.learning_rate=1e-2")
     held = []

@@ -12,10 +12,10 @@ from transformers.activations import NewGELUActivation
 
 from align.artifacts.store import Store
 from align.errors import UserError
-from align.generation import without_checkpointing
+from align.models.generation import without_checkpointing
+from align.models.shared_base import active_adapter, adapter, add_value_adapter, linear
 from align.ppo import PPOConfig, PPOTrainer
 from align.ppo.actor_critic import ActorCritic
-from align.ppo.adapters import active_adapter, adapter, add_value_adapter, linear
 from align.ppo.networks import fuse_gelu
 from align.ppo.packing import pack
 

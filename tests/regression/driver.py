@@ -12,7 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from align import distributed, run  # noqa: E402
+from align.distributed import ranks
+from align.run import stage  # noqa: E402
 
 
 def forget() -> None:
@@ -28,10 +29,10 @@ def forget() -> None:
 
 def main(argv: list[str]) -> int:
     """Run every command line; the first exit code that is not 0, or 0."""
-    leave, distributed.leave = distributed.leave, lambda: None
+    leave, ranks.leave = ranks.leave, lambda: None
     local_rank = [word for word in argv if word.startswith("--local_rank")]
     for overrides in json.loads(Path(argv[-1]).read_text("utf-8")):
-        code = run.main([*local_rank, *overrides])
+        code = stage.main([*local_rank, *overrides])
         if code:
             return code
         forget()

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from align.artifacts.headers import tensor_shapes
+from align.artifacts.model_files import tensor_shapes
 from align.artifacts.store import Store, Version
-from align.config import PROJECT
-from align.distributed import free_port
+from align.config.paths import PROJECT
+from align.distributed.ranks import free_port
 from tests.conftest import run_command
 from tests.regression import world
 

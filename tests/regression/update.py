@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from align.provenance import packages
+from align.artifacts.provenance import packages
 from tests.conftest import run_command
 from tests.regression import world
 

@@ -22,8 +22,8 @@ from align.records import Comparison
 from align.review import security
 from align.review.app import create_app
 from align.review.database import Database, migrate
+from align.review.dependencies import Review
 from align.review.loading import to_items
-from align.review.requests import Review
 from align.review.schemas import Settings
 from align.review.store import campaigns, people
 from align.review.store.campaigns import Campaign

@@ -11,7 +11,7 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from align.records import Comparison
-from align.review import plots, routes, serving
+from align.review import plots, routes, server
 from align.review.app import create_app
 from align.review.store import campaigns, people, ratings
 
@@ -187,21 +187,21 @@ def test_a_head_that_does_not_come_ends_the_connection(small_world, monkeypatch)
 
     async def visit() -> tuple[bytes, bytes]:
         config = uvicorn.Config(
-            create_app(small_world.review, quiet=True), port=0, http=serving.Protocol, log_level="error"
+            create_app(small_world.review, quiet=True), port=0, http=server.Protocol, log_level="error"
         )
-        server = uvicorn.Server(config)
-        task = asyncio.create_task(server.serve())
-        while not server.started:
+        process = uvicorn.Server(config)
+        task = asyncio.create_task(process.serve())
+        while not process.started:
             await asyncio.sleep(0)
-        port = server.servers[0].sockets[0].getsockname()[1]
+        port = process.servers[0].sockets[0].getsockname()[1]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
         answered = await reader.read()
-        monkeypatch.setattr(serving, "HEAD_SECONDS", 0.1)
+        monkeypatch.setattr(server, "HEAD_SECONDS", 0.1)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /login HTTP/1.1\r\nHo")
         answers = answered, await asyncio.wait_for(reader.read(), 30)
-        server.should_exit = True
+        process.should_exit = True
         await task
         return answers
 

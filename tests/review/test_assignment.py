@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from align.records import Comparison
+from align.review.errors import NotFound
 from align.review.loading import fill, to_items
-from align.review.refusals import NotFound
 from align.review.schemas import RatingIn, SkipIn
 from align.review.store import assignment, campaigns, people, ratings
 from align.review.store.assignment import Assignment

@@ -6,17 +6,17 @@ import pytest
 
 from align.artifacts.lineage import lineage, tree
 from align.artifacts.store import Store
-from align.config import compose
-from align.data.loading import load_artifact
+from align.config.compose import compose
+from align.data.loading.load import load_artifact
 from align.errors import UserError
-from align.plan import make_plan
-from align.review.compiling import Item, compile_rows, decide
+from align.review.aggregate import Item, compile_rows, decide
 from align.review.export import Rules, export, extract
 from align.review.loading import to_items
 from align.review.recall import recall
 from align.review.schemas import VERDICTS, Gates, SkipIn
 from align.review.store import campaigns, ratings
 from align.review.store.ratings import Rating
+from align.run.plan import make_plan
 
 from .conftest import World, pairs
 from .test_assignment import send, take

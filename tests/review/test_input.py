@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from align.records import Comparison
-from align.review import downloads, loading, service
-from align.review.service import LARGEST_BODY
+from align.review import downloads, loading, middleware
+from align.review.middleware import LARGEST_BODY
 from align.review.store import campaigns, ratings
 from align.review.store.ratings import Rating
 
@@ -73,28 +73,28 @@ def test_zero_bytes_in_texts_are_left_out(world):
 
 
 def test_a_body_that_trickles_in_is_cut_off(small_world, monkeypatch):
-    monkeypatch.setattr(service, "SLOWEST_BODY", 0.05)
+    monkeypatch.setattr(middleware, "SLOWEST_BODY", 0.05)
 
     async def never() -> dict:
         await asyncio.Event().wait()
         return {}
 
-    body = service._Body(never, 100)
-    with pytest.raises(service.HTTPException) as cut:
+    body = middleware._Body(never, 100)
+    with pytest.raises(middleware.HTTPException) as cut:
         asyncio.run(asyncio.wait_for(body(), 30))
     assert cut.value.status_code == 408
 
 
 def test_a_body_has_one_deadline_however_many_pieces_it_comes_in(monkeypatch):
-    monkeypatch.setattr(service, "SLOWEST_BODY", 0.05)
+    monkeypatch.setattr(middleware, "SLOWEST_BODY", 0.05)
 
     async def drip() -> dict:
         await asyncio.sleep(0.01)
         return {"body": b"x", "more_body": True}
 
     async def read() -> int:
-        body = service._Body(drip, 10_000)
-        with pytest.raises(service.HTTPException) as cut:
+        body = middleware._Body(drip, 10_000)
+        with pytest.raises(middleware.HTTPException) as cut:
             for _ in range(1000):
                 await body()
         return cut.value.status_code

@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from align.review.refusals import Conflict, NotFound, Unfit
+from align.review.errors import Conflict, NotFound, Unfit
 from align.review.schemas import TURNED, RatingIn
 from align.review.store import ratings
 from align.review.tables import event

@@ -5,8 +5,8 @@ import sqlalchemy as sa
 
 from align.artifacts.store import Store
 from align.errors import UserError
+from align.review.errors import Conflict
 from align.review.export import Rules, export, extract
-from align.review.refusals import Conflict
 from align.review.rules import read_form, read_rubric, write_rubric
 from align.review.schemas import Settings
 from align.review.store import campaigns

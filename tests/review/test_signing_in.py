@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from align.errors import UserError
 from align.review import security
-from align.review.serving import first_link
+from align.review.server import first_link
 from align.review.store import people
 from align.review.tables import metadata, session
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from align.data.beside import SCORES
+from align.data.layouts.annotations import SCORES
 from align.data.layouts.answers import ANSWER_FIELDS, instances, question_answer, string, turns, verdict
 from align.data.layouts.conversations import CONVERSATION_FIELDS, from_turns, openai_preference, sharegpt
 from align.data.layouts.judged import JUDGED_FIELDS, annotators, pairwise_votes, responses, two_outputs

@@ -9,8 +9,8 @@ from fastapi.responses import Response
 from pydantic import StringConstraints
 
 from align.review import security
-from align.review.refusals import NotFound
-from align.review.requests import SESSION_SECONDS, act, get_review, page, see_other
+from align.review.dependencies import SESSION_SECONDS, act, get_review, page, see_other
+from align.review.errors import NotFound
 from align.review.schemas import NoNul
 from align.review.store import people
 from align.review.store.campaigns import note

@@ -15,9 +15,9 @@ from starlette.datastructures import UploadFile
 from align.artifacts.refs import Ref
 from align.artifacts.store import Store
 from align.review import agreement, downloads, export, loading, progress, security
-from align.review.compiling import Compiled
-from align.review.refusals import NotFound, Unfit
-from align.review.requests import act, get_review, page, see_other
+from align.review.aggregate import Compiled
+from align.review.dependencies import act, get_review, page, see_other
+from align.review.errors import NotFound, Unfit
 from align.review.routes.settings import NEW
 from align.review.schemas import VERDICTS, Name, Paragraph, Verdict
 from align.review.store import campaigns, people, ratings

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
 
-from align.review.requests import get_review
+from align.review.dependencies import get_review
 from align.review.tables import assignment, campaign, item
 
 router = APIRouter(include_in_schema=False)

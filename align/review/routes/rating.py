@@ -8,8 +8,8 @@ from fastapi import APIRouter, Path, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
+from align.review.dependencies import Review, act, get_review, page, see_other
 from align.review.rendering import as_code, turns
-from align.review.requests import Review, act, get_review, page, see_other
 from align.review.schemas import Answer, Name, Problem, RatingIn, SkipIn, Task, UndoIn
 from align.review.store import assignment, campaigns, ratings
 from align.review.store.assignment import Assignment

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import TypeAdapter, ValidationError
 
-from align.review.refusals import Unfit
-from align.review.requests import act, get_review, page, see_other
+from align.review.dependencies import act, get_review, page, see_other
+from align.review.errors import Unfit
 from align.review.rules import read_form, write_rubric
 from align.review.schemas import Name, Settings
 from align.review.store import campaigns

@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from align.review.refusals import NotFound
+from align.review.errors import NotFound
 from align.review.store.campaigns import Campaign
 from align.review.store.people import Person
 from align.review.tables import assignment, event, item, membership

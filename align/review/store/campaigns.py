@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from align.review.refusals import Conflict, NotFound
+from align.review.errors import Conflict, NotFound
 from align.review.schemas import Settings
 from align.review.tables import audit, campaign, event, item, membership
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from align.review.refusals import Conflict
+from align.review.errors import Conflict
 from align.review.tables import campaign, invite, membership, person, session
 
 

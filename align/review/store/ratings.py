@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from align.review.refusals import Conflict, Unfit
+from align.review.errors import Conflict, Unfit
 from align.review.schemas import TURNED, RatingIn, SkipIn
 from align.review.store.assignment import (
     give_back,

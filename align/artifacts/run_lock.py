@@ -1,0 +1,209 @@
+"""Who holds a run, and what became of it: of two processes that start the same run, one is refused.
+
+`<run>/holders/000003` is created exclusively, so only one process can be the third holder of a run, also where file
+locks are granted to everyone. The highest number is the holder. On this host it is alive while its process is; from
+another host, while its record is touched, which a thread of the holder does every few seconds.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from align.artifacts.disk import create_exclusively, make_folder, unique_name, write_durably
+from align.distributed.preemption import Stopped
+from align.errors import UserError
+
+BEAT = 10.0  # seconds between two touches of a holder's record ...
+STALE = 120.0  # ... and without one after which a holder on another host counts as dead
+LOST = 70  # exit code of a process whose run was taken over: EX_SOFTWARE
+_HOLDERS = "holders"
+
+RUNNING, STOPPED, PUBLISHED, FAILED = "running", "stopped", "published", "failed"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """One process that had, or has, a run."""
+
+    number: int
+    host: str
+    boot: str  # of the host, so that the process ids before a reboot are no one's; and the namespace of process ids
+    pid: int
+    began: str  # the kernel's start time of the process: an id that is used again is another process
+    since: str  # ISO 8601, UTC
+    state: str = RUNNING
+    step: int | None = None  # the last whole checkpoint
+    published: str | None = None  # the ref
+
+    def is_alive(self, file: Path) -> bool:
+        """Whether this process may still be at work; `file` is its record."""
+        if self.state != RUNNING:
+            return False
+        here = _this_process()
+        if (self.host, self.boot) == (here["host"], here["boot"]):
+            return _start_of(self.pid) == self.began
+        return _age(file) < STALE
+
+
+def read_holder(run_dir: Path) -> Holder | None:
+    """The last process that had the run in `run_dir`, None for a run that never began."""
+    numbers = _numbers(run_dir)
+    return _read(run_dir, numbers[-1]) if numbers else None
+
+
+def is_held(run_dir: Path) -> bool:
+    """True while a live process has the run in `run_dir`."""
+    holder = read_holder(run_dir)
+    return holder is not None and holder.is_alive(_file(run_dir, holder.number))
+
+
+class Hold:
+    """This process's hold on a run: a context; left by an error, the run has failed.
+
+    Args:
+        run_dir: the run's folder.
+        lost: called, on the watching thread, when another process has taken the run over because this one was silent
+            for too long; the default ends the process, which must not write beside the other.
+
+    Raises:
+        UserError: another process holds the run.
+    """
+
+    def __init__(self, run_dir: Path, lost: Callable[[Holder], None] | None = None):
+        self._run_dir = run_dir
+        self._lost = lost or _end
+        self.holder = _take(run_dir)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="run-heartbeat", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Hold":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._done.set()
+        self._thread.join()
+        if self.holder.state == RUNNING:
+            self.note(state=STOPPED if kind is not None and issubclass(kind, Stopped) else FAILED)
+
+    def note(self, **facts: Any) -> None:
+        """Write down `state`, `step` or `published`."""
+        self.holder = replace(self.holder, **facts)
+        write_durably(_file(self._run_dir, self.holder.number), _text(self.holder))
+
+    def _beat(self) -> None:
+        while not self._done.wait(BEAT):
+            with contextlib.suppress(OSError):  # a disk that is away for a moment is the writer's business
+                os.utime(_file(self._run_dir, self.holder.number))
+                last = read_holder(self._run_dir)
+                if last is not None and last.number > self.holder.number:
+                    self._lost(last)
+                    return
+
+
+def _take(run_dir: Path) -> Holder:
+    make_folder(run_dir / _HOLDERS, 0o700)
+    while True:
+        numbers = _numbers(run_dir)
+        last = numbers[-1] if numbers else 0
+        before = _read(run_dir, last) if last else None
+        if before is not None and before.is_alive(_file(run_dir, last)):
+            raise UserError(
+                f"this run is under way: process {before.pid} on {before.host} has it since {before.since} "
+                f"({run_dir}); wait for it, or end that process first"
+            )
+        if last and before is None and _age(_file(run_dir, last)) < STALE:
+            raise UserError(f"this run is just being taken by another process ({run_dir}); wait for it")
+        step = before.step if before else None
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        holder = Holder(number=last + 1, since=since, step=step, **_this_process())
+        # Who came first has the number: the other looks again, and finds a live holder.
+        if create_exclusively(_file(run_dir, holder.number), _text(holder)):
+            return holder
+
+
+def _read(run_dir: Path, number: int) -> Holder | None:
+    """The record of a holder; None if it is torn, which only a file system without hard links can leave."""
+    try:
+        return Holder(number=number, **json.loads(_file(run_dir, number).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _file(run_dir: Path, number: int) -> Path:
+    return run_dir / _HOLDERS / f"{number:06d}"
+
+
+def _numbers(run_dir: Path) -> list[int]:
+    try:
+        names = os.listdir(run_dir / _HOLDERS)
+    except FileNotFoundError:
+        return []
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+
+def _text(holder: Holder) -> bytes:
+    body = {key: value for key, value in asdict(holder).items() if key != "number"}
+    return (json.dumps(body, indent=2) + "\n").encode()
+
+
+def _this_process() -> dict[str, Any]:
+    pid = os.getpid()
+    return {"host": os.uname().nodename, "boot": _boot(), "pid": pid, "began": _start_of(pid)}
+
+
+def _boot() -> str:
+    """The kernel's boot id and the namespace of process ids; empty where there is no /proc."""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    return ""
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process began, in the kernel's words; None if there is none, or only its zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]
+    except FileNotFoundError:
+        if Path("/proc/self").exists():
+            return None
+    except OSError:
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return ""
+
+
+def _age(file: Path) -> float:
+    """Seconds since a file was touched, by the clock of the file system it is on: hosts may disagree."""
+    probe = file.with_name(unique_name(".now-"))
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - file.stat().st_mtime
+    except FileNotFoundError:
+        return STALE
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _end(taker: Holder) -> None:
+    print(
+        f"error: this run was taken over by process {taker.pid} on {taker.host}, because nothing was heard of this "
+        "process for too long; it ends here",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(LOST)

@@ -1,0 +1,170 @@
+"""From `stage=dpo trainer.beta=0.05` to a checked `Config`, without importing torch.
+
+Hydra composes conf/ and the overrides; the dataclasses of `schema` and the fields of TRL's config classes say what is
+allowed. What a person typed wrong is one sentence (`UserError`): the key, the value and the nearest right one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+
+from align.artifacts.tokenizer_files import ASPECTS
+from align.config import overrides as _overrides
+from align.config.identity import formats_read, identity_config
+from align.config.paths import PROJECT, local_path
+from align.config.schema import FORMATS, STAGES, Config, DataConfig, DatasetConfig
+from align.config.trl_fields import check_trainer
+from align.config.types import nearest
+from align.config.validate import build
+from align.errors import UserError
+
+__all__ = [
+    "FORMATS",
+    "PROJECT",
+    "STAGES",
+    "Config",
+    "DataConfig",
+    "DatasetConfig",
+    "compose",
+    "expand_sweep",
+    "formats_read",
+    "identity_config",
+    "local_path",
+    "public",
+    "to_yaml",
+]
+
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASSW", re.IGNORECASE)
+
+
+def compose(overrides: list[str], conf_dir: Path | None = None) -> Config:
+    """The config of one stage: conf/ with `overrides`, interpolations resolved, every key and value checked.
+
+    Args:
+        overrides: Hydra overrides as typed; trainer keys and other values need no `+`.
+        conf_dir: the project's conf/ by default.
+
+    Raises:
+        UserError: an unknown stage, group choice or key, a value of the wrong kind, a value Hydra cannot read, a key
+            given twice, a YAML file that is not YAML.
+    """
+    conf_dir = _conf_dir(conf_dir)
+    prepared = _overrides.prepare(overrides, conf_dir)
+    OmegaConf.register_new_resolver("first", _first, replace=True)
+    try:
+        composed = _compose(prepared, conf_dir)
+        _check_stage(composed.get("stage"))
+        # under the defaults of the schema, so that ${model.source} is there even if no file says it
+        whole = OmegaConf.merge(dataclasses.asdict(Config(stage="", name="")), composed)
+        values = OmegaConf.to_container(whole, resolve=True)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise UserError(f"{mark.name}, line {mark.line + 1}, is not YAML: {error.problem}; mend it") from error
+    except InterpolationKeyError as error:
+        raise UserError(f"{error.full_key} leads nowhere: {str(error).splitlines()[0]}") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"the config cannot be composed: {' '.join(str(error).split())}") from error
+    return _check(build(Config, values))
+
+
+def expand_sweep(overrides: list[str], conf_dir: Path | None = None) -> list[list[str]]:
+    """The overrides of each job of a multirun, in order; one job where nothing is swept."""
+    return _overrides.expand_sweep(overrides, _conf_dir(conf_dir))
+
+
+def public(cfg: Config) -> dict[str, Any]:
+    """The resolved config as others may read it: what looks like a secret in `launcher.env` is masked."""
+    shown = dataclasses.asdict(cfg)
+    env = shown["launcher"]["env"]
+    shown["launcher"]["env"] = {key: "***" if _SECRET.search(key) else value for key, value in env.items()}
+    return shown
+
+
+def to_yaml(cfg: Config) -> str:
+    """The resolved config as YAML, without secrets: `config.yaml` of an artifact."""
+    return yaml.safe_dump(public(cfg), sort_keys=False, allow_unicode=True)
+
+
+def _conf_dir(given: Path | None) -> Path:
+    return (given or PROJECT / "conf").resolve()
+
+
+def _compose(overrides: list[str], conf_dir: Path) -> DictConfig:
+    """Hydra's composition alone: no application, no outputs/ folder, no logging set up."""
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(conf_dir), version_base="1.3"):
+            return hydra_compose("config", overrides)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _first(*values: Any) -> Any:
+    """`${first:a,b}` in a YAML file: the first that is not null."""
+    return next((value for value in values if value is not None), None)
+
+
+def _check_stage(stage: Any) -> None:
+    known = ", ".join(STAGES)
+    if not stage:
+        raise UserError(f"no stage is given; add stage=NAME, one of {known}")
+    if stage not in list(STAGES):
+        raise UserError(f"no stage {str(stage)!r}{nearest(str(stage), STAGES) or ';'} stages: {known}")
+
+
+def _check(cfg: Config) -> Config:
+    """What no single key can tell: the trainer block against its TRL class, files, keys that exclude each other."""
+    stage = cfg.stage
+    cfg.trainer = check_trainer(stage, STAGES[stage].trainer_config, cfg.trainer)
+    if isinstance(cfg.inputs.policy, list) and stage not in ("evaluate", "sample"):
+        raise UserError(
+            f"inputs.policy is a list, but stage {stage} takes one model; only evaluate and sample take several"
+        )
+    policies = len(cfg.inputs.policy) if isinstance(cfg.inputs.policy, list) else 1
+    if stage == "sample" and cfg.sample.answers * policies < 2:
+        raise UserError(
+            f"sample.answers={cfg.sample.answers} of {policies} policy gives nothing to compare; set "
+            "sample.answers=2, or name two policies"
+        )
+    if isinstance(cfg.inputs.reward_model, list) and not STAGES[stage].online:
+        raise UserError(f"inputs.reward_model is a list, but stage {stage} takes one; name one")
+    if STAGES[stage].online and cfg.inputs.reward_model is None and not cfg.online.reward_functions:
+        raise UserError(
+            f"stage {stage} has nothing that scores a completion; add inputs.reward_model=<ref> or "
+            "online.reward_functions=[file.py:function]"
+        )
+    if stage == "pretrain" and cfg.inputs.policy is None and cfg.model.new is None:
+        raise UserError("stage pretrain has no model; add model=tiny_gpt2 (from scratch) or model=gpt2 (continued)")
+    if stage == "pretrain" and cfg.inputs.policy is None:
+        _fit_to_context(cfg)
+    if cfg.adapter.merge and cfg.adapter.kind == "none":
+        raise UserError("adapter.merge=true has no adapter to merge; add adapter=lora or adapter=qlora")
+    for aspect in cfg.model.accept_drift:
+        if aspect not in ASPECTS:
+            raise UserError(
+                f"model.accept_drift has {aspect!r}{nearest(aspect, ASPECTS) or ';'} it takes {', '.join(ASPECTS)}"
+            )
+    template = cfg.model.chat_template
+    if template is not None and not local_path(template).is_file():
+        raise UserError(f"model.chat_template={template} is not a file; name a .jinja file, as conf/model/chat.jinja")
+    return cfg
+
+
+def _fit_to_context(cfg: Config) -> None:
+    """A new model's rows are no longer than its context; the stage's default length is meant for larger models."""
+    architecture = cfg.model.new.architecture
+    context = architecture.get("max_position_embeddings") or architecture.get("n_positions")
+    length = cfg.trainer.get("max_length")
+    if context is not None and length is not None:
+        cfg.trainer["max_length"] = min(length, context)

@@ -1,0 +1,1 @@
+"""Datasets as artifacts: import, mix, filter, pair and publish."""

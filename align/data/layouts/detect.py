@@ -1,0 +1,193 @@
+"""What a file is, told from its rows: the layout that reads most of the first ones, and why."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from align.data.layouts.answers import ANSWERS, QUESTIONS, VERDICTS, as_verdict, field_of
+from align.data.layouts.formats import LAYOUTS, held_format
+from align.data.layouts.judged import annotator_fields, prediction_fields, two_fields
+from align.data.layouts.trees import has_ranks, is_flat
+from align.data.readers.row import Row, Unreadable
+from align.errors import UserError
+from align.records import Record, RecordError, shown
+
+SAMPLE = 200  # rows looked at
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A layout, the format its rows hold, and the sentence that says how it was told."""
+
+    layout: str
+    format: str
+    why: str
+
+
+def _is_list(row: Mapping[str, Any], *names: str) -> bool:
+    return any(isinstance(row.get(name), list) and row[name] for name in names)
+
+
+def _transcripts(row: Mapping[str, Any]) -> bool:
+    return all(isinstance(row.get(side), str) and "\n\nHuman:" in row[side] for side in ("chosen", "rejected"))
+
+
+def _two(row: Mapping[str, Any]) -> bool:
+    said = field_of(row, ("label", "preference", "winner", "preferred", "better", "choice"))
+    return None not in two_fields(row) and said is not None
+
+
+def _listed(row: Mapping[str, Any]) -> bool:
+    for name in ("responses", "completions", "answers", "outputs", "candidates", "generations"):
+        given = row.get(name)
+        if isinstance(given, list) and len(given) > 1:
+            inside = isinstance(given[0], Mapping)
+            where = given[0] if inside else row
+            return any(
+                where.get(field) is not None
+                for field in ("score", "scores", "rating", "ratings", "rank", "ranks", "ranking", "overall_score")
+                + ("rewards",)
+            )
+    return False
+
+
+SIGNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
+    ("message_tree", "prompt is a message with replies", lambda row: isinstance(row.get("prompt"), Mapping)),
+    ("message_tree", "messages name the message they answer", is_flat),
+    ("hh_rlhf", "chosen and rejected are transcripts of Human and Assistant", _transcripts),
+    ("sharegpt", "conversations is a list of turns", lambda row: _is_list(row, "conversations")),
+    (
+        "openai_preference",
+        "it has preferred_output and non_preferred_output",
+        lambda row: {"preferred_output", "non_preferred_output"} <= row.keys(),
+    ),
+    (
+        "annotators",
+        "two answers, and a verdict of each annotator",
+        lambda row: bool(annotator_fields(row)) and None not in two_fields(row),
+    ),
+    (
+        "pairwise_votes",
+        "numbered predictions, and a list of verdicts on their pairs",
+        lambda row: len(prediction_fields(row)) > 1 and isinstance(row.get("preference"), list),
+    ),
+    ("two_outputs", "two answers, and a label", _two),
+    ("responses", "a list of answers with scores or ranks", _listed),
+    (
+        "trl",
+        "TRL's own fields",
+        lambda row: (
+            held_format(row) in ("preference", "unpaired_preference", "prompt_completion")
+            or (held_format(row) == "language_modeling" and row.get("messages") is None)
+        ),
+    ),
+    ("messages", "messages is a list of messages", lambda row: _is_list(row, "messages")),
+    ("instances", "an instruction, and instances of it", lambda row: isinstance(row.get("instances"), list)),
+    ("turns", "turns is a list of questions", lambda row: isinstance(row.get("turns"), list)),
+    (
+        "gsm8k_solutions",
+        "a question, and solutions with is_correct",
+        lambda row: (
+            "question" in row and any(isinstance(value, Mapping) and "is_correct" in value for value in row.values())
+        ),
+    ),
+    (
+        "alpaca",
+        "instruction and output",
+        lambda row: row.get("instruction") is not None and "output" in row,
+    ),
+    (
+        "verdict",
+        "a prompt, an answer, and a thumb",
+        lambda row: (
+            None not in (field_of(row, QUESTIONS), field_of(row, ANSWERS))
+            and any(as_verdict(row.get(name)) is not None for name in VERDICTS)
+        ),
+    ),
+    (
+        "question_answer",
+        "a question and its answer under usual names",
+        lambda row: None not in (field_of(row, QUESTIONS), field_of(row, ANSWERS)),
+    ),
+    ("trl", "a prompt alone", lambda row: held_format(row) == "prompt_only"),
+    ("string", "bare strings", lambda row: isinstance(row.get("string"), str)),
+)
+"""(layout, how it is told, whether a row looks so): the first that fits a row is its."""
+
+
+def recognise(rows: Iterable[Row], where: str, *, wanted: str | None = None, layout: str | None = None) -> Recognised:
+    """What the rows are; `wanted` is the format to be made, `layout` one that is given.
+
+    Raises:
+        UserError: no layout fits, or most rows of the one that does are malformed in one way.
+    """
+    sample = [row for row, _ in zip(rows, range(SAMPLE), strict=False)]
+    readable = [as_row(row) for row in sample]
+    readable = [row for row in readable if not isinstance(row, Unreadable)]
+    if not readable:
+        why = f"the first: {sample[0].why}" if sample else "it holds no rows"
+        raise UserError(f"{where}: no row of it can be read, {why}")
+    if layout is not None:
+        return Recognised(layout, _format(readable, layout, wanted, where), "as given")
+    votes = Counter(sign for row in readable if (sign := _sign(row)) is not None)
+    if not votes and all(_is_number(value) for row in readable for value in row.values()):
+        raise UserError(
+            f"{where}: holds numbers alone; where they are scores of another file's rows, name that file and, with "
+            "--beside, this one"
+        )
+    if not votes:
+        fields = ", ".join(map(str, readable[0])) or "nothing"
+        raise UserError(
+            f"{where}: no layout is known that has the fields {shown(fields)[1:-1]}; name one with --layout "
+            f"({', '.join(LAYOUTS)}) or say which field is what: --columns prompt=THEIRS,completion=THEIRS"
+        )
+    (found, why), count = votes.most_common(1)[0]
+    return Recognised(
+        found, _format(readable, found, wanted, where), f"{why}: {count} of the first {len(readable)} rows"
+    )
+
+
+def as_row(row: Row) -> Row:
+    """A bare JSON string as a row of the layout `string`; anything else as it is."""
+    return {"string": row.value} if isinstance(row, Unreadable) and isinstance(row.value, str) else row
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return value is None or value == "" or float(value) is not None
+    except (TypeError, ValueError):
+        return False
+
+
+def _sign(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    return next(((layout, why) for layout, why, looks in SIGNS if looks(row)), None)
+
+
+def _format(rows: list[Mapping[str, Any]], layout: str, wanted: str | None, where: str) -> str:
+    """`wanted`, else the format that most rows hold."""
+    if wanted is not None:
+        return wanted
+    if layout == "message_tree":
+        return "preference" if any(has_ranks(row) for row in rows) else "prompt_completion"
+    held: Counter[str] = Counter()
+    malformed: RecordError | None = None
+    for row in rows:
+        try:
+            records: list[Record] = LAYOUTS[layout](row, _natural(row, layout))
+            held.update([records[0].format])
+        except RecordError as error:
+            malformed = malformed or error
+    if not held:
+        raise UserError(
+            f"{where}: of the first {len(rows)} rows none is sound in the layout {layout}, the first: {malformed}; "
+            "name another with --layout, or fields with --columns"
+        )
+    return held.most_common(1)[0][0]
+
+
+def _natural(row: Mapping[str, Any], layout: str) -> str:
+    """The format to ask a layout for where nobody has said: what TRL's fields make, else a demonstration."""
+    if layout == "trl":
+        return held_format(row) or "prompt_only"
+    return "prompt_only" if layout in ("turns", "string") else "prompt_completion"

@@ -1,0 +1,147 @@
+"""From rows to records: how they are read, and what became of each; every row is accounted for."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from align.data.layouts.detect import SAMPLE, Recognised, as_row, recognise
+from align.data.layouts.formats import LAYOUTS
+from align.data.layouts.mapping import Names
+from align.data.layouts.trees import GATHERED, gather, is_flat
+from align.data.readers.files import Source
+from align.data.readers.row import Row, Unreadable
+from align.data.tools import tools_of
+from align.errors import UserError
+from align.records import NoConversion, Record, RecordError, convert, kind
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows become records."""
+
+    layout: str
+    format: str
+    names: Names = Names()
+    why: str = ""  # how the layout was told
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A row that gave no record, and why."""
+
+    file: str
+    row: int
+    field: str | None
+    why: str
+
+    def __str__(self) -> str:
+        line = f" (line {self.row + 1})" if self.file.endswith(".jsonl") else ""
+        return f"{self.file}: row {self.row}{line}: {f'{self.field} ' if self.field else ''}{self.why}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one row: records, or a refusal. `raw` is the row as the layout saw it."""
+
+    file: str
+    row: int
+    raw: Row
+    records: list[Record]
+    refusal: Refusal | None = None
+    rows: int = 1  # of the file that this one stands for: more where flat messages became a tree
+    held: Record | None = None  # the first record as the row held it, before it became the format wanted
+
+
+def recognise_source(
+    source: Source,
+    *,
+    layout: str | None = None,
+    names: Names = Names(),  # noqa: B008 (frozen)
+    wanted: str | None = None,
+) -> Reading:
+    """How the rows of `source` are to be read; what is given stands, the rest is told from its first rows.
+
+    Raises:
+        UserError: no layout fits, or `names` names what is not ours.
+    """
+    names.check()
+    if layout is not None and layout not in LAYOUTS:
+        raise UserError(f"layout {layout!r} is not known: write one of {', '.join(LAYOUTS)}")
+    sample = [_prepare(row, names) for _, row in islice(source.rows(), SAMPLE)]
+    found: Recognised = recognise(
+        [Unreadable(str(row)) if isinstance(row, RecordError) else row for row in sample],
+        source.name,
+        wanted=wanted,
+        layout=layout,
+    )
+    return Reading(found.layout, found.format, names, found.why)
+
+
+def read_outcomes(sources: Iterable[Source], reading: Reading) -> Iterator[Outcome]:
+    """Every row of every source and what became of it: nothing is left out, and one kind is kept to."""
+    first: tuple[str, str, int] | None = None
+    for source in sources:
+        for number, row in _rows(source, reading):
+            outcome = _outcome(source.name, number, row, reading)
+            if isinstance(row, dict) and reading.layout == "message_tree":
+                outcome = replace(outcome, rows=row.get(GATHERED, 1))
+            if outcome.records:
+                found = kind(outcome.records[0])
+                first = first or (found, source.name, number)
+                if found != first[0]:
+                    where = f"row {first[2]}" if source.name == first[1] else f"{first[1]} row {first[2]}"
+                    why = f"is {found}, {where} is {first[0]}: a set has one kind"
+                    outcome = replace(outcome, records=[], refusal=Refusal(source.name, number, "prompt", why))
+            yield outcome
+
+
+def reason(refusal: Refusal) -> str:
+    """A refusal without what is the row's own, to count by: `chosen is empty`."""
+    text = f"{refusal.field or 'row'} {refusal.why}"
+    text = re.split(r" \(|: |, ", re.sub(r"\[\d+\]", "[]", text), maxsplit=1)[0]
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _rows(source: Source, reading: Reading) -> Iterator[tuple[int, Any]]:
+    rows = source.rows()
+    if reading.layout != "message_tree":
+        return rows
+    head = list(islice(rows, 1))
+    flat = head and isinstance(head[0][1], Mapping) and is_flat(head[0][1])
+    # a flat list is put together into trees: as many rows come out as there are first messages
+    return gather(source.rows()) if flat else source.rows()
+
+
+def _outcome(file: str, number: int, row: Row, reading: Reading) -> Outcome:
+    row = _prepare(row, reading.names)
+    if isinstance(row, Unreadable):
+        return Outcome(file, number, row, [], Refusal(file, number, None, row.why))
+    try:
+        if isinstance(row, RecordError):
+            raise row
+        found, tools = LAYOUTS[reading.layout](row, reading.format), tools_of(row)
+        found = found if tools is None else [replace(one, tools=tools) for one in found]
+        records = [record for one in found for record in convert(one, reading.format)]
+        return Outcome(file, number, row, records, held=found[0])
+    except RecordError as error:
+        return Outcome(
+            file, number, row if isinstance(row, dict) else {}, [], Refusal(file, number, error.field, error.why)
+        )
+    except NoConversion as error:
+        why = f"is {error.have}, which does not become {error.need}"
+        return Outcome(file, number, row, [], Refusal(file, number, None, why), held=found[0])
+    except RecursionError:
+        return Outcome(file, number, {}, [], Refusal(file, number, None, "is nested too deep"))
+
+
+def _prepare(row: Row, names: Names) -> Any:
+    """A row in our words; a RecordError where a column is missing."""
+    row = as_row(row)
+    if isinstance(row, Unreadable):
+        return row
+    try:
+        return names.apply(row)
+    except RecordError as error:
+        return error

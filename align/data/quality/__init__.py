@@ -1,0 +1,1 @@
+"""The data report, the repairs and filters it advises, and near duplicates."""

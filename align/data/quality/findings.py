@@ -1,0 +1,183 @@
+"""The data report: what was read, what became of it, and what was found, each finding with a severity."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from align.data.quality.tally import Tally
+
+SEVERITIES = ("info", "warning", "error")
+REFUSE = (*SEVERITIES, "never")
+
+
+MENDS = {
+    "exact_duplicates": "--drop duplicates",
+    "contradictions": "--drop contradictions",
+    "eval_overlap": "--drop overlap",
+    "control_characters": "--fix control",
+    "mojibake": "--fix mojibake",
+    "line_ends": "--fix line_ends",
+    "end_markers": "--fix end_markers",
+    "outer_space": "--fix space",
+    **{name: f"--drop {name}" for name in ("secrets", "emails", "phones", "turn_markers", "role_order")},
+    "replacement_characters": "--drop replacement_characters",
+    "unseen_tools": "--drop tools",
+}
+"""A finding's name -> what `align data import` takes to be rid of it; for `overlap_<benchmark>` see Finding.mend."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        name: a word to refer to it by.
+        count, of: how many, and of how many rows or records.
+        message: one sentence, with what it means for training.
+        remedy: what to do about it; empty where nothing need be done.
+        rows: the first few places, `file:row`.
+        examples: (place, text) of some.
+    """
+
+    name: str
+    severity: str
+    count: int
+    of: int
+    message: str
+    remedy: str = ""
+    rows: tuple[str, ...] = ()
+    examples: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def share(self) -> float:
+        return self.count / self.of if self.of else 0.0
+
+    @property
+    def mend(self) -> str:
+        """What `align data import` and `make` take to be rid of it; empty where they can do nothing."""
+        return MENDS.get(self.name, "--drop overlap" if self.name.startswith("overlap_") else "")
+
+    @property
+    def advice(self) -> str:
+        """What to do about it, the option that does it at the end."""
+        return ": ".join(part for part in (self.remedy, self.mend and f"align data import {self.mend}") if part)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A set of rows that are read in one way."""
+
+    title: str
+    files: list[dict[str, Any]]  # name, sha256 or commit, rows
+    layout: str
+    recognised: str  # how the layout was told
+    format: str
+    kind: str | None  # standard or conversational
+    rows_in: int
+    rows_used: int  # gave a record or more
+    refused: dict[str, dict[str, Any]]  # reason -> count, rows, example
+    records: int
+    splits: dict[str, int]  # train, eval -> records
+    stages: dict[str, str]  # stage -> what it would do with the set
+    statistics: dict[str, Any]
+    histograms: dict[str, dict[str, Any]]  # title -> edges, and counts by series
+    findings: list[Finding] = field(default_factory=list)
+    samples: list[dict[str, str]] = field(default_factory=list)  # side -> its text, of a few records drawn by chance
+
+    @property
+    def rows_refused(self) -> int:
+        return sum(entry["count"] for entry in self.refused.values())
+
+    @property
+    def verdict(self) -> str:
+        """The highest severity found; `sound` where there is none."""
+        return next((one for one in reversed(SEVERITIES) if self.at(one)), "sound")
+
+    @property
+    def mend(self) -> str:
+        """The options of `align data import` that are rid of everything of weight that can be mended."""
+        asked: dict[str, list[str]] = {}
+        for finding in self.at_least("warning"):
+            if finding.mend:
+                option, rule = finding.mend.split()
+                asked.setdefault(option, []).append(rule)
+        return " ".join(f"{option} {','.join(dict.fromkeys(rules))}" for option, rules in sorted(asked.items()))
+
+    def at(self, severity: str) -> list[Finding]:
+        """The findings of just that severity."""
+        return [finding for finding in self.findings if finding.severity == severity]
+
+    def at_least(self, severity: str) -> list[Finding]:
+        """The findings of that severity and above; none for `never`."""
+        if severity == "never":
+            return []
+        return [one for one in self.findings if SEVERITIES.index(one.severity) >= SEVERITIES.index(severity)]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            **asdict(self),
+            "rows_refused": self.rows_refused,
+            "verdict": self.verdict,
+            "findings": [
+                asdict(finding) | {"share": round(finding.share, 6), "mend": finding.mend} for finding in self.findings
+            ],
+        }
+
+
+def find(tally: Tally, name: str, severity: str, of: int, message: str, remedy: str = "") -> Finding:
+    """A finding of what a tally holds, with how often on which side."""
+    sides = ", ".join(f"{side} {count}" for side, count in tally.sides.items())
+    message += f" ({sides})" if sides else ""
+    return Finding(name, severity, tally.count, of, message, remedy, tuple(tally.rows), tuple(tally.examples))
+
+
+def to_text(report: Report, width: int = 110) -> str:
+    """The report for a terminal."""
+    lines = [report.title, "=" * min(len(report.title), width)]
+    lines += [f"  {file['name']}  {file['rows']} rows  {file['digest'][:12]}" for file in report.files[:20]]
+    if len(report.files) > 20:
+        lines.append(f"  ... and {len(report.files) - 20} more files")
+    lines += [
+        f"layout     {report.layout} ({report.recognised})",
+        f"format     {report.format}" + (f", {report.kind}" if report.kind else ""),
+        f"rows       {report.rows_in} in = {report.rows_used} used + {report.rows_refused} refused",
+        f"records    {report.records}" + "".join(f", {split} {count}" for split, count in report.splits.items()),
+    ]
+    for reason, entry in report.refused.items():
+        lines.append(f"  refused  {entry['count']:>6}  {reason}  (rows {some(entry['rows'])})")
+    for name, value in report.statistics.items():
+        lines.append(f"{name:<28} {plain(value)}")
+    lines += [f"stage {stage:<9} {says}" for stage, says in report.stages.items()]
+    for severity in reversed(SEVERITIES):
+        for finding in report.at(severity):
+            lines.append(f"{severity.upper()}: {finding.name}: {finding.count} of {finding.of} ({finding.share:.1%})")
+            lines.append(f"    {finding.message}")
+            if finding.rows:
+                lines.append(f"    rows: {some(finding.rows)}")
+            lines += [f"    {place}: {text}" for place, text in finding.examples[:3]]
+            if finding.advice:
+                lines.append(f"    -> {finding.advice}")
+    if report.mend:
+        lines.append(f"mend all   align data import (or make) ... {report.mend}")
+    lines.append(f"verdict    {report.verdict}")
+    return "\n".join(lines)
+
+
+def dump(reports: Sequence[Report]) -> str:
+    """JSON for programs: an object for one set, a list for several."""
+    told = [report.to_json() for report in reports]
+    return json.dumps(told[0] if len(told) == 1 else told, indent=2, ensure_ascii=False) + "\n"
+
+
+def some(places: Sequence[Any], limit: int = 8) -> str:
+    """The first places, and that there are more."""
+    return ", ".join(map(str, places[:limit])) + (", ..." if len(places) > limit else "")
+
+
+def plain(value: Any) -> str:
+    """A statistic as a person reads it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {plain(one)}" for name, one in value.items())
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

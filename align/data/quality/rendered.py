@@ -1,0 +1,90 @@
+"""What records are once a tokenizer and its chat template have rendered them: how long, cut where, ended or not."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from align.data.quality.balance import histogram_of
+from align.data.quality.findings import Finding, find
+from align.data.quality.inspection import Inspection
+from align.data.quality.tally import Tally
+from align.data.record_texts import sides_of
+from align.data.tokens.chat_template import render, render_prompt, render_text
+from align.data.tools import unrendered
+from align.errors import UserError
+from align.records import Prompt, Record, Text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def token_findings(
+    seen: Inspection,
+    findings: list[Finding],
+    statistics: dict[str, Any],
+    histograms: dict[str, dict[str, Any]],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int | None,
+) -> None:
+    """Tokens a side on the sample, what `max_length` would cut, and what the chat template makes of it all."""
+    sides: dict[str, list[int]] = {}
+    over = no_room = 0
+    refused, unseen, endless = Tally(), 0, 0
+    added = tokenizer.added_tokens_decoder
+    ends = {tokenizer.eos_token_id, *(token for token in added if added[token].special)}
+    for place, record in enumerate(seen.sample):
+        if unrendered(record, tokenizer):
+            unseen += 1
+            continue
+        try:
+            sequences = side_ids(record, tokenizer)
+        except UserError as error:
+            refused.add(f"sampled record {place}", str(error)[:300])
+            continue
+        # a template may write a line feed behind the token that ends a turn
+        endless += any(ends.isdisjoint(ids[-3:]) for side, ids in sequences.items() if side != "prompt")
+        lengths = {side: len(ids) for side, ids in sequences.items()}
+        for side, tokens in lengths.items():
+            sides.setdefault(side, []).append(tokens)
+        answers = [tokens for side, tokens in lengths.items() if side != "prompt"]
+        prompt = lengths.get("prompt", 0)
+        if max_length is not None:
+            over += prompt + max(answers, default=0) > max_length
+            no_room += bool(answers) and prompt >= max_length and not isinstance(record, Text)
+    if refused.count:
+        message = "sampled records that the chat template does not take: a stage stops at the first"
+        findings.append(find(refused, "template", "error", len(seen.sample), message))
+    if unseen:
+        message = "sampled records that name tools or call them, and the chat template does not render that"
+        findings.append(Finding("unseen_tools", "error", unseen, len(seen.sample), message, "choose another template"))
+    if endless:
+        message = "sampled records whose answer, as it is rendered, ends with no special token: the end is not learnt"
+        remedy = "a chat template that ends an assistant's turn with one, or a tokenizer that names an eos_token"
+        findings.append(Finding("missing_end", "error", endless, len(seen.sample), message, remedy))
+    arrays = {side: np.array(tokens) for side, tokens in sides.items()}
+    for side, tokens in arrays.items():
+        statistics[f"{side} tokens (of {len(tokens)})"] = {
+            "median": int(np.median(tokens)),
+            "95% below": int(np.percentile(tokens, 95)),
+            "longest": int(tokens.max()),
+        }
+    if arrays:
+        histograms["Tokens a side"] = histogram_of(arrays)
+        if max_length is not None:
+            histograms["Tokens a side"]["marks"] = {"max_length": max_length}
+    if max_length is not None and over:
+        message = f"sampled records are longer than max_length {max_length}; {no_room} leave no room for an answer"
+        remedy = "raise trainer.max_length, or data.overlong=drop leaves them out (refuse and truncate are the others)"
+        findings.append(Finding("truncation", "warning", over, len(seen.sample), message, remedy))
+
+
+def side_ids(record: Record, tokenizer: "PreTrainedTokenizerBase") -> dict[str, list[int]]:
+    """Token ids of the prompt and of each answer as a trainer sees them, or of the text."""
+    if isinstance(record, Text):
+        return {"text": render_text(tokenizer, record.content, record.tools)}
+    if isinstance(record, Prompt):
+        return {"prompt": render_prompt(tokenizer, record.prompt, record.tools)}
+    answers = {side: content for side, content in sides_of(record).items() if side != "prompt"}
+    rendered = {side: render(tokenizer, record.prompt, answer, record.tools) for side, answer in answers.items()}
+    prompt = max((ids for ids, _ in rendered.values()), key=len)
+    return {"prompt": prompt, **{side: ids for side, (_, ids) in rendered.items()}}

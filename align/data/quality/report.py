@@ -1,0 +1,143 @@
+"""From what was seen to a report: the findings of its neighbours put together, worst first."""
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from align.config.schema import STAGES
+from align.data.layouts.parse import Reading
+from align.data.quality.balance import judgement_findings, length_findings, score_findings
+from align.data.quality.duplicates import duplicate_findings, split_findings
+from align.data.quality.findings import SEVERITIES, Finding, Report
+from align.data.quality.inspection import Inspection
+from align.data.quality.rendered import token_findings
+from align.data.quality.text_findings import language_findings, text_findings, turn_findings
+from align.data.readers.files import Source
+from align.data.readers.read import has_bom
+from align.data.record_texts import sides_of, spoken
+from align.records import Record, UnpairedPreference, converts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+SAMPLES = 4  # records shown in the report
+SHOWN = 1200  # characters shown of a side
+
+
+def judge(
+    seen: Inspection,
+    sources: Sequence[Source],
+    reading: Reading,
+    *,
+    title: str,
+    digests: dict[str, str],
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    max_length: int | None = None,
+) -> Report:
+    """The report on everything `seen`; with a tokenizer also tokens and what `max_length` would cut."""
+    findings: list[Finding] = []
+    statistics: dict[str, Any] = {}
+    histograms: dict[str, dict[str, Any]] = {}
+    _refusals(seen, findings)
+    _byte_order_marks(sources, findings)
+    duplicate_findings(seen, findings, statistics)
+    split_findings(seen, findings)
+    text_findings(seen, findings)
+    judgement_findings(seen, findings, statistics)
+    length_findings(seen, findings, statistics, histograms)
+    score_findings(seen, findings, statistics, histograms)
+    if tokenizer is not None:
+        token_findings(seen, findings, statistics, histograms, tokenizer, max_length)
+    language_findings(seen, findings, statistics)
+    turn_findings(seen, findings, statistics)
+    records = len(seen.row)
+    files = [
+        {"name": source.name, "digest": digests[source.name], "rows": seen.file_rows[source.name]}
+        for source in sources
+    ]
+    refused = {
+        why: {"count": tally.count, "rows": tally.rows, "example": tally.examples[0][1] if tally.examples else ""}
+        for why, tally in sorted(seen.refused.items(), key=lambda item: -item[1].count)
+    }
+    return Report(
+        title=title,
+        files=files,
+        layout=reading.layout,
+        recognised=reading.why,
+        format=reading.format,
+        kind=seen.kind,
+        rows_in=seen.rows_in,
+        rows_used=seen.rows_used,
+        refused=refused,
+        records=records,
+        splits=dict(seen.splits),
+        stages=_stages(reading.format, seen.kind, records),
+        statistics=statistics,
+        histograms=histograms,
+        findings=sorted(findings, key=lambda one: (-SEVERITIES.index(one.severity), -one.share)),
+        samples=[_sample(one) for one in random.Random(0).sample(seen.sample, min(SAMPLES, len(seen.sample)))],
+    )
+
+
+def _sample(record: Record) -> dict[str, str]:
+    """A record's sides as a person reads them; an answer judged alone is named by its label."""
+    told = {side: spoken(content)[:SHOWN] for side, content in sides_of(record).items()}
+    if isinstance(record, UnpairedPreference):
+        told["good" if record.label else "bad"] = told.pop("completion")
+    return told
+
+
+def _stages(format: str, kind: str | None, records: int) -> dict[str, str]:
+    """What each stage would do with the set, given as `inputs.dataset`."""
+    told = {}
+    for stage, demands in STAGES.items():
+        if not demands.formats:
+            answers = format not in ("language_modeling", "prompt_only")
+            told[stage] = f"scores the answers of its {records} records" if answers else "cannot read it: no answers"
+            continue
+        # what trains takes the set in place of its main data, what measures takes each kind by itself
+        reads = demands.formats[:1] if demands.trainer_config else demands.formats
+        need = reads[0]
+        joined = (format, need, kind) == ("prompt_completion", "language_modeling", "conversational")
+        if format in reads:
+            told[stage] = f"reads its {records} records"
+        elif converts(format, need) and not joined:
+            made = 2 * records if (format, need) == ("preference", "unpaired_preference") else records
+            told[stage] = f"makes {made} {need} records of it"
+        else:
+            told[stage] = f"cannot read it: it needs {' or '.join(reads)}"
+    return told
+
+
+def _byte_order_marks(sources: Sequence[Source], findings: list[Finding]) -> None:
+    marked = tuple(source.name for source in sources if source.path is not None and has_bom(source.path))
+    if marked:
+        message = "files that begin with a byte order mark: it is taken off, where others read it as text"
+        findings.append(Finding("byte_order_mark", "info", len(marked), len(sources), message, rows=marked))
+
+
+def _refusals(seen: Inspection, findings: list[Finding]) -> None:
+    ties = sum(tally.count for why, tally in seen.refused.items() if why == "verdict is a tie")
+    broken = [(why, tally) for why, tally in seen.refused.items() if why != "verdict is a tie"]
+    count = sum(tally.count for _, tally in broken)
+    if count:
+        rows = tuple(place for _, tally in broken for place in tally.rows)[:50]
+        examples = tuple(example for _, tally in broken for example in tally.examples)[:5]
+        findings.append(
+            Finding(
+                "refused_rows",
+                "error" if count > seen.rows_in / 2 else "warning",
+                count,
+                seen.rows_in,
+                "rows that give no record; they are left out, counted by reason",
+                "mend them in the source, or name what they are: --layout, --columns, --labels",
+                rows,
+                examples,
+            )
+        )
+    if ties or seen.found["ties"].sides["pairs"]:
+        tally = seen.found["ties"]
+        message = f"{tally.sides['pairs']} judged pairs are ties and are in no pair; {ties} rows hold nothing else"
+        verdicts = seen.found["verdicts"].count
+        findings.append(Finding("ties", "info", tally.sides["pairs"], verdicts, message, rows=tuple(tally.rows)))

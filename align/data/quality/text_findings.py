@@ -1,0 +1,129 @@
+"""What the words themselves show: markers, secrets, addresses, boilerplate, languages."""
+
+from collections import Counter
+from typing import Any
+
+from align.data.layouts.omissions import REMARKS
+from align.data.quality.findings import Finding, find
+from align.data.quality.inspection import LANGUAGE_SAMPLE, Inspection
+
+_TEXT_FINDINGS: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "secrets",
+        "error",
+        "texts with what looks like a key or token: a model learns them by heart",
+        "take them out, and withdraw the keys",
+    ),
+    ("emails", "warning", "texts with e-mail addresses", "look whether they are people's"),
+    (
+        "phones",
+        "warning",
+        "texts with what looks like a telephone number",
+        "look whether they are people's",
+    ),
+    (
+        "turn_markers",
+        "warning",
+        "texts with a turn's marker inside: the model learns to write both sides, or a template breaks",
+        "split such turns in the source, or leave the rows out",
+    ),
+    (
+        "end_markers",
+        "warning",
+        "answers that end with an end-of-text marker: the template adds its own",
+        "",
+    ),
+    ("control_characters", "warning", "texts with control or invisible characters", ""),
+    (
+        "replacement_characters",
+        "warning",
+        "texts with U+FFFD: bytes were lost when the file was made",
+        "make the file again from its source, reading it in its own encoding",
+    ),
+    (
+        "mojibake",
+        "warning",
+        "texts with UTF-8 that was read as Windows-1252 (Ã© for é)",
+        "",
+    ),
+    (
+        "tools",
+        "info",
+        "records that name tools or call them: a chat template that renders none is refused, and so are such prompts "
+        "for ppo, rloo and grpo",
+        "",
+    ),
+    (
+        "role_order",
+        "warning",
+        "conversations whose roles do not take turns: many templates refuse them",
+        "",
+    ),
+    ("prompt_in_answer", "warning", "answers that repeat the prompt word for word", ""),
+    ("answer_in_prompt", "warning", "answers of 40 characters and more that stand in the prompt", ""),
+    (
+        "line_ends",
+        "info",
+        "texts with lines that end in CR LF, U+0085, U+2028 or U+2029: their tokens differ from those of a line feed, "
+        "and programs that split lines there break the file",
+        "",
+    ),
+    (
+        "outer_space",
+        "info",
+        "answers that begin or end with white space: tokens differ from those without",
+        "",
+    ),
+)
+
+
+def text_findings(seen: Inspection, findings: list[Finding]) -> None:
+    for name, severity, message, remedy in _TEXT_FINDINGS:
+        tally = seen.found.get(name)
+        if tally and tally.count:
+            findings.append(find(tally, name, severity, len(seen.row), message, remedy))
+    for name, (_, _, message) in REMARKS.items():
+        if (tally := seen.found.get(name)) and tally.count:
+            findings.append(find(tally, name, "info", seen.rows_in, message))
+    refusals = seen.found.get("refusals")
+    if refusals and refusals.count:
+        findings.append(find(refusals, "refusals", "info", len(seen.row), "answers that refuse, or speak as an AI"))
+    if seen.answers >= 50 and seen.openings:
+        opening, count = seen.openings.most_common(1)[0]
+        if count > 0.05 * seen.answers:
+            severity = "warning" if count > 0.2 * seen.answers else "info"
+            message = f"answers that begin with the same words, {opening!r}"
+            findings.append(Finding("boilerplate", severity, count, seen.answers, message))
+
+
+def turn_findings(seen: Inspection, findings: list[Finding], statistics: dict[str, Any]) -> None:
+    """How many messages a prompt has, and answers in it that sft would not learn."""
+    total = sum(seen.turns.values())
+    if not total:
+        return
+    told = {f"{count}": f"{times / total:.1%}" for count, times in sorted(seen.turns.items())[:6]}
+    statistics["messages before the answer" if "text" not in seen.side_lengths else "messages"] = told
+    if seen.earlier and "completion" in seen.side_lengths and not seen.labels:
+        message = "conversations with an earlier answer of the assistant: sft learns the last one alone"
+        remedy = "stage=sft experiment=every_turn learns them all"
+        findings.append(Finding("earlier_answers", "info", seen.earlier, total, message, remedy))
+
+
+def mixed_languages(languages: Counter[str]) -> bool:
+    """Whether a tenth or more of the sample is not in its main language."""
+    total = sum(languages.values())
+    return total >= 20 and total - languages.most_common(1)[0][1] - languages["?"] > 0.1 * min(total, LANGUAGE_SAMPLE)
+
+
+def language_findings(seen: Inspection, findings: list[Finding], statistics: dict[str, Any]) -> None:
+    """Which languages the sample is in (a guess), and whether they are mixed."""
+    if not seen.languages:
+        return
+    if mixed_languages(seen.languages):
+        main, count = seen.languages.most_common(1)[0]
+        total = sum(seen.languages.values())
+        message = f"sampled records that are not in the main language, {main} (a guess by script and common words)"
+        findings.append(Finding("languages", "info", total - count - seen.languages["?"], total, message))
+    top = dict(seen.languages.most_common(6))
+    total = sum(seen.languages.values())
+    statistics[f"languages (guessed, of {total})"] = {name: f"{count / total:.1%}" for name, count in top.items()}

@@ -1,0 +1,1 @@
+"""Processes and devices: ranks, compiled kernels, and stopping on SIGTERM."""

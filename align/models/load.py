@@ -1,0 +1,357 @@
+"""Models and tokenizers: from disk, from nothing, and back to disk.
+
+Weights are safetensors only. Whatever is saved here loads with `from_pretrained` by someone who has never heard of
+align: weights, config, generation config, tokenizer and chat template are in one folder.
+"""
+
+import contextlib
+import copy
+import difflib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.artifacts.bases import ADAPTER_CONFIG, is_adapter, resolve_base
+from align.artifacts.model_files import tensor_shapes
+from align.contract.tokenizers import no_pad_token
+from align.data.tokens.chat_template import end_ids
+from align.distributed import ranks
+from align.errors import UserError
+from align.models import adapters
+from align.models.reward_probe import check_finite
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+
+PICKLES = ("training_args.bin", "pytorch_model.bin", "adapter_model.bin")
+# Beside a reward adapter, which has no config.json of its own: whole models keep the number there.
+SCORE_CENTER = "score_center.json"
+
+
+def load_tokenizer(
+    path: Path | str,
+    *,
+    chat_template: str | None = None,
+    pad_token: str | None = None,
+    replace_template: bool = False,
+    trust_remote_code: bool = False,
+) -> "PreTrainedTokenizerBase":
+    """The tokenizer in `path`, with padding it can use.
+
+    Args:
+        path: a model folder.
+        chat_template: text of a Jinja template, for a tokenizer that has none.
+        pad_token: a token of the vocabulary, for a tokenizer that names none.
+        replace_template: `chat_template` also in place of one that there is.
+
+    Raises:
+        UserError: no EOS, or no pad token and none given, or one outside the vocabulary.
+    """
+    from transformers import AutoTokenizer
+
+    with _explained(path, "AutoTokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"the tokenizer of {path} has no EOS token, so no completion could ever end; use another model"
+        )
+    if tokenizer.pad_token_id is None:
+        if pad_token is None:
+            raise UserError(no_pad_token(str(path), tokenizer.eos_token))
+        if pad_token not in tokenizer.get_vocab():
+            raise UserError(f"model.pad_token={pad_token!r} is not in the vocabulary of {path}; name a token that is")
+        tokenizer.pad_token = pad_token
+    if chat_template is not None and (tokenizer.chat_template is None or replace_template):
+        tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def train_tokenizer(texts: list[str], *, vocab_size: int, special_tokens: dict[str, str]) -> "PreTrainedTokenizerBase":
+    """A byte-level BPE tokenizer (Radford et al. 2019) learned from `texts`.
+
+    Args:
+        texts: the corpus; the result depends on nothing else.
+        vocab_size: tokens, the 256 bytes and the special ones included.
+        special_tokens: role -> token; `eos_token`, `pad_token`, `bos_token`, `unk_token` take transformers' roles, any
+            other role (such as `user`, `assistant`) is an additional special token for the chat template.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=list(special_tokens.values()),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    roles = {role: token for role, token in special_tokens.items() if role.endswith("_token")}
+    extra = [token for role, token in special_tokens.items() if not role.endswith("_token")]
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, additional_special_tokens=extra, **roles)
+
+
+def build_model(architecture: dict[str, Any], tokenizer: "PreTrainedTokenizerBase", *, seed: int) -> "PreTrainedModel":
+    """A causal language model with random weights, the same under ZeRO-3 as without: every rank draws it whole.
+
+    Args:
+        architecture: `model_type` and any field of that model's transformers config.
+        tokenizer: gives the vocabulary size and the special ids.
+        seed: of the initial weights.
+
+    Raises:
+        UserError: an unknown model type or field, or values that do not go together.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+
+    fields = dict(architecture)
+    kind = fields.pop("model_type", None)
+    try:
+        known = AutoConfig.for_model(kind)
+    except ValueError:
+        raise UserError(f"model.new.architecture.model_type={kind} is not one of transformers', as gpt2 is") from None
+    names = {*known.to_dict(), *known.attribute_map}
+    for name in fields:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"model.new.architecture.{name} is no field of {type(known).__name__}{hint}")
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **fields,
+    )
+    set_seed(seed)
+    with _explained(f"model.new.architecture ({kind})", "AutoModelForCausalLM"), unpartitioned():
+        return AutoModelForCausalLM.from_config(config)
+
+
+def load_policy(path: Path, *, lora: "LoraConfig | None" = None, **options: Any) -> "PreTrainedModel":
+    """The policy that a stage trains.
+
+    A folder of whole weights gives those weights. A folder with an adapter gives, with `lora`, its base with that
+    adapter trainable on it, and, without, the two merged: a full fine-tune of what the adapter made.
+    """
+    if not is_adapter(path):
+        return load_whole(path, **options)
+    base = resolve_base(path, code=options.get("trust_remote_code", False)).path
+    if lora is None:
+        with unpartitioned():
+            return adapters.merge(load_whole(base, **options), path)
+    return adapters.attach(load_whole(base, **options), path, lora)
+
+
+def load_frozen(path: Path, **options: Any) -> "PreTrainedModel":
+    """A model that is only read: a reference, a baseline, a model under evaluation. Dropout off, no gradients."""
+    model = load_policy(path, lora=None, **options)
+    model.eval()
+    model.requires_grad_(False)
+    return model
+
+
+def load_reward_model(
+    path: Path, *, lora: "LoraConfig | None" = None, head: str = "keep", seed: int = 0, **options: Any
+) -> "PreTrainedModel":
+    """A sequence classifier with one output, the score of a prompt with its completion.
+
+    Its `config.score_center`, where it has one, is what to take from each output.
+
+    Args:
+        path: a reward model (`head="keep"`) or a language model whose body it shall have (`head="new"`).
+        lora: train an adapter, and the head, on the frozen body; an adapter in `path` is then trained further. Without
+            it an adapter in `path` is merged.
+        head: `new` draws one where there is none; `keep` demands the one that was trained.
+        seed: of a new head.
+
+    Raises:
+        UserError: `keep`, and no head was saved in `path`.
+    """
+    from transformers import AutoModelForSequenceClassification as Classifier
+    from transformers import set_seed
+
+    set_seed(seed)
+    has_head = has_score_head(path)
+    if head == "keep" and not has_head:
+        raise UserError(f"{path} has no reward head (no `score` weights); train one: stage=reward")
+    if not is_adapter(path):
+        return load_whole(path, auto_class=Classifier, num_labels=1, **options)
+    with unpartitioned():
+        base_path = resolve_base(path, code=options.get("trust_remote_code", False)).path
+        base = load_whole(base_path, auto_class=Classifier, num_labels=1, **options)
+    if lora is None:
+        model = adapters.merge(base, path)
+    elif has_head:
+        model = adapters.attach(base, path, lora)
+    else:
+        model = adapters.graft(base, path, lora)
+    if center := read_score_center(path):
+        model.config.score_center = center
+    return model
+
+
+def read_score_center(folder: Path) -> float:
+    """What is taken off each score of the reward adapter in `folder`."""
+    file = folder / SCORE_CENTER
+    return json.loads(file.read_text("utf-8"))["score_center"] if file.is_file() else 0.0
+
+
+def load_whole(
+    path: Path | str,
+    *,
+    auto_class: Any = None,
+    dtype: str = "float32",
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
+    quantization_config: Any = None,
+    **config_fields: Any,
+) -> "PreTrainedModel":
+    """Whole weights from a folder or hub id, safetensors only.
+
+    Args:
+        auto_class: a transformers Auto class, `AutoModelForCausalLM` if None.
+        dtype: torch's name of the weights' type.
+
+    Raises:
+        UserError: weights are missing (a `score` head may be, and is then drawn), or transformers cannot load them.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    kind = auto_class or AutoModelForCausalLM
+    optional = {"attn_implementation": attn_implementation, "quantization_config": quantization_config}
+    with _explained(path, kind.__name__), _quiet_new_head():
+        model, report = kind.from_pretrained(
+            str(path),
+            output_loading_info=True,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            **{key: value for key, value in optional.items() if value is not None},
+            **config_fields,
+        )
+    missing = sorted(name for name in report["missing_keys"] if "score" not in name.split("."))
+    if missing:
+        raise UserError(
+            f"{path} lacks {len(missing)} weights of a {type(model).__name__}, the first is {missing[0]}: it is "
+            "another kind of model, or damaged"
+        )
+    check_finite(model, path, "it is damaged, or comes from a run that diverged: name another")
+    return model
+
+
+@contextlib.contextmanager
+def unpartitioned() -> Iterator[None]:
+    """Load whole tensors in the block even when ZeRO-3 would partition them while reading.
+
+    Merging needs whole weights, and what only one rank loads must not wait for the others. DeepSpeed partitions such
+    a model when training begins.
+    """
+    from transformers.integrations import deepspeed as integration
+
+    config = integration._hf_deepspeed_config_weak_ref
+    integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        integration._hf_deepspeed_config_weak_ref = config
+
+
+@contextlib.contextmanager
+def _explained(path: Path | str, kind: str) -> Iterator[None]:
+    """What transformers will not load, in a sentence: an unknown architecture, a package or option it lacks."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{path} comes with Python code of its own, which runs only with model.trust_remote_code=true: "
+                "read it first"
+            ) from error
+        why = " ".join(str(error).split()).split(". ")[0]
+        raise UserError(f"transformers cannot load {path} as {kind}: {why}") from error
+
+
+def _quiet_new_head():
+    """A fresh `score` head is what a reward stage asks for; TRL silences the warning in the same way."""
+    from trl.trainer.reward_trainer import suppress_seqcls_warning
+
+    return suppress_seqcls_warning()
+
+
+def has_score_head(path: Path) -> bool:
+    """True if the weights in `path` hold a `score` head, read from the safetensors headers alone."""
+    return any("score" in name.split(".") for name in tensor_shapes(path))
+
+
+def save_model(trainer: "Trainer", folder: Path) -> None:
+    """Save the trained model, its tokenizer and chat template to `folder`; all ranks call this, one writes.
+
+    Weights that are no numbers are refused. Under ZeRO-3 they are gathered; a tensor that came out empty is a bug and
+    raises. Pickled leftovers of the
+    trainer are removed. An adapter is saved without the reference copy that TRL keeps beside it. The generation
+    config ends a completion where the chat template ends a turn.
+    """
+    from transformers.integrations import is_deepspeed_zero3_enabled
+    from transformers.modeling_utils import unwrap_model
+
+    model = unwrap_model(trainer.model)
+    if hasattr(model, "peft_config") and "ref" in model.peft_config:
+        model.delete_adapter("ref")
+    if is_deepspeed_zero3_enabled():
+        trainer.save_model(str(folder))
+    elif ranks.is_main():
+        model.save_pretrained(str(folder))  # the trainer's own way under ZeRO-1 and 2 writes tied weights twice
+    finish_model(model, trainer.processing_class, folder)
+
+
+def finish_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Put beside saved weights what belongs to them and take away what does not; all ranks call this."""
+    if ranks.is_main():
+        tokenizer.save_pretrained(str(folder))
+        for leftover in (*PICKLES, "README.md"):
+            (folder / leftover).unlink(missing_ok=True)
+        if getattr(model, "generation_config", None) is not None:
+            save_generation_config(model.generation_config, tokenizer, folder)
+        if is_adapter(folder) and getattr(model.config, "score_center", None):
+            (folder / SCORE_CENTER).write_text(json.dumps({"score_center": model.config.score_center}) + "\n", "utf-8")
+        empty = [name for name, shape in tensor_shapes(folder).items() if 0 in shape]
+        if empty:
+            raise RuntimeError(f"{len(empty)} tensors were saved empty, the first is {empty[0]}")
+    ranks.barrier()
+
+
+def save_generation_config(config: "GenerationConfig", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Save how the model generates: it stops at the tokenizer's EOS and where its chat template ends a turn."""
+    saved = copy.deepcopy(config)
+    ends = end_ids(tokenizer, config.eos_token_id)
+    saved.eos_token_id = ends[0] if len(ends) == 1 else ends
+    saved.pad_token_id = tokenizer.pad_token_id
+    saved.save_pretrained(str(folder))
+
+
+def save_merged(folder: Path, load: Callable[[Path], "PreTrainedModel"]) -> None:
+    """Replace the adapter in `folder` by base and adapter merged, in place; the main process works, all wait.
+
+    Args:
+        load: gives the merged model from a folder: `load_policy` or `load_reward_model` with their options.
+    """
+    if ranks.is_main():
+        with unpartitioned():
+            merged = load(folder)
+        generation = folder / "generation_config.json"
+        before = generation.read_bytes() if generation.is_file() else None
+        merged.save_pretrained(str(folder))
+        if before is not None:
+            generation.write_bytes(before)
+        for file in (ADAPTER_CONFIG, adapters.ADAPTER_WEIGHTS, SCORE_CENTER):
+            (folder / file).unlink(missing_ok=True)
+    ranks.barrier()

@@ -1,0 +1,113 @@
+"""The server process: a socket, a database that is up to date, and on the first start a link for the first admin."""
+
+import asyncio
+import socket
+from urllib.parse import urlsplit
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from align.errors import UserError
+from align.review import security
+from align.review.app import create_app
+from align.review.database import Database, migrate
+from align.review.dependencies import Review
+from align.review.store import people
+
+HEAD_SECONDS = 10.0  # for the head of a request to arrive
+IDLE_SECONDS = 30  # that a connection is kept without one
+FIRST_LINK_SECONDS = 86400.0
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, which lets go of who sends a head byte by byte."""
+
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        self._await_head()
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._head is not None:
+            self._head.cancel()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if self._head is None and not busy:
+            self._head = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+
+def check_url(text: str) -> str:
+    """The origin that a public URL names. Raises UserError."""
+    found = urlsplit(text)
+    if found.scheme not in ("http", "https") or not found.hostname or found.path.strip("/") or found.query:
+        raise UserError(f"--public-url {text!r} is no origin; write it like https://review.example.org")
+    return f"{found.scheme}://{found.netloc}".lower()
+
+
+def first_link(review: Review) -> str | None:
+    """A link for the first admin, where there is none yet; those made before stop working."""
+    token, now = security.new_token(), review.clock()
+
+    def work(tx):  # noqa: ANN001, ANN202 - a unit of work
+        migrate(tx)
+        if people.has_admin(tx):
+            return False
+        people.drop_admin_invites(tx)
+        expires = now + FIRST_LINK_SECONDS
+        people.add_invite(tx, security.digest(token), role="admin", campaign_id=None, expires=expires)
+        return True
+
+    return f"{review.origin}/invite/{token}" if review.database.now(work) else None
+
+
+def serve(
+    database: Database, secret: bytes, *, host: str, port: int, public_url: str | None, artifacts: str | None
+) -> None:
+    """Run the app until it is told to end. Raises UserError where the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With its protocol named: asyncio switches Nagle's delay off only on sockets that say they are TCP.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(2048)  # who comes before the server is ready waits
+    except OSError as error:
+        raise UserError(f"cannot listen on {host} port {port} ({error.strerror}); take another: --port") from None
+    port = listening.getsockname()[1]
+    named = f"[{host}]" if ":" in host else host
+    origin = check_url(public_url) if public_url else f"http://{named}:{port}"
+    review = Review(database, secret, origin, artifacts=artifacts)
+    link = first_link(review)
+    print(f"align review on {origin}, ratings in {database}", flush=True)
+    if link:
+        print(f"the first admin signs in here, once, within a day: {link}", flush=True)
+    if host not in ("127.0.0.1", "localhost", "::1") and not review.secure:
+        print(
+            "others can read what raters type: put a server with TLS in front, and name it in --public-url", flush=True
+        )
+    config = uvicorn.Config(
+        create_app(review),
+        http=Protocol,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=10,
+        limit_concurrency=2000,
+    )
+    uvicorn.Server(config).run(sockets=[listening])

@@ -1,0 +1,1 @@
+"""One stage, from a command line to a published artifact."""

@@ -1,0 +1,1 @@
+"""The training loop of every stage: a trainer that resumes exactly, tracking, progress and samples."""
