@@ -13,31 +13,23 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from align.artifacts import run_lock
-from align.artifacts.bases import is_adapter, resolve_base
 from align.artifacts.disk import is_full, remove_tree
-from align.artifacts.inputs import Input
-from align.artifacts.manifest import json_digest
-from align.artifacts.provenance import git_commit, packages, process
-from align.artifacts.remote_code import leave_code
+from align.artifacts.provenance import process
 from align.artifacts.store import Store, Version, utc_now
-from align.artifacts.tokenizer_files import fingerprint
-from align.config.compose import compose, expand_sweep, public, to_yaml
-from align.config.paths import PROJECT
+from align.config.compose import compose, public, to_yaml
 from align.config.schema import STAGES, Config
-from align.data.build.publish import described
 from align.distributed import preemption, ranks
 from align.distributed.preemption import STOPPED, Stopped
 from align.errors import UserError
 from align.run.library_logging import hush
-from align.run.plan import Plan, check_data, find_published, make_plan, output_type
+from align.run.multirun import run_all
+from align.run.plan import Plan, check_data, make_plan
+from align.run.publish import publish
 from align.training.tracking import Tracker, check_wandb
 
-TRAINER_SEED = 42  # transformers' default for `trainer.seed`
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 RANKS_WAIT = 5.0  # seconds; the deepspeed launcher looks after its processes every second
 
@@ -58,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     asked = parser.parse_args(argv)
     try:
         if asked.multirun:
-            return sweep(asked.overrides)
+            return run_all(asked.overrides)
         cfg = compose(asked.overrides)
         if asked.cfg:
             print(to_yaml(cfg), end="")
@@ -92,32 +84,6 @@ def stop_notice(stop: Stopped) -> str:
     if stop.step is not None:
         wrote = f"a checkpoint is written after step {stop.step}, and the same command goes on from there"
     return f"stopped by SIGTERM: nothing was published; {wrote} (exit code {STOPPED})"
-
-
-def sweep(overrides: list[str]) -> int:
-    """Run every combination of a multirun, each in a fresh process under `launcher`; the first failure's exit code.
-
-    Raises:
-        UserError: under a launcher, whose ranks would each start all jobs.
-    """
-    if ranks.is_launched():
-        raise UserError(
-            "--multirun starts a process for each job and cannot itself run under the deepspeed launcher; "
-            "start it with python launch/run.py --multirun"
-        )
-    jobs = expand_sweep(overrides)
-    launchers = [compose(job).launcher for job in jobs]
-    for launcher in launchers:
-        launchers.check_launcher(launcher)
-    codes = []
-    with launchers.terminable():
-        for number, (job, launcher) in enumerate(zip(jobs, launchers, strict=True), start=1):
-            print(f"[{number}/{len(jobs)}] {' '.join(job)}", flush=True)
-            codes.append(launchers.launch(launchers.command(launcher, job), launchers.environment(launcher)))
-            if codes[-1] == STOPPED:
-                raise Stopped  # meant for the jobs that are left, too
-    print(f"{codes.count(0)} of {len(jobs)} jobs done")
-    return next((code for code in codes if code != 0), 0)
 
 
 def run(cfg: Config) -> int:
@@ -213,74 +179,6 @@ def wandb_id(plan: Plan) -> str:
     return plan.identity[:32] + (f"-{len(plan.published) + 1}" if plan.published else "")
 
 
-def publish(
-    plan: Plan,
-    store: Store,
-    run_dir: Path,
-    output_dir: Path,
-    metrics: dict[str, Any],
-    started: str,
-    wandb: dict[str, Any] | None,
-) -> Version:
-    """Move the stage's output into the store as the next version of `cfg.name`; a value model is one of its own."""
-    from align.models.adapters import name_base
-
-    cfg = plan.cfg
-    model_dir = output_dir / "model"
-    adapters: dict[str, dict[str, Any]] = {}
-    for part in ("model", "value_model"):
-        if is_adapter(output_dir / part):
-            base = base_of(plan)
-            name_base(output_dir / part, base)
-            adapters[part] = {"kind": cfg.adapter.kind, "base": base.to_manifest()}
-    if cfg.model.trust_remote_code and "policy" in plan.inputs and model_dir.is_dir() and "model" not in adapters:
-        leave_code(model_dir, plan.inputs["policy"])
-    notes = {"stage": cfg.stage, "world_size": plan.world_size}
-    format = None
-    if output_type(cfg.stage) == "dataset":
-        format, told = described(output_dir, plan.inputs["dataset"])
-        notes |= told
-    facts = {
-        "inputs": plan.to_manifest(),
-        "identity": plan.identity,
-        "config_digest": json_digest(asdict(cfg)),
-        "packages": packages(),
-        "git_commit": git_commit(PROJECT),
-        "seed": getattr(getattr(cfg, cfg.stage, None), "seed", cfg.trainer.get("seed", TRAINER_SEED)),
-        "started": started,
-        "wandb": wandb,
-        "notes": notes,
-    }
-    name = f"{cfg.name}-value"
-    if (output_dir / "value_model").is_dir() and len(find_published(store, plan.identity, name)) > len(plan.published):
-        shutil.rmtree(output_dir / "value_model")  # published before the run died between the two
-    if (output_dir / "value_model").is_dir():
-        facts["notes"] = notes | {"tokenizer": fingerprint(output_dir / "value_model")}
-        folder = store.stage(name)
-        (output_dir / "value_model").rename(folder / "model")
-        adapter = adapters.get("value_model")
-        version = store.publish(folder, name=name, type="value_model", adapter=adapter, **facts)
-        print(f"published {version.ref}  ({version.path})", flush=True)
-    if model_dir.is_dir():
-        facts["notes"] = notes | {"tokenizer": fingerprint(model_dir)}
-    folder = store.stage(cfg.name)
-    for item in output_dir.iterdir():
-        item.rename(folder / item.name)
-    (folder / "config.yaml").write_text(to_yaml(cfg), "utf-8")
-    for record in ("metrics.jsonl", "samples.jsonl"):
-        if (run_dir / record).exists():
-            shutil.copy(run_dir / record, folder / record)
-    return store.publish(
-        folder,
-        name=cfg.name,
-        type=output_type(cfg.stage),
-        format=format,
-        metrics=metrics,
-        adapter=adapters.get("model"),
-        **facts,
-    )
-
-
 def say_done(plan: Plan) -> int:
     """Tell that there is nothing to do, and mend `latest` if the run died between publishing and pointing."""
     if ranks.is_main():
@@ -314,12 +212,6 @@ def check_space(plan: Plan, store: Store) -> None:
             "(weights, checkpoints with optimizer state); free some, set trainer.save_strategy=no or "
             "trainer.save_total_limit=1, or name another place: artifacts.root=<folder>"
         )
-
-
-def base_of(plan: Plan) -> Input:
-    """The model that this run's adapter belongs on: the policy, or the base of the policy's own adapter."""
-    policy = plan.inputs["policy"]
-    return resolve_base(policy.path) if is_adapter(policy.path) else policy
 
 
 def write_record(run_dir: Path, plan: Plan, started: str) -> None:

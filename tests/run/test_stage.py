@@ -17,7 +17,7 @@ import yaml
 
 from align.artifacts.store import Store
 from align.config.paths import PROJECT
-from align.run import stage
+from align.run import multirun, stage
 from tests.conftest import run_command, run_stage, stage_overrides
 
 SCRIPT = str(PROJECT / "launch" / "run.py")
@@ -182,7 +182,7 @@ def test_a_sweep_under_a_launcher(refused, tiny_models, monkeypatch):
 
 
 def test_a_sweep_is_checked_before_its_first_job(refused, tiny_models, monkeypatch):
-    monkeypatch.setattr(stage.launchers, "launch", None)
+    monkeypatch.setattr(multirun.launchers, "launch", None)
     assert "trainer.bata" in refused(tiny_models, "-m", "stage=dpo", "trainer.bata=0.1,0.2")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
