@@ -84,7 +84,7 @@ def check_tokenizer(given: Input, *, conversational: bool, chat_template: str | 
     """The tokenizer has EOS and pad tokens and, for conversational data, a chat template; the config may supply two.
 
     A tokenizer class may have tokens that its files do not name: what is missing is said here only where the class is
-    known to have none, and otherwise by `models.load_tokenizer`.
+    known to have none, and otherwise by `models.load.load_tokenizer`.
 
     Args:
         conversational: the rows are lists of messages.

@@ -1,32 +1,24 @@
-"""Models and tokenizers: from disk, from nothing, and back to disk.
-
-Weights are safetensors only. Whatever is saved here loads with `from_pretrained` by someone who has never heard of
-align: weights, config, generation config, tokenizer and chat template are in one folder.
-"""
+"""Models and tokenizers as a stage gets them: loaded from a folder, safetensors only, or drawn at random."""
 
 import contextlib
-import copy
 import difflib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.artifacts.bases import ADAPTER_CONFIG, is_adapter, resolve_base
+from align.artifacts.bases import is_adapter, resolve_base
 from align.artifacts.model_files import tensor_shapes
 from align.contract.tokenizers import no_pad_token
-from align.data.tokens.chat_template import end_ids
-from align.distributed import ranks
 from align.errors import UserError
 from align.models import adapters
 from align.models.reward_probe import check_finite
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PICKLES = ("training_args.bin", "pytorch_model.bin", "adapter_model.bin")
-# Beside a reward adapter, which has no config.json of its own: whole models keep the number there.
+# Written next to a reward adapter, which has no config.json; a whole model keeps the number in its config.
 SCORE_CENTER = "score_center.json"
 
 
@@ -66,35 +58,6 @@ def load_tokenizer(
     if chat_template is not None and (tokenizer.chat_template is None or replace_template):
         tokenizer.chat_template = chat_template
     return tokenizer
-
-
-def train_tokenizer(texts: list[str], *, vocab_size: int, special_tokens: dict[str, str]) -> "PreTrainedTokenizerBase":
-    """A byte-level BPE tokenizer (Radford et al. 2019) learned from `texts`.
-
-    Args:
-        texts: the corpus; the result depends on nothing else.
-        vocab_size: tokens, the 256 bytes and the special ones included.
-        special_tokens: role -> token; `eos_token`, `pad_token`, `bos_token`, `unk_token` take transformers' roles, any
-            other role (such as `user`, `assistant`) is an additional special token for the chat template.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    bpe.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=list(special_tokens.values()),
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    roles = {role: token for role, token in special_tokens.items() if role.endswith("_token")}
-    extra = [token for role, token in special_tokens.items() if not role.endswith("_token")]
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, additional_special_tokens=extra, **roles)
 
 
 def build_model(architecture: dict[str, Any], tokenizer: "PreTrainedTokenizerBase", *, seed: int) -> "PreTrainedModel":
@@ -290,68 +253,3 @@ def _quiet_new_head():
 def has_score_head(path: Path) -> bool:
     """True if the weights in `path` hold a `score` head, read from the safetensors headers alone."""
     return any("score" in name.split(".") for name in tensor_shapes(path))
-
-
-def save_model(trainer: "Trainer", folder: Path) -> None:
-    """Save the trained model, its tokenizer and chat template to `folder`; all ranks call this, one writes.
-
-    Weights that are no numbers are refused. Under ZeRO-3 they are gathered; a tensor that came out empty is a bug and
-    raises. Pickled leftovers of the
-    trainer are removed. An adapter is saved without the reference copy that TRL keeps beside it. The generation
-    config ends a completion where the chat template ends a turn.
-    """
-    from transformers.integrations import is_deepspeed_zero3_enabled
-    from transformers.modeling_utils import unwrap_model
-
-    model = unwrap_model(trainer.model)
-    if hasattr(model, "peft_config") and "ref" in model.peft_config:
-        model.delete_adapter("ref")
-    if is_deepspeed_zero3_enabled():
-        trainer.save_model(str(folder))
-    elif ranks.is_main():
-        model.save_pretrained(str(folder))  # the trainer's own way under ZeRO-1 and 2 writes tied weights twice
-    finish_model(model, trainer.processing_class, folder)
-
-
-def finish_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
-    """Put beside saved weights what belongs to them and take away what does not; all ranks call this."""
-    if ranks.is_main():
-        tokenizer.save_pretrained(str(folder))
-        for leftover in (*PICKLES, "README.md"):
-            (folder / leftover).unlink(missing_ok=True)
-        if getattr(model, "generation_config", None) is not None:
-            save_generation_config(model.generation_config, tokenizer, folder)
-        if is_adapter(folder) and getattr(model.config, "score_center", None):
-            (folder / SCORE_CENTER).write_text(json.dumps({"score_center": model.config.score_center}) + "\n", "utf-8")
-        empty = [name for name, shape in tensor_shapes(folder).items() if 0 in shape]
-        if empty:
-            raise RuntimeError(f"{len(empty)} tensors were saved empty, the first is {empty[0]}")
-    ranks.barrier()
-
-
-def save_generation_config(config: "GenerationConfig", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
-    """Save how the model generates: it stops at the tokenizer's EOS and where its chat template ends a turn."""
-    saved = copy.deepcopy(config)
-    ends = end_ids(tokenizer, config.eos_token_id)
-    saved.eos_token_id = ends[0] if len(ends) == 1 else ends
-    saved.pad_token_id = tokenizer.pad_token_id
-    saved.save_pretrained(str(folder))
-
-
-def save_merged(folder: Path, load: Callable[[Path], "PreTrainedModel"]) -> None:
-    """Replace the adapter in `folder` by base and adapter merged, in place; the main process works, all wait.
-
-    Args:
-        load: gives the merged model from a folder: `load_policy` or `load_reward_model` with their options.
-    """
-    if ranks.is_main():
-        with unpartitioned():
-            merged = load(folder)
-        generation = folder / "generation_config.json"
-        before = generation.read_bytes() if generation.is_file() else None
-        merged.save_pretrained(str(folder))
-        if before is not None:
-            generation.write_bytes(before)
-        for file in (ADAPTER_CONFIG, adapters.ADAPTER_WEIGHTS, SCORE_CENTER):
-            (folder / file).unlink(missing_ok=True)
-    ranks.barrier()

@@ -14,7 +14,8 @@ from align.artifacts.inputs import Input
 from align.config.schema import Config
 from align.data.loading.examples import load_examples
 from align.models.adapters import build_lora, build_quantization
-from align.models.load import load_frozen, load_policy, load_tokenizer, save_merged, save_model
+from align.models.load import load_frozen, load_policy, load_tokenizer
+from align.models.save import save_merged, save_model
 from align.training.initial_kl_check import SameAtStart
 from align.training.progress import TrackingCallback
 from align.training.samples import add_samples

@@ -15,7 +15,8 @@ from align.artifacts.model_files import context_length
 from align.config.schema import Config
 from align.data.loading.examples import load_examples
 from align.models.adapters import build_lora, build_quantization
-from align.models.load import load_policy, load_tokenizer, save_merged, save_model
+from align.models.load import load_policy, load_tokenizer
+from align.models.save import save_merged, save_model
 from align.rewards.load import (
     CommonMetrics,
     default_completion_length,

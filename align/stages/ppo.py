@@ -14,13 +14,8 @@ from align.artifacts.model_files import context_length
 from align.config.schema import Config
 from align.data.loading.examples import load_examples
 from align.models.adapters import build_lora, build_quantization
-from align.models.load import (
-    finish_model,
-    load_frozen,
-    load_policy,
-    load_tokenizer,
-    save_merged,
-)
+from align.models.load import load_frozen, load_policy, load_tokenizer
+from align.models.save import finish_model, save_merged
 from align.ppo import PPOConfig, PPOTrainer
 from align.rewards.load import (
     base_digest,

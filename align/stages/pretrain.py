@@ -18,14 +18,9 @@ from align.data.tokens.chat_template import text_of
 from align.distributed import ranks
 from align.errors import UserError
 from align.models.adapters import build_lora, build_quantization
-from align.models.load import (
-    build_model,
-    load_policy,
-    load_tokenizer,
-    save_merged,
-    save_model,
-    train_tokenizer,
-)
+from align.models.load import build_model, load_policy, load_tokenizer
+from align.models.save import save_merged, save_model
+from align.models.train_tokenizer import train_tokenizer
 from align.training.progress import TrackingCallback
 from align.training.tracking import Tracker
 from align.training.trainer import build_arguments, build_trainer, fit, resolve_dtype

@@ -17,8 +17,9 @@ from align.data.tokens.chat_template import answered
 from align.distributed import ranks
 from align.evaluation.statistics import preference_metrics
 from align.models.adapters import build_lora, build_quantization
-from align.models.load import load_reward_model, load_tokenizer, save_merged, save_model
+from align.models.load import load_reward_model, load_tokenizer
 from align.models.reward_probe import write_probe
+from align.models.save import save_merged, save_model
 from align.models.scoring import reward_scores
 from align.training.progress import TrackingCallback
 from align.training.tracking import Tracker

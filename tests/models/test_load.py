@@ -15,15 +15,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from align.artifacts.store import Store, Version
 from align.config.paths import PROJECT
 from align.errors import UserError
-from align.models.load import (
-    has_score_head,
-    load_frozen,
-    load_policy,
-    load_reward_model,
-    load_tokenizer,
-    save_model,
-    train_tokenizer,
-)
+from align.models.load import has_score_head, load_frozen, load_policy, load_reward_model, load_tokenizer
+from align.models.save import save_model
+from align.models.train_tokenizer import train_tokenizer
 from tests.conftest import run_stage
 
 CHAT = [{"role": "user", "content": "what is two plus three?"}, {"role": "assistant", "content": "five."}]

@@ -12,8 +12,9 @@ from align.artifacts.store import Store, Version
 from align.config.compose import compose
 from align.data.loading.examples import load_split
 from align.errors import UserError
-from align.models.load import build_model, load_frozen, load_tokenizer, train_tokenizer
+from align.models.load import build_model, load_frozen, load_tokenizer
 from align.models.scoring import perplexity
+from align.models.train_tokenizer import train_tokenizer
 from tests.conftest import TINY_MODEL, run_stage
 
 CHAT = [{"role": "user", "content": "what is two plus three?"}, {"role": "assistant", "content": "five."}]
