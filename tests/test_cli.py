@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from align.artifacts.display import human_size, table
 from align.artifacts.store import Store
-from align.artifacts.summary import key_metrics, printable
+from align.artifacts.summary import key_metrics
+from align.artifacts.text import human_size, printable, table
 from align.cli import main
 
 

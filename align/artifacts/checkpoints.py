@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from align.artifacts.disk import make_folder, remove_tree, sync_file, sync_folder, unique_name, write_durably
+from align.artifacts.text import human_size
 from align.errors import UserError
 
 MARK = "whole.json"
@@ -143,10 +144,10 @@ def check_room(folder: Path, need: int) -> None:
     if free >= need:
         return
     whole = all_whole(folder)
-    goes_on = f"it goes on after step {max(whole)}" if whole else "it begins anew"
+    resumes = f"it resumes after step {max(whole)}" if whole else "it starts from the beginning"
     raise UserError(
-        f"the disk of {folder} has {free / 1e9:.3g} GB free and a checkpoint takes {need / 1e9:.3g} GB; free some, or "
-        f"keep fewer (trainer.save_total_limit, artifacts.checkpoints_gb), and give the same command again: {goes_on}"
+        f"the disk of {folder} has {human_size(free)} free and a checkpoint takes {human_size(need)}; free some, or "
+        f"keep fewer (trainer.save_total_limit, artifacts.checkpoints_gb), and give the same command again: {resumes}"
     )
 
 

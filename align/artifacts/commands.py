@@ -120,7 +120,7 @@ def show_lineage(arguments: argparse.Namespace) -> int:
 
 def verify_artifacts(arguments: argparse.Namespace) -> int:
     """`align artifacts verify`; 1 if something is corrupt, or could not be read."""
-    from align.artifacts.display import human_size
+    from align.artifacts.text import human_size
     from align.artifacts.verification import quarantine, verify
     from align.artifacts.verify_all import Sweep
     from align.errors import UserError
@@ -192,8 +192,8 @@ def unpin_version(arguments: argparse.Namespace) -> int:
 
 def collect_garbage(arguments: argparse.Namespace) -> int:
     """`align artifacts gc`."""
-    from align.artifacts.display import human_size, minute
     from align.artifacts.gc import collect, plan_collection
+    from align.artifacts.text import human_size, minute
 
     store = _open(arguments)
     plan = plan_collection(

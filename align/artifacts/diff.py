@@ -5,7 +5,8 @@ from typing import Any
 
 from align.artifacts.digests import algorithm_of
 from align.artifacts.manifest import Manifest
-from align.artifacts.summary import flat, printable, short_number
+from align.artifacts.summary import flat
+from align.artifacts.text import printable, short_number
 from align.artifacts.version import Version
 
 CHAPTERS = ("facts", "config", "data", "parents", "packages", "metrics", "files")

@@ -7,33 +7,10 @@ from typing import Any
 from align.artifacts.digests import algorithm_of
 from align.artifacts.index import Index
 from align.artifacts.store import Store
-from align.artifacts.summary import Summary, flat, kind, printable, short_number
+from align.artifacts.summary import Summary, flat, kind
+from align.artifacts.text import human_size, minute, printable, short_number, table
 from align.artifacts.version import Version
 from align.errors import UserError
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> str:
-    """Aligned columns under headings; the columns named in `right` are aligned to the right."""
-    cells = [list(headings), *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
-    lines = []
-    for row in cells:
-        padded = [
-            cell.rjust(width) if heading in right else cell.ljust(width)
-            for cell, width, heading in zip(row, widths, headings, strict=True)
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
-
-
-def human_size(size: int) -> str:
-    """Bytes in the unit that leaves one to three digits before the point, in powers of 1000: 1.2 MB."""
-    number, unit = float(size), "B"
-    for bigger in ("kB", "MB", "GB", "TB"):
-        if number < 999.95:
-            break
-        number, unit = number / 1000, bigger
-    return f"{size} B" if unit == "B" else f"{number:.1f} {unit}"
 
 
 def list_table(store: Store) -> tuple[str, list[str]]:
@@ -141,8 +118,3 @@ def _indented(rows: Sequence[Sequence[object]]) -> str:
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
-
-
-def minute(moment: str | None) -> str:
-    """2026-11-21T10:20:30Z as 2026-11-21 10:20."""
-    return (moment or "")[:16].replace("T", " ")

@@ -11,7 +11,8 @@ from align.artifacts.lineage import Node, lineage, tree
 from align.artifacts.manifest import MODEL_TYPES
 from align.artifacts.refs import HUB_PREFIX
 from align.artifacts.store import Store
-from align.artifacts.summary import flat, kind, printable, short_number
+from align.artifacts.summary import flat, kind
+from align.artifacts.text import printable, short_number
 from align.artifacts.tombstones import CORRUPT
 from align.artifacts.verification import quarantine, verify
 from align.artifacts.version import Version

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from align.artifacts.display import minute
 from align.artifacts.store import Store
-from align.artifacts.summary import key_metrics, kind, printable
+from align.artifacts.summary import key_metrics, kind
+from align.artifacts.text import minute, printable
 from align.artifacts.version import Parent, Version
 
 

@@ -2,9 +2,9 @@
 
 from html import escape
 
-from align.artifacts.display import minute
 from align.artifacts.lineage import Node
-from align.artifacts.summary import key_metrics, printable
+from align.artifacts.summary import key_metrics
+from align.artifacts.text import minute, printable
 
 _WIDTH, _HEIGHT, _ACROSS, _DOWN, _EDGE = 250, 62, 160, 26, 20  # pixels: a box, the gaps between boxes, the margin
 _SHORT = 34  # characters that fit a box

@@ -12,12 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from align.artifacts.disk import create_exclusively, make_folder, unique_name, write_durably
+from align.artifacts.disk import create_exclusively, explain_disk_errors, make_folder, unique_name, write_durably
 from align.distributed.preemption import Stopped
 from align.errors import UserError
 
@@ -26,7 +26,8 @@ STALE = 120.0  # ... and without one after which a holder on another host counts
 LOST = 70  # exit code of a process whose run was taken over: EX_SOFTWARE
 _HOLDERS = "holders"
 
-RUNNING, STOPPED, PUBLISHED, FAILED = "running", "stopped", "published", "failed"
+RUNNING, STOPPED, PUBLISHED, FAILED, INTERRUPTED = "running", "stopped", "published", "failed", "interrupted"
+_LONGEST_ERROR = 2000  # characters of an error that a record keeps
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Holder:
     state: str = RUNNING
     step: int | None = None  # the last whole checkpoint
     published: str | None = None  # the ref
+    error: str | None = None  # why the run failed, in one sentence or as `TypeError: ...`
+    ended: str | None = None  # ISO 8601, UTC
 
     def is_alive(self, file: Path) -> bool:
         """Whether this process may still be at work; `file` is its record."""
@@ -51,6 +54,9 @@ class Holder:
         if (self.host, self.boot) == (here["host"], here["boot"]):
             return _start_of(self.pid) == self.began
         return _age(file) < STALE
+
+
+_FIELDS = tuple(field.name for field in fields(Holder) if field.name != "number")
 
 
 def read_holder(run_dir: Path) -> Holder | None:
@@ -66,7 +72,7 @@ def is_held(run_dir: Path) -> bool:
 
 
 class Hold:
-    """This process's hold on a run: a context; left by an error, the run has failed.
+    """This process's hold on a run: a context; left by an error, the record says that the run failed, and why.
 
     Args:
         run_dir: the run's folder.
@@ -74,13 +80,14 @@ class Hold:
             for too long; the default ends the process, which must not write beside the other.
 
     Raises:
-        UserError: another process holds the run.
+        UserError: another process holds the run, or the disk takes no record.
     """
 
     def __init__(self, run_dir: Path, lost: Callable[[Holder], None] | None = None):
-        self._run_dir = run_dir
+        self.run_dir = run_dir
         self._lost = lost or _end
-        self.holder = _take(run_dir)
+        with explain_disk_errors("record who runs this", run_dir):
+            self.holder = _take(run_dir)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="run-heartbeat", daemon=True)
         self._thread.start()
@@ -92,18 +99,36 @@ class Hold:
         self._done.set()
         self._thread.join()
         if self.holder.state == RUNNING:
-            self.note(state=STOPPED if kind is not None and issubclass(kind, Stopped) else FAILED)
+            self.note(**_how_it_ended(error))
 
     def note(self, **facts: Any) -> None:
-        """Write down `state`, `step` or `published`."""
+        """Write down `state`, `step`, `published` or `error`.
+
+        A disk that takes nothing is said on stderr and raises nothing: whatever else the caller has to say, an error
+        above all, matters more than the record.
+        """
         self.holder = replace(self.holder, **facts)
-        write_durably(_file(self._run_dir, self.holder.number), _text(self.holder))
+        if self.holder.state != RUNNING:
+            self.holder = replace(self.holder, ended=_now())
+        file = _file(self.run_dir, self.holder.number)
+        try:
+            write_durably(file, _text(self.holder))
+        except OSError as error:
+            try:
+                _overwrite(file, _text(self.holder))
+            except OSError:
+                print(
+                    f"the run's record {file} could not be written ({error.strerror}): it still says "
+                    f'"{RUNNING}", and counts as died when this process has ended',
+                    file=sys.stderr,
+                    flush=True,
+                )
 
     def _beat(self) -> None:
         while not self._done.wait(BEAT):
             with contextlib.suppress(OSError):  # a disk that is away for a moment is the writer's business
-                os.utime(_file(self._run_dir, self.holder.number))
-                last = read_holder(self._run_dir)
+                os.utime(_file(self.run_dir, self.holder.number))
+                last = read_holder(self.run_dir)
                 if last is not None and last.number > self.holder.number:
                     self._lost(last)
                     return
@@ -123,8 +148,7 @@ def _take(run_dir: Path) -> Holder:
         if last and before is None and _age(_file(run_dir, last)) < STALE:
             raise UserError(f"this run is just being taken by another process ({run_dir}); wait for it")
         step = before.step if before else None
-        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        holder = Holder(number=last + 1, since=since, step=step, **_this_process())
+        holder = Holder(number=last + 1, since=_now(), step=step, **_this_process())
         # Who came first has the number: the other looks again, and finds a live holder.
         if create_exclusively(_file(run_dir, holder.number), _text(holder)):
             return holder
@@ -133,9 +157,36 @@ def _take(run_dir: Path) -> Holder:
 def _read(run_dir: Path, number: int) -> Holder | None:
     """The record of a holder; None if it is torn, which only a file system without hard links can leave."""
     try:
-        return Holder(number=number, **json.loads(_file(run_dir, number).read_bytes()))
+        body = json.loads(_file(run_dir, number).read_bytes())
+        return Holder(number=number, **{name: body[name] for name in _FIELDS if name in body})
     except (OSError, ValueError, TypeError):
         return None
+
+
+def _overwrite(file: Path, content: bytes) -> None:
+    """Write into the blocks that a small file has already: that works on a full disk, where a new file does not."""
+    os.chmod(file, 0o644)
+    with open(file, "r+b") as stream:
+        stream.write(content)
+        stream.truncate()
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _how_it_ended(error: BaseException | None) -> dict[str, Any]:
+    """The facts that a record keeps of a run that left its context without saying how it ended."""
+    if isinstance(error, Stopped):
+        return {"state": STOPPED}
+    if isinstance(error, KeyboardInterrupt):
+        return {"state": INTERRUPTED}
+    if error is None:
+        return {"state": FAILED}
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return {"state": FAILED, "error": text[:_LONGEST_ERROR]}
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _file(run_dir: Path, number: int) -> Path:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from align.artifacts.manifest import Manifest
+from align.artifacts.text import short_number
 
 # The metrics that a table has room for, by what their names contain, most telling first.
 _TELLING = ("gold", "win_rate", "accurac", "eval_loss", "loss", "reward", "perplexity")
@@ -65,16 +66,3 @@ def key_metrics(metrics: dict[str, Any], count: int = 2) -> str:
     }
     chosen = sorted(numbers, key=lambda name: (place(name), len(name)))[:count]
     return " ".join(f"{name}={short_number(numbers[name])}" for name in chosen)
-
-
-def short_number(value: object) -> str:
-    """Four digits of a float; anything else as printed."""
-    return f"{value:.4g}" if isinstance(value, float) else printable(value)
-
-
-def printable(text: object) -> str:
-    """`text` on one line without control characters: a manifest may come from somebody else."""
-    text = str(text)
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

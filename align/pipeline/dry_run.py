@@ -28,7 +28,11 @@ def forecast(plan: Plan, store: Store) -> str:
 
 
 def _ended(holder: run_lock.Holder | None) -> str:
-    words = {run_lock.STOPPED: "it was stopped", run_lock.FAILED: "it failed or was interrupted"}
+    words = {
+        run_lock.STOPPED: "it was stopped",
+        run_lock.INTERRUPTED: "it was interrupted",
+        run_lock.FAILED: "it failed",
+    }
     return words.get(holder.state, "its process died") if holder else "it was left half done"
 
 

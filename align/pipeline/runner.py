@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from align.artifacts import display, run_lock
+from align.artifacts import run_lock
 from align.artifacts.manifest import json_digest
 from align.artifacts.store import Store, Version
+from align.artifacts.text import clock, table
 from align.config.compose import compose
 from align.distributed import ranks
 from align.distributed.preemption import STOPPED, Stopped
@@ -30,7 +31,6 @@ from align.pipeline.dry_run import forecast
 from align.pipeline.steps import Step, as_list, check_steps, flatten, load_steps, select, split_name
 from align.run.launchers import command, environment, launch, terminable, world_size
 from align.run.plan import Plan, make_plan
-from align.training.tracking import clock
 
 LAST_LINES = 8  # of a failing step's log
 LEFT_OUT = "left out"
@@ -243,7 +243,7 @@ def summary(steps: list[Step], done: dict[str, Version]) -> str:
                 _number(row.get("length"), ".1f"),
             ]
         )
-    return display.table(headings, rows, right=headings[2:])
+    return table(headings, rows, right=headings[2:])
 
 
 def where_next(done: dict[str, Version]) -> str:

@@ -171,7 +171,7 @@ def ls(arguments: argparse.Namespace) -> int:
         lines = []
         for one in campaigns.all_campaigns(tx):
             count = len(agreement.counted(current(tx, one.id)))
-            wanted = one.settings.overlap * campaigns.count_items(tx, one.id)
+            wanted = one.settings.overlap * campaigns.count_items(tx, one.id, gold=False)
             raters = len(people.members(tx, one.id))
             lines.append(f"{one.name}  {one.state}  {count} of {wanted} ratings, {raters} raters")
         return lines

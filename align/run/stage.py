@@ -7,18 +7,21 @@ python    launch/run.py --multirun stage=dpo trainer.beta=0.05,0.1,0.3
 
 import argparse
 import contextlib
+import errno
 import importlib
 import json
 import os
 import shutil
 import sys
 import time
+import traceback
 from pathlib import Path
 
-from align.artifacts import run_lock
-from align.artifacts.disk import is_full, remove_tree
+from align.artifacts import checkpoints, run_lock
+from align.artifacts.disk import explain_disk_errors, is_full, remove_tree, write_durably
 from align.artifacts.provenance import process
 from align.artifacts.store import Store, Version, utc_now
+from align.artifacts.text import human_size
 from align.config.compose import compose, public, to_yaml
 from align.config.schema import STAGES, Config
 from align.distributed import preemption, ranks
@@ -30,6 +33,7 @@ from align.run.plan import Plan, check_data, make_plan
 from align.run.publish import publish
 from align.training.tracking import Tracker, check_wandb
 
+ERRORS = "errors"  # in a run's folder: what each rank that failed said
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 RANKS_WAIT = 5.0  # seconds; the deepspeed launcher looks after its processes every second
 
@@ -64,26 +68,28 @@ def main(argv: list[str] | None = None) -> int:
             time.sleep(RANKS_WAIT)
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if ranks.is_main():
-            print(
-                "interrupted: nothing was published; the same command goes on from the last checkpoint",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f"interrupted: {outcome(stop)}", file=sys.stderr, flush=True)
         return INTERRUPTED
     except Stopped as stop:
         if ranks.is_main():
-            print(stop_notice(stop), file=sys.stderr, flush=True)
+            print(f"stopped by SIGTERM: {outcome(stop)} (exit code {STOPPED})", file=sys.stderr, flush=True)
         return STOPPED
 
 
-def stop_notice(stop: Stopped) -> str:
-    """What is said of a run that was asked to stop."""
-    wrote = "the same command goes on from the last checkpoint, if there is one"
-    if stop.step is not None:
-        wrote = f"a checkpoint is written after step {stop.step}, and the same command goes on from there"
-    return f"stopped by SIGTERM: nothing was published; {wrote} (exit code {STOPPED})"
+def outcome(stop: BaseException) -> str:
+    """What a run that was interrupted or stopped leaves, as `run` noted it; before a run is known, nothing."""
+    return "; ".join(getattr(stop, "__notes__", ["nothing was published"]))
+
+
+def what_is_left(run_dir: Path, holder: run_lock.Holder) -> str:
+    """What a run that ends before its time has published, or where the same command would resume it."""
+    if holder.published:
+        return f"{holder.published} was published before"
+    whole = checkpoints.all_whole(run_dir / "checkpoints")
+    resumes = f"resumes after step {max(whole)}" if whole else "starts from the beginning: there is no checkpoint"
+    return f"nothing was published; the same command {resumes}"
 
 
 def run(cfg: Config) -> int:
@@ -100,6 +106,7 @@ def run(cfg: Config) -> int:
                 hold = held.enter_context(run_lock.Hold(store.run_dir(plan.identity)))
                 plan = plan.again(store)  # it may have been published while this process looked
             if not plan.is_done:
+                write_record(hold.run_dir, plan)
                 check_data(plan)
                 check_wandb(cfg.tracking.wandb)
                 check_space(plan, store)
@@ -112,12 +119,15 @@ def run(cfg: Config) -> int:
             return say_done(plan)
         try:
             version = execute(plan, store, hold)
+        except (KeyboardInterrupt, Stopped) as stop:
+            if hold is not None:
+                stop.add_note(what_is_left(hold.run_dir, hold.holder))
+            raise
         except Exception as error:
-            if is_full(error, store.root):
-                raise UserError(
-                    f"no space left on the disk of {getattr(error, 'filename', None) or store.root}; free some and "
-                    "give the same command again, it goes on from the last checkpoint"
-                ) from error
+            leave_error(store.runs_root / plan.identity, error)
+            if sentence := disk_trouble(error, store.root):
+                left = f": {what_is_left(hold.run_dir, hold.holder)}" if hold is not None else ""
+                raise UserError(f"{sentence} and give the same command again{left}") from error
             raise
         ranks.leave()
         if version is not None:
@@ -143,7 +153,6 @@ def execute(plan: Plan, store: Store, hold: run_lock.Hold | None) -> Version | N
     if ranks.is_main():
         shutil.rmtree(output_dir, ignore_errors=True)
         output_dir.mkdir(parents=True)
-        write_record(run_dir, plan, started)
     ranks.barrier()
     with Tracker(
         run_dir,
@@ -172,6 +181,18 @@ def execute(plan: Plan, store: Store, hold: run_lock.Hold | None) -> Version | N
             remove_tree(run_dir / "checkpoints")
     ranks.barrier()
     return version
+
+
+def disk_trouble(error: Exception, root: Path) -> str | None:
+    """A disk that is full, or a store that may not be written, as a sentence that says what to do first."""
+    if is_full(error, root):
+        return f"no space left on the disk of {getattr(error, 'filename', None) or root}; free some"
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    inside = Path(error.filename).absolute().is_relative_to(root.absolute())
+    if error.errno == errno.EROFS or (inside and error.errno in (errno.EACCES, errno.EPERM)):
+        return f"{error.filename} may not be written ({os.strerror(error.errno)}); allow it"
+    return None
 
 
 def wandb_id(plan: Plan) -> str:
@@ -208,16 +229,26 @@ def check_space(plan: Plan, store: Store) -> None:
     free = shutil.disk_usage(store.root).free
     if free < need:
         raise UserError(
-            f"the store {store.root} has {free / 1e9:.1f} GB free and this run may write {need / 1e9:.1f} GB "
+            f"the store {store.root} has {human_size(free)} free and this run may write {human_size(need)} "
             "(weights, checkpoints with optimizer state); free some, set trainer.save_strategy=no or "
             "trainer.save_total_limit=1, or name another place: artifacts.root=<folder>"
         )
 
 
-def write_record(run_dir: Path, plan: Plan, started: str) -> None:
-    """Leave word of who runs what, since when, beside the run's checkpoints."""
+def write_record(run_dir: Path, plan: Plan) -> None:
+    """Record in the run's folder what runs and since when, and its config; `gc` keeps the inputs that it names."""
     cfg = plan.cfg
-    record = {"stage": cfg.stage, "name": cfg.name, "identity": plan.identity, "started": started, **process()}
-    record["inputs"] = plan.to_manifest()  # what gc must keep until this run has published
-    (run_dir / "run.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    (run_dir / "config.yaml").write_text(to_yaml(cfg), "utf-8")
+    record = {"stage": cfg.stage, "name": cfg.name, "identity": plan.identity, "started": utc_now(), **process()}
+    record |= {"group": cfg.tracking.group, "inputs": plan.to_manifest()}
+    with explain_disk_errors("record this run", run_dir):
+        remove_tree(run_dir / ERRORS)
+        write_durably(run_dir / "run.json", (json.dumps(record, indent=2) + "\n").encode())
+        write_durably(run_dir / "config.yaml", to_yaml(cfg).encode())
+
+
+def leave_error(run_dir: Path, error: Exception) -> None:
+    """Keep this rank's error in the run's folder: the other ranks, the main one too, are then ended by a signal."""
+    text = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+    with contextlib.suppress(OSError):  # the error itself is raised in any case
+        (run_dir / ERRORS).mkdir(exist_ok=True)
+        (run_dir / ERRORS / f"rank-{ranks.rank()}.txt").write_text(text.rstrip() + "\n", "utf-8")

@@ -11,6 +11,7 @@ from typing import Any
 
 from align.artifacts.inputs import Input
 from align.artifacts.model_files import context_length
+from align.artifacts.text import clock
 from align.config.schema import Config
 from align.data.loading.examples import held_out
 from align.data.tokens.chat_template import text_of
@@ -35,7 +36,7 @@ from align.models.load import load_frozen, load_reward_model, load_tokenizer
 from align.models.reward_probe import check_probe
 from align.models.scoring import perplexity
 from align.rewards.user_functions import load_judge
-from align.training.tracking import Tracker, clock
+from align.training.tracking import Tracker
 from align.training.trainer import resolve_dtype
 
 FORMATS = ("prompt_only", "preference", "language_modeling")

@@ -5,8 +5,9 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from align.artifacts.text import clock
 from align.distributed import ranks
-from align.training.tracking import Tracker, as_number, clock
+from align.training.tracking import Tracker, as_number
 
 
 class TrackingCallback(TrainerCallback):

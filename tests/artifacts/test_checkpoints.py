@@ -82,7 +82,7 @@ def test_the_budget_spares_the_last_and_the_best(folder, budget, kept):
 def test_no_room_for_one_more(folder, monkeypatch):
     write(folder, 2)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=500))
-    with pytest.raises(UserError, match="5e-07 GB free and a checkpoint takes 2e-06 GB.*goes on after step 2"):
+    with pytest.raises(UserError, match="500 B free and a checkpoint takes 2.0 kB.*resumes after step 2"):
         checkpoints.check_room(folder, 2000)
     checkpoints.check_room(folder, 400)
 

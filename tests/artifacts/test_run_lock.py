@@ -1,5 +1,6 @@
 """Who holds a run: one live process, whatever locks say; a dead one's run is free."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from align.artifacts import run_lock
-from align.artifacts.run_lock import FAILED, PUBLISHED, RUNNING, Hold, is_held, read_holder
+from align.artifacts.run_lock import FAILED, INTERRUPTED, PUBLISHED, RUNNING, STOPPED, Hold, is_held, read_holder
+from align.distributed.preemption import Stopped
 from align.errors import UserError
 
 
@@ -38,6 +40,59 @@ def test_a_second_start_is_refused_with_host_and_pid(tmp_path):
     with Hold(tmp_path) as hold:
         assert (hold.holder.number, hold.holder.step) == (2, 7)
         hold.note(state=PUBLISHED, published="sft:v1")
+    assert read_holder(tmp_path).published == "sft:v1"
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "says"),
+    [
+        (UserError("no luck; try tomorrow"), FAILED, "no luck; try tomorrow"),
+        (ZeroDivisionError("division by zero"), FAILED, "ZeroDivisionError: division by zero"),
+        (KeyboardInterrupt(), INTERRUPTED, None),
+        (Stopped(3), STOPPED, None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_record_says_how_its_run_ended(tmp_path, error, state, says):
+    with pytest.raises(type(error)), Hold(tmp_path):
+        raise error
+    holder = read_holder(tmp_path)
+    assert (holder.state, holder.error) == (state, says) and holder.ended.endswith("Z")
+
+
+def _fails(code: int, *names: str):
+    def fail(path, *args, **kwargs):
+        raise OSError(code, os.strerror(code), str(path))
+
+    return dict.fromkeys(names, fail)
+
+
+def test_a_full_disk_hides_no_error_and_the_record_says_failed(tmp_path, monkeypatch):
+    """No new file can be made there, and the record is written into the blocks that it has."""
+    with pytest.raises(UserError, match="no space left, free some"), Hold(tmp_path):
+        monkeypatch.setattr(run_lock, "write_durably", _fails(errno.ENOSPC, "write")["write"])
+        raise UserError("no space left, free some")
+    assert (read_holder(tmp_path).state, read_holder(tmp_path).error) == (FAILED, "no space left, free some")
+
+
+def test_a_read_only_disk_hides_no_error_and_is_said(tmp_path, monkeypatch, capsys):
+    with pytest.raises(ZeroDivisionError), Hold(tmp_path):
+        for name, fail in _fails(errno.EROFS, "write_durably", "_overwrite").items():
+            monkeypatch.setattr(run_lock, name, fail)
+        raise ZeroDivisionError
+    err = capsys.readouterr().err
+    assert "000001 could not be written (Read-only file system)" in err and "counts as died" in err
+    assert read_holder(tmp_path).state == RUNNING
+
+
+def test_a_disk_that_takes_no_record_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "create_exclusively", _fails(errno.EROFS, "create")["create"])
+    with pytest.raises(UserError, match="cannot record who runs this: .*000001 may not be written"):
+        Hold(tmp_path)
+
+
+def test_a_record_of_a_newer_align_is_read(tmp_path):
+    record(tmp_path, state=PUBLISHED, published="sft:v1", unheard_of=1)
     assert read_holder(tmp_path).published == "sft:v1"
 
 

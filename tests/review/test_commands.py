@@ -62,6 +62,17 @@ def test_load_ls_invite_export_ratings(shell, file, sqlite, tmp_path, monkeypatc
     assert "withdrew 4 ratings of r1 from spring" in told and "prefs:v1 was made with them" in told
 
 
+def test_gold_items_are_counted_alike_on_the_command_line_and_on_the_web(shell, small_world, monkeypatch):
+    """A rating of a gold item measures a rater; the campaign's goal counts the other items alone."""
+    monkeypatch.setenv("ALIGN_REVIEW_DATABASE", small_world.database.url.database)
+    rows = [*pairs(3), *[(item, {"gold": "a"} | more) for item, more in pairs(5)[3:]]]
+    into = small_world.campaign(rows=rows, overlap=2)
+    assert "spring  open  0 of 6 ratings, 0 raters" in shell("ls")[1]
+    admin = small_world.browser(small_world.person("admin", into))
+    assert "0 ratings, 3 items" in admin.get("/admin").text
+    assert "of 6 ratings" in admin.get("/admin/campaigns/spring").text
+
+
 def test_what_the_app_keeps_is_private(tmp_path):
     place = actions._place(argparse.Namespace(artifacts=str(tmp_path)))
     assert place == tmp_path / ".review" and stat.S_IMODE(place.stat().st_mode) == 0o700

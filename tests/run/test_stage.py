@@ -3,20 +3,24 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from align.artifacts import checkpoints, run_lock
 from align.artifacts.store import Store
 from align.config.paths import PROJECT
+from align.errors import UserError
 from align.run import multirun, stage
 from tests.conftest import run_command, run_stage, stage_overrides
 
@@ -41,6 +45,17 @@ def refused(capsys):
         return err
 
     return check
+
+
+def read_records(root: Path) -> list[dict]:
+    """What the folders of the store's runs say of them."""
+    return [json.loads(file.read_text()) for file in root.glob(".runs/*/run.json")]
+
+
+def last_holder(root: Path, name: str) -> run_lock.Holder:
+    """The record of the process that last ran what publishes `name`."""
+    (record,) = [one for one in read_records(root) if one["name"] == name]
+    return run_lock.read_holder(root / ".runs" / record["identity"])
 
 
 def rows(file: Path, *records: dict) -> Path:
@@ -141,7 +156,8 @@ def test_a_tokenizer_without_pad_token_or_template(refused, tiny_models, tmp_pat
 def test_no_room_for_checkpoints(refused, tiny_models, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1000, total=1000, used=0))
     err = refused(tiny_models, "stage=dpo", "trainer.max_length=128", f"artifacts.root={tiny_models}")
-    assert "free" in err and "trainer.save_strategy=no" in err
+    assert "has 1.0 kB free and this run may write" in err and "trainer.save_strategy=no" in err
+    assert re.search(r"may write [1-9]\d*\.\d [kM]B", err), err
 
 
 def test_a_store_that_cannot_be(refused, tiny_models, tmp_path):
@@ -335,6 +351,63 @@ def test_a_disk_that_fills_up_while_training_is_a_sentence(refused, tiny_store, 
 
     monkeypatch.setattr(sft, "fit", fit)
     assert "no space left" in refused(tiny_store, *stage_overrides(tiny_store, "stage=sft", "name=full"))
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_a_disk_that_becomes_read_only_is_a_sentence_and_recorded(refused, tiny_store, monkeypatch, code):
+    from align.stages import sft
+
+    def fit(trainer, **options):
+        raise OSError(code, os.strerror(code), str(tiny_store / "sft" / "metrics.jsonl"))
+
+    monkeypatch.setattr(sft, "fit", fit)
+    err = refused(tiny_store, *stage_overrides(tiny_store, "stage=sft", "name=closed"))
+    assert "metrics.jsonl may not be written" in err and "starts from the beginning: there is no checkpoint" in err
+    holder = last_holder(tiny_store, "closed")
+    assert holder.state == run_lock.FAILED and holder.error in err
+
+
+def test_an_interrupt_promises_no_checkpoint_that_is_not_there(tiny_store, monkeypatch, capsys):
+    from align.stages import sft
+
+    def fit(trainer, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sft, "fit", fit)
+    given = stage_overrides(tiny_store, "stage=sft", "name=hasty")
+    assert stage.main(given) == 130
+    err = capsys.readouterr().err
+    assert err == (
+        "interrupted: nothing was published; the same command starts from the beginning: there is no checkpoint\n"
+    )
+    assert last_holder(tiny_store, "hasty").state == run_lock.INTERRUPTED
+    run_dir = next(path.parent for path in tiny_store.glob(".runs/*/run.json") if '"hasty"' in path.read_text())
+    staging = checkpoints.stage(run_dir / "checkpoints")
+    (staging / "checkpoint-7").mkdir()
+    checkpoints.commit(staging, 7, {})
+    holder = last_holder(tiny_store, "hasty")
+    assert stage.what_is_left(run_dir, holder) == "nothing was published; the same command resumes after step 7"
+    published = replace(holder, published="hasty:v1")
+    assert stage.what_is_left(run_dir, published) == "hasty:v1 was published before"
+
+
+def test_a_run_that_fails_before_training_is_recorded_with_its_inputs(refused, tiny_store, tmp_path):
+    """gc keeps the inputs of a run from the moment that it is held, and `align runs ls` can say why it failed."""
+    file = rows(tmp_path / "rows.jsonl", *pairs(), {"prompt": "p", "rejected": "no"})
+    given = stage_overrides(tiny_store, "stage=dpo", "name=early", f"data.preference.train={file}")
+    err = refused(tiny_store, *given)
+    (record,) = [one for one in read_records(tiny_store) if one["name"] == "early"]
+    assert record["stage"] == "dpo" and record["inputs"]["policy"]["ref"] == "sft:v1"
+    assert last_holder(tiny_store, "early").error in err
+
+
+def test_each_rank_that_fails_leaves_its_error(tiny_store, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    stage.leave_error(tmp_path, UserError("no luck"))
+    assert (tmp_path / "errors" / "rank-1.txt").read_text() == "no luck\n"
+    monkeypatch.setenv("RANK", "0")
+    stage.leave_error(tmp_path, ZeroDivisionError("by zero"))
+    assert (tmp_path / "errors" / "rank-0.txt").read_text() == "ZeroDivisionError: by zero\n"
 
 
 def test_a_bug_keeps_its_traceback(tiny_store, monkeypatch):

@@ -149,7 +149,7 @@ def test_no_room_for_a_checkpoint_is_a_sentence_with_the_one_before(tiny_store, 
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=next(free)))
     assert stage.main(overrides(tiny_store, "full")) == 2
     err = capsys.readouterr().err
-    assert "a checkpoint takes" in err and "goes on after step 2" in err and err.count("\n") == 1
+    assert "a checkpoint takes" in err and "resumes after step 2" in err and err.count("\n") == 1
 
 
 @pytest.mark.slow

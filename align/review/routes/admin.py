@@ -42,7 +42,7 @@ async def overview(request: Request) -> Response:
     def work(tx: sa.Connection, me: Person) -> list[tuple[campaigns.Campaign, int, int]]:
         found = campaigns.all_campaigns(tx)
         return [
-            (one, campaigns.count_items(tx, one.id), len(agreement.counted(ratings.current(tx, one.id))))
+            (one, campaigns.count_items(tx, one.id, gold=False), len(agreement.counted(ratings.current(tx, one.id))))
             for one in found
         ]
 

@@ -149,8 +149,10 @@ def add_items(tx: sa.Connection, into: Campaign, items: Sequence[NewItem], sourc
     return len(rows)
 
 
-def count_items(tx: sa.Connection, campaign_id: int) -> int:
-    return tx.execute(sa.select(sa.func.count()).where(item.c.campaign_id == campaign_id)).scalar_one()
+def count_items(tx: sa.Connection, campaign_id: int, *, gold: bool = True) -> int:
+    """The items of a campaign; without `gold`, only those whose ratings count towards the campaign's goal."""
+    query = sa.select(sa.func.count()).where(item.c.campaign_id == campaign_id)
+    return tx.execute(query if gold else query.where(item.c.gold.is_(None))).scalar_one()
 
 
 def note(
