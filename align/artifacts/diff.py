@@ -7,6 +7,7 @@ from align.artifacts.digests import algorithm_of
 from align.artifacts.manifest import Manifest
 from align.artifacts.summary import flat
 from align.artifacts.text import printable, short_number
+from align.artifacts.verification import read_file
 from align.artifacts.version import Version
 
 CHAPTERS = ("facts", "config", "data", "parents", "packages", "metrics", "files")
@@ -72,12 +73,14 @@ def _chapters(version: Version) -> dict[str, dict[str, Any]]:
 
 def _config(version: Version) -> dict[str, Any]:
     """The resolved config, one level; a version that has none differs in nothing here."""
-    file = version.path / "config.yaml"
-    if "config.yaml" not in version.manifest.files or not file.is_file():
+    if "config.yaml" not in version.manifest.files:
         return {}
     import yaml  # imported here: only this needs it
 
-    body = yaml.safe_load(file.read_text("utf-8"))
+    try:
+        body = yaml.safe_load(read_file(version, "config.yaml"))
+    except (yaml.YAMLError, RecursionError):
+        return {}
     return flat(body) if isinstance(body, dict) else {}
 
 

@@ -1,6 +1,7 @@
 """A version as a plain Hugging Face directory that needs no align: its files, and a card made from the manifest."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,7 @@ from align.artifacts.refs import HUB_PREFIX
 from align.artifacts.store import Store
 from align.artifacts.summary import flat, kind
 from align.artifacts.text import printable, short_number
-from align.artifacts.tombstones import CORRUPT
-from align.artifacts.verification import quarantine, verify
+from align.artifacts.verification import check_version
 from align.artifacts.version import Version
 from align.errors import UserError
 
@@ -34,12 +34,7 @@ def export(store: Store, version: Version, folder: Path) -> Path:
     with explain_disk_errors(f"export {version.ref}", folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder} is not an empty folder; name a new one")
-        finding = verify(store, version.name, version.number)
-        if finding.evidence:
-            kept = quarantine(store, finding)
-            raise UserError(f"{version.ref} is {CORRUPT}: {finding.evidence[0]}; it is kept in {kept}")
-        if finding.unread:
-            raise UserError(f"{version.ref} cannot be read: {finding.unread[0]}")
+        check_version(store, version, below_gb=math.inf)
         top = "model/" if version.manifest.type in MODEL_TYPES else ""
         for inside in version.manifest.files:
             if not inside.startswith(top):

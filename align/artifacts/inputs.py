@@ -11,6 +11,7 @@ from align.artifacts.disk import explain_disk_errors
 from align.artifacts.manifest import Manifest, json_digest
 from align.artifacts.refs import HUB_PREFIX, is_ref
 from align.artifacts.store import Store
+from align.artifacts.version import Version
 from align.errors import UserError
 
 # Weights and text only: a pickle is never even downloaded, a program only where the config trusts it.
@@ -74,8 +75,14 @@ def resolve_input(
         if os.path.exists(text):
             raise UserError(f"{error} (for the file or folder here, write ./{text})") from None
         raise
+    return version_input(version, text)
+
+
+def version_input(version: Version, text: str | None = None) -> Input:
+    """A version as an input; `text` is how the config named it."""
     manifest = version.manifest
-    return Input(text, "artifact", version.ref, version.content_dir, manifest.type, version.digest, None, manifest)
+    folder = version.content_dir
+    return Input(text or version.ref, "artifact", version.ref, folder, manifest.type, version.digest, None, manifest)
 
 
 def parse_hub(text: str) -> tuple[str, str | None]:

@@ -71,7 +71,7 @@ class Store:
 
     def version(self, name: str, number: int) -> Version:
         """A version that exists; UserError if its manifest is missing or damaged."""
-        path = self._version_folder(name, number)
+        path = self.version_path(name, number)
         file = path / MANIFEST_FILE
         try:
             text = file.read_bytes()
@@ -144,7 +144,7 @@ class Store:
             ref = Ref.parse(record["ref"])
         except UserError:
             return None
-        if ref.version is None or not self._version_folder(ref.name, ref.version).is_dir():
+        if ref.version is None or not self.version_path(ref.name, ref.version).is_dir():
             return None
         version = self.version(ref.name, ref.version)
         return version if version.digest == record["digest"] else None
@@ -227,9 +227,9 @@ class Store:
         with explain_disk_errors(f"publish {name} (its files stay in {folder})", folder):
             sealed = replace(draft, files=seal(folder))
             number = self._next_number(name)
-            while not (manifest := rename_onto(folder, self._version_folder(name, number), sealed, number)):
+            while not (manifest := rename_onto(folder, self.version_path(name, number), sealed, number)):
                 number += 1
-        version = Version(name, number, self._version_folder(name, number), manifest)
+        version = Version(name, number, self.version_path(name, number), manifest)
         if alias is not None:
             self.point(version, alias)
         return version
@@ -283,7 +283,8 @@ class Store:
             named += [last.version] if last else [entry.version for entry in aliases.read_log(folder)]
         return max([0, *self.numbers(name), *removed_numbers(self.home(name)), *named]) + 1
 
-    def _version_folder(self, name: str, number: int) -> Path:
+    def version_path(self, name: str, number: int) -> Path:
+        """The folder of a version, whether it exists or not."""
         return self.root / name / f"v{number:04d}"
 
 

@@ -1,6 +1,7 @@
 """Versions between a store and a remote one: `push` and `pull`, whole or not at all, going on where they stopped."""
 
 import contextlib
+import math
 import os
 import time
 import zlib
@@ -17,7 +18,7 @@ from align.artifacts.remote import Remote
 from align.artifacts.safety import check_file
 from align.artifacts.store import Store, utc_now
 from align.artifacts.tombstones import forget_removal
-from align.artifacts.verification import quarantine, verify
+from align.artifacts.verification import check_version
 from align.artifacts.version import Version
 from align.errors import UserError
 
@@ -45,12 +46,7 @@ def push(store: Store, version: Version, remote: Remote, *, lineage: bool = Fals
             "push to a folder of your own, or publish under another name"
         )
     if there is None:
-        finding = verify(store, version.name, number)
-        if finding.evidence:
-            kept = quarantine(store, finding)
-            raise UserError(f"{version.ref} is corrupt: {finding.evidence[0]}; it is kept in {kept}")
-        if finding.unread:
-            raise UserError(f"{version.ref} cannot be read: {finding.unread[0]}")
+        check_version(store, version, below_gb=math.inf)
         _each(lambda inside: _send(version, remote, inside), list(manifest.files), say)
         text = (version.path / MANIFEST_FILE).read_bytes()
         if not remote.put_manifest(version.name, number, text):

@@ -11,17 +11,21 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from align.artifacts.aliases import who
-from align.artifacts.digests import algorithm_of, hash_file, walk_files
+from align.artifacts.digests import algorithm_of, hash_file, new_hash, walk_files
 from align.artifacts.disk import explain_disk_errors, make_folder, sync_folder, unique_name
-from align.artifacts.inputs import Input
+from align.artifacts.inputs import Input, resolve_input, version_input
 from align.artifacts.manifest import MANIFEST_FILE, Manifest
+from align.artifacts.refs import Ref
 from align.artifacts.store import Store, utc_now
 from align.artifacts.tombstones import CORRUPT, QUARANTINE, Removal, read_removal, write_removal
+from align.artifacts.version import Version
 from align.errors import UserError
 
 FULL, SAMPLED, OFF = "full", "sampled", "off"
+BELOW_GB = 20.0  # 10^9 bytes: larger models are sampled (artifacts.verify_below_gb)
 _SMALL = 64_000_000  # bytes: a sample takes every file up to this size and one of the larger
 _AHEAD = 64  # versions whose files are queued while the first is still being hashed
 
@@ -95,27 +99,82 @@ def quarantine(store: Store, finding: Finding) -> Path:
     return home / kept
 
 
-def verify_input(store: Store, given: Input, *, mode: str = FULL, below_gb: float = 20) -> None:
-    """Refuse an artifact that is not what was published, and quarantine it.
-
-    Datasets are hashed whole. Models are up to `below_gb` (in 10^9 bytes), larger ones as `sampled`: every file up to
-    64 MB and one of the larger. The base of an adapter is part of it. Paths and hub snapshots were hashed, or are
-    named by their content, when they were resolved.
+def open_version(
+    store: Store, ref: str | Ref, *, maker: str | None = None, mode: str = FULL, below_gb: float = BELOW_GB
+) -> Version:
+    """Resolve `ref` and verify its files: every reader of a version's files opens it here, or through `open_input`.
 
     Args:
-        mode: full, sampled (for models of any size too), or off.
+        maker: the command line that would make a missing artifact, for the message.
+        mode, below_gb: as in `check_version`.
 
     Raises:
-        UserError: it is corrupt, with the evidence and where it is kept now, or a file cannot be read.
+        UserError: there is no such version, or it is not what was published.
     """
-    if given.manifest is None or mode == OFF:
+    version = store.resolve(ref, maker=maker)
+    check_version(store, version, mode=mode, below_gb=below_gb)
+    return version
+
+
+def open_input(store: Store, text: str, *, mode: str = FULL, below_gb: float = BELOW_GB, **options: Any) -> Input:
+    """`resolve_input` followed by `verify_input`; `options` are those of `resolve_input`.
+
+    Raises:
+        UserError: the input cannot be had, or is not what was published.
+    """
+    resolved = resolve_input(store, text, **options)
+    verify_input(store, resolved, mode=mode, below_gb=below_gb)
+    return resolved
+
+
+def verify_input(store: Store, resolved: Input, *, mode: str = FULL, below_gb: float = BELOW_GB) -> None:
+    """Verify an input that is an artifact, and the base of an adapter with it.
+
+    Paths and hub snapshots were hashed, or are named by their content, when they were resolved.
+
+    Args:
+        mode, below_gb: as in `check_version`.
+
+    Raises:
+        UserError: it is not what was published, or not what was resolved.
+    """
+    if resolved.manifest is None or mode == OFF:
         return
-    manifest = given.manifest
-    if manifest.type != "dataset" and manifest.size > below_gb * 1e9:
+    manifest = resolved.manifest
+    version = Version(manifest.name, manifest.version, store.version_path(manifest.name, manifest.version), manifest)
+    check_version(store, version, mode=mode, below_gb=below_gb)
+    base = (manifest.adapter or {}).get("base") or {}
+    if base.get("kind") == "artifact":
+        verify_input(store, version_input(store.resolve(base["ref"])), mode=mode, below_gb=below_gb)
+
+
+def check_version(store: Store, version: Version, *, mode: str = FULL, below_gb: float = BELOW_GB) -> None:
+    """Refuse a version that is not what was published, and quarantine it.
+
+    Datasets are always hashed whole. The other types are hashed whole up to `below_gb`, and beyond that as `sampled`:
+    every file up to 64 MB and one of the larger.
+
+    Args:
+        mode: full, sampled (for versions of any size), or off.
+        below_gb: 10^9 bytes.
+
+    Raises:
+        UserError: it is corrupt, with the evidence and where it is kept now; a file cannot be read; or the version
+            was replaced after it was resolved.
+    """
+    manifest = version.manifest
+    if mode == OFF:
+        return
+    if manifest.type == "dataset":
+        mode = FULL
+    elif manifest.size > below_gb * 1e9:
         mode = SAMPLED
-    finding = verify(store, manifest.name, manifest.version, FULL if manifest.type == "dataset" else mode)
+    finding = verify(store, version.name, version.number, mode)
     if finding.unread:
-        raise UserError(f"{finding.ref} could not be verified: {finding.unread[0]}; mend the disk or restore a copy")
+        raise UserError(
+            f"{finding.ref} could not be verified: {finding.unread[0]}. Repair the disk or the permissions, or pull "
+            "the version from a remote store"
+        )
     if finding.evidence:
         try:
             quarantine(store, finding)
@@ -124,13 +183,32 @@ def verify_input(store: Store, given: Input, *, mode: str = FULL, below_gb: floa
                 f"{finding.ref} is corrupt: {finding.evidence[0]}; it could not be moved to quarantine. "
                 "Pull it from a remote store, or make it again"
             ) from None
-        raise UserError(read_removal(store.home(manifest.name), manifest.version).sentence(store.home(manifest.name)))
-    base = (manifest.adapter or {}).get("base") or {}
-    if base.get("kind") == "artifact":
-        version = store.resolve(base["ref"])
-        text, where = version.ref, version.content_dir
-        one = Input(text, "artifact", text, where, version.manifest.type, version.digest, None, version.manifest)
-        verify_input(store, one, mode=mode, below_gb=below_gb)
+        home = store.home(version.name)
+        raise UserError(read_removal(home, version.number).sentence(home))
+    if finding.digest != version.digest:
+        raise UserError(f"{version.ref} was replaced by another version while this command ran; run it again")
+
+
+def read_file(version: Version, inside: str) -> bytes:
+    """The content of one small file of a version, verified by its hash in the manifest.
+
+    Raises:
+        UserError: it is missing, cannot be read, or is not what was published.
+    """
+    entry, file = version.manifest.files.get(inside), version.path / inside
+    if entry is None:
+        raise UserError(f"{version.ref} holds no {inside}")
+    try:
+        content = file.read_bytes() if file.stat().st_size == entry["size"] else b""
+    except OSError as error:
+        raise UserError(
+            f"{file} cannot be read ({error.strerror}); run: align artifacts verify {version.ref}"
+        ) from None
+    hasher = new_hash(algorithm_of(entry))
+    hasher.update(content)
+    if hasher.hexdigest() != entry[algorithm_of(entry)]:
+        raise UserError(f"{file} is not what was published; run: align artifacts verify {version.ref}")
+    return content
 
 
 def _start(
@@ -188,7 +266,7 @@ def _finish(finding: Finding, jobs: list[tuple[str, dict, Future]]) -> Finding:
             finding.evidence.append(f"{path} is missing")
             continue
         except OSError as error:
-            finding.unread.append(f"{finding.ref} {path}: {error.strerror}")
+            finding.unread.append(f"{path}: {error.strerror}")
             continue
         finding.hashed += now["size"]
         if now["size"] != entry["size"]:

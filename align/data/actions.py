@@ -126,8 +126,8 @@ def import_data(arguments: argparse.Namespace) -> int:
 
 def make_data(arguments: argparse.Namespace) -> int:
     """Make a dataset out of datasets: mixed by weight, split by prompt, filtered; every record is accounted for."""
-    from align.artifacts.inputs import resolve_input
     from align.artifacts.store import Store
+    from align.artifacts.verification import open_input
     from align.data.arguments import check_positive, check_share, load_benchmarks, tolerance_of, words
     from align.data.build.mix import make_dataset
     from align.data.build.recipe import Part, Recipe
@@ -138,7 +138,7 @@ def make_data(arguments: argparse.Namespace) -> int:
     check_positive(arguments.best, "--best")
     store = Store.open(arguments.artifacts)
     parts = [Part.parse(text) for text in arguments.parts]
-    given = [(part, resolve_input(store, part.ref, repo_type="dataset")) for part in parts]
+    given = [(part, open_input(store, part.ref, repo_type="dataset")) for part in parts]
     against, benchmarks = load_benchmarks(arguments)
     as_given = ("format", "rows", "eval_fraction", "min_chars", "max_chars", "system", "pairs", "by")
     as_given += ("min_score", "min_margin", "best", "ngram", "seed")

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.artifacts.inputs import resolve_input
 from align.artifacts.refs import is_ref
 from align.artifacts.store import Store
+from align.artifacts.verification import SAMPLED, open_input, open_version
 from align.data.layouts.mapping import Names
 from align.data.readers.files import Source, find_sources
 from align.data.readers.read import READERS, kind_of_file
@@ -28,7 +28,7 @@ def split_sources(store: Store, arguments: argparse.Namespace) -> list[tuple[Sou
     found: list[tuple[Source, str]] = []
     for name in arguments.sources:
         if is_ref(name) and kind_of_file(Path(name)) not in READERS and not Path(name).exists():
-            version = store.resolve(name)
+            version = open_version(store, name)
             if version.manifest.type != "dataset":
                 raise UserError(f"{version.ref} is a {version.manifest.type}: name a dataset, a file or a folder")
             files = [(version.path / "records" / f"{split}.jsonl", split) for split in ("train", "eval")]
@@ -86,7 +86,7 @@ def load_tokenizer(
     if model is None:
         return None
     try:
-        given = resolve_input(store, model)
+        given = open_input(store, model, mode=SAMPLED)  # its small files, the tokenizer among them
     except UserError as error:
         raise UserError(f"{error} (name a model whose tokenizer to use: --model)") from None
     from transformers import AutoTokenizer

@@ -6,8 +6,10 @@ import yaml
 
 from align.artifacts import checkpoints, run_lock
 from align.artifacts.store import Store, Version
+from align.artifacts.verification import read_file
 from align.config.compose import public
 from align.config.identity import identity_config
+from align.errors import UserError
 from align.run.plan import Plan
 
 _SHOWN = 3  # differences told of
@@ -63,8 +65,8 @@ def differences(plan: Plan, version: Version) -> list[str]:
     matters = set(identity_config(plan.cfg))
     now = _flat(public(plan.cfg), matters)
     try:
-        then = _flat(yaml.safe_load((version.path / "config.yaml").read_text("utf-8")), matters)
-    except (OSError, yaml.YAMLError):
+        then = _flat(yaml.safe_load(read_file(version, "config.yaml")), matters)
+    except (UserError, yaml.YAMLError):
         return found
     keys = dict.fromkeys([*now, *then])
     return found + [

@@ -22,6 +22,7 @@ from align.artifacts import run_lock
 from align.artifacts.manifest import json_digest
 from align.artifacts.store import Store, Version
 from align.artifacts.text import clock, table
+from align.artifacts.verification import read_file
 from align.config.compose import compose
 from align.distributed import ranks
 from align.distributed.preemption import STOPPED, Stopped
@@ -217,7 +218,7 @@ def summary(steps: list[Step], done: dict[str, Version]) -> str:
     reports = [version for version in done.values() if version.manifest.type == "report"]
     scores: dict[str, dict[str, Any]] = {}
     for report in reports:
-        for row in json.loads((report.path / "report.json").read_text("utf-8"))["models"]:
+        for row in json.loads(read_file(report, "report.json"))["models"]:
             scores.setdefault(row["model"], {}).update(row)
     headings = ["model", "from", "held-out loss", "accuracy", "gold score", "gain over baseline [95%]", "KL", "tokens"]
     rows = []

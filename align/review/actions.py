@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from align.artifacts.disk import make_folder
 from align.artifacts.store import Store
+from align.artifacts.verification import check_version, open_version
 from align.artifacts.version import Version
 from align.errors import UserError
 from align.review import agreement, loading, security
@@ -128,11 +129,12 @@ def recall(arguments: argparse.Namespace) -> int:
 def ratings(arguments: argparse.Namespace) -> int:
     """`align review ratings REF`: 1 where no rating is behind it."""
     store = Store.open(arguments.artifacts)
-    found = _behind(store, store.resolve(arguments.ref))
+    found = _behind(store, open_version(store, arguments.ref))
     if not found:
         print(f"no rating is behind {arguments.ref} in this store")
         return 1
     for version in found:
+        check_version(store, version)
         lines = (version.path / RATINGS_FILE).read_text("utf-8").split("\n")[:-1]
         rows = [json.loads(line) for line in lines]
         if arguments.json:

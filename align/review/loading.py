@@ -9,9 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from align.artifacts.inputs import resolve_input
 from align.artifacts.manifest import json_digest
 from align.artifacts.store import Store
+from align.artifacts.verification import open_input
 from align.data.build.comparisons import COMPARISONS_FILE, read_comparisons
 from align.errors import UserError
 from align.records import Answer, Comparison
@@ -63,7 +63,7 @@ def load_artifact(store: Store, text: str) -> tuple[list[tuple[Comparison, dict[
     Raises:
         UserError: it is no comparisons artifact.
     """
-    given = resolve_input(store, text, maker="deepspeed launch/run.py stage=sample")
+    given = open_input(store, text, maker="deepspeed launch/run.py stage=sample")
     if given.type != "comparisons":
         what = f"a {given.type}" if given.type else f"a {given.kind}"
         raise UserError(

@@ -196,7 +196,7 @@ def test_what_cannot_be_read_is_not_pushed(store, tmp_path, monkeypatch):
 
     remote = Remote(f"file://{tmp_path}/remote")
     monkeypatch.setattr(verification, "hash_file", broken)
-    with pytest.raises(UserError, match="sft:v1 cannot be read: .*Input/output error"):
+    with pytest.raises(UserError, match="sft:v1 could not be verified: .*Input/output error"):
         push(store, store.resolve("sft:v1"), remote)
     assert remote.names() == []
 

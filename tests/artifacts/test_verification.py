@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_read_proves_nothing(store, monkeypatch, capsys):
     monkeypatch.setattr(verification, "hash_file", broken)
     status, out, _ = run(capsys, store, "verify", "--all")
     assert status == 1 and "could not be read" in out
-    with pytest.raises(UserError, match="sft:v1 could not be verified: .*Input/output error; mend the disk"):
+    with pytest.raises(UserError, match="sft:v1 could not be verified: .*Input/output error. Repair the disk"):
         verify_input(store, given)
     assert store.numbers("sft") == [1]
 
@@ -237,7 +237,10 @@ def test_large_models_are_sampled(store, monkeypatch):
     monkeypatch.setattr(verification, "_SMALL", 100)
     publish(store, files={f"model/{n}.json": b" " * 500 for n in range(9)})
     seen = []
-    monkeypatch.setattr(verification, "verify", lambda *given: seen.append(given[-1]) or verification.Finding("x"))
+    digest = store.resolve("sft").digest
+    monkeypatch.setattr(
+        verification, "verify", lambda *given: seen.append(given[-1]) or verification.Finding("x", digest)
+    )
     verify_input(store, resolve_input(store, "sft"), below_gb=4e-6)
     verify_input(store, resolve_input(store, "sft"), below_gb=5e-6)
     assert seen == ["sampled", "full"]
