@@ -56,8 +56,8 @@ def compose(overrides: list[str], conf_dir: Path | None = None) -> Config:
         conf_dir: the project's conf/ by default.
 
     Raises:
-        UserError: an unknown stage, group choice or key, a value of the wrong kind, a value Hydra cannot read, a key
-            given twice, a YAML file that is not YAML.
+        UserError: an unknown stage, group choice or key, a value of the wrong kind, a value Hydra cannot read, a
+            YAML file that is not YAML.
     """
     conf_dir = _conf_dir(conf_dir)
     prepared = _overrides.prepare(overrides, conf_dir)

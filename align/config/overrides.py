@@ -19,15 +19,8 @@ from align.errors import UserError
 
 
 def prepare(overrides: list[str], conf_dir: Path) -> list[str]:
-    """The overrides as Hydra shall have them: every group choice exists, and no value needs a `+`."""
-    parsed = [_parse(text) for text in overrides]
-    seen: dict[str, str] = {}
-    for override in parsed:
-        key = override.get_key_element().lstrip("+~")
-        if key in seen:
-            raise UserError(f"{key} is given twice, as {seen[key]} and as {override.input_line}; keep one")
-        seen[key] = override.input_line
-    return [_prepare(override, conf_dir) for override in parsed]
+    """The overrides for Hydra: of two for the same key the last, every group choice exists, no value needs a `+`."""
+    return [_prepare(override, conf_dir) for override in _last_of_each_key(overrides)]
 
 
 def expand_sweep(overrides: list[str], conf_dir: Path) -> list[list[str]]:
@@ -37,7 +30,7 @@ def expand_sweep(overrides: list[str], conf_dir: Path) -> list[list[str]]:
         UserError: a sweep over an interval (it needs an optimiser to choose from it), or a glob that meets nothing.
     """
     alternatives = []
-    for override in map(_parse, overrides):
+    for override in _last_of_each_key(overrides):
         if not override.is_sweep_override():
             alternatives.append([override.input_line])
             continue
@@ -52,6 +45,16 @@ def expand_sweep(overrides: list[str], conf_dir: Path) -> list[list[str]]:
 def choices(group: str, conf_dir: Path) -> list[str]:
     """The names that a group of conf/ offers."""
     return sorted(path.stem for path in (conf_dir / group).glob("*.yaml"))
+
+
+def _last_of_each_key(overrides: list[str]) -> list[Override]:
+    """The overrides without those that a later one for the same key replaces, as in Hydra; each keeps its place.
+
+    Hydra itself does so for values only: a group given twice is an error there, and a swept key is swept.
+    """
+    parsed = [_parse(text) for text in overrides]
+    last = {override.get_key_element().lstrip("+~"): place for place, override in enumerate(parsed)}
+    return [parsed[place] for place in sorted(last.values())]
 
 
 def _parse(text: str) -> Override:

@@ -46,18 +46,19 @@ class Step:
 
 
 def split_name(overrides: list[str]) -> tuple[str, list[str]]:
-    """The pipeline's name and the other overrides.
+    """The pipeline's name, the last one given, and the other overrides.
 
     Raises:
-        UserError: no pipeline is named, or `stage=` is.
+        UserError: no pipeline is named, or there is no such pipeline.
     """
     known = sorted(path.stem for path in (PROJECT / "conf" / "pipeline").glob("*.yaml"))
     names = [text.partition("=")[2] for text in overrides if text.startswith("pipeline=")]
-    if len(names) != 1:
+    if not names:
         raise UserError(f"name one pipeline: pipeline=<one of {', '.join(known)}>")
-    if names[0] not in known:
-        raise UserError(f"no pipeline {names[0]!r}{nearest(names[0], known) or ';'} pipelines: {', '.join(known)}")
-    return names[0], [text for text in overrides if not text.startswith("pipeline=")]
+    name = names[-1]
+    if name not in known:
+        raise UserError(f"no pipeline {name!r}{nearest(name, known) or ';'} pipelines: {', '.join(known)}")
+    return name, [text for text in overrides if not text.startswith("pipeline=")]
 
 
 def load_steps(name: str, overrides: list[str]) -> list[Step]:
@@ -89,11 +90,13 @@ def load_steps(name: str, overrides: list[str]) -> list[Step]:
 def split_overrides(overrides: list[str], steps: list[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """The command line's overrides as key -> value: those for all steps, and step -> those for it alone.
 
+    Of two for the same key the last wins; one for a step alone wins over one for all steps.
+
     A step may be called as a block of the config is (reward, evaluate): `evaluate.max_prompts=9` and
     `evaluate.evaluate.max_prompts=9` say the same, and `evaluate.data=local` is for that step too.
 
     Raises:
-        UserError: an override for no step, given twice, or one that only a single step can take.
+        UserError: an override for no step, or one that only a single step can take.
     """
     common: dict[str, str] = {}
     own: dict[str, dict[str, str]] = {step: {} for step in steps}
@@ -112,8 +115,6 @@ def split_overrides(overrides: list[str], steps: list[str]) -> tuple[dict[str, s
         elif head not in KEYS:
             near = nearest(head, [*steps, *sorted(KEYS)]) or ";"
             raise UserError(f"{text}: there is no step and no key {head!r}{near} the steps are {', '.join(steps)}")
-        if key in to:
-            raise UserError(f"{key} is given twice, as {to[key]} and as {value}; keep one")
         if key == "stage":
             raise UserError(f"{text}: a pipeline's stages are its steps, {', '.join(steps)}; run one by launch/run.py")
         if to is common and key == "name":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from align.config.compose import compose, to_yaml
+from align.config.compose import compose, expand_sweep, to_yaml
 from align.config.paths import PROJECT, local_path
 from align.config.schema import STAGES
 from align.config.trl_fields import check_trainer
@@ -199,8 +199,6 @@ def test_composing_leaves_nothing_behind(tmp_path, monkeypatch):
             ["stage=evaluate", "trainer.seed=1"],
             "stage evaluate trains nothing, so it has no key trainer.seed; remove it",
         ),
-        (["stage=sft", "stage=dpo"], "stage is given twice, as stage=sft and as stage=dpo; keep one"),
-        (["stage=dpo", "++trainer.beta=1", "trainer.beta=2"], "trainer.beta is given twice"),
         (["stage=dpo", "inputs.policy=[a,b]"], "inputs.policy is a list, but stage dpo takes one model"),
         (["stage=pretrain"], "stage pretrain has no model; add model=tiny_gpt2 (from scratch) or model=gpt2"),
         (["stage=sft", "model=hf:org/model"], "for a model by id, ref or path set model.source=hf:org/model"),
@@ -235,6 +233,16 @@ def test_a_mistake_is_one_sentence(overrides, sentence):
 def test_what_hydra_cannot_read_is_shown_quoted(typed, to_type):
     assert to_type in refusal("stage=dpo", typed)
     assert compose(["stage=dpo", to_type[1:-1]]), "what is shown works, once the shell has taken its quotes off"
+
+
+def test_the_last_override_of_a_key_wins():
+    cfg = compose(["stage=sft", "++trainer.beta=1", "stage=dpo", "trainer.beta=2", "data=local", "data=demo"])
+    assert (cfg.stage, cfg.trainer["beta"], cfg.name) == ("dpo", 2, "dpo")
+    assert cfg == compose(["stage=dpo", "trainer.beta=2", "data=demo"])
+    assert expand_sweep(["trainer.beta=0.1,0.2", "trainer.seed=1,2", "trainer.beta=0.3"]) == [
+        ["trainer.seed=1", "trainer.beta=0.3"],
+        ["trainer.seed=2", "trainer.beta=0.3"],
+    ]
 
 
 def small_conf(folder: Path, **files: str) -> Path:

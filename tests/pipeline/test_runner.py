@@ -19,7 +19,7 @@ from align.pipeline import runner
 from align.pipeline import steps as steps_module
 from align.pipeline.dry_run import forecast
 from align.pipeline.runner import Eta
-from align.pipeline.steps import Step, load_steps, select, split_overrides
+from align.pipeline.steps import Step, load_steps, select, split_name, split_overrides
 from align.run import stage
 from align.run.plan import make_plan
 from tests.conftest import FEW_STEPS
@@ -82,6 +82,13 @@ def test_an_override_goes_to_all_steps_or_to_one():
     assert mine == {"sft": {"data": "local"}, "reward": {}, "dpo": {"trainer.beta": "0.2"}, "evaluate": {}}
 
 
+def test_the_last_override_of_a_key_wins_and_one_for_a_step_over_one_for_all():
+    given = ["dpo.trainer.beta=1", "trainer.beta=5", "dpo.trainer.beta=2", "model=gpt2", "model=tiny_gpt2"]
+    common, mine = split_overrides(given, STEPS)
+    assert common == {"trainer.beta": "5", "model": "tiny_gpt2"} and mine["dpo"] == {"trainer.beta": "2"}
+    assert split_name(["pipeline=kto", "a=1", "pipeline=dpo"]) == ("dpo", ["a=1"])
+
+
 def test_a_step_may_be_called_as_a_block_of_the_config():
     given = ["evaluate.max_prompts=9", "evaluate.evaluate.seed=1", "evaluate.data=local", "reward.center=none"]
     _, mine = split_overrides(given, STEPS)
@@ -97,7 +104,6 @@ def test_a_step_may_be_called_as_a_block_of_the_config():
         (["sfft.trainer.beta=1"], ["sfft", "did you mean sft?", "sft, reward, dpo, evaluate"]),
         (["trainr.beta=1"], ["trainr", "did you mean trainer?"]),
         (["dpo.trainer.beta"], ["not an override"]),
-        (["dpo.trainer.beta=1", "dpo.trainer.beta=2"], ["trainer.beta", "twice"]),
         (["stage=dpo"], ["its steps", "launch/run.py"]),
         (["sft.stage=dpo"], ["its steps"]),
         (["name=mine"], ["one name", "sft.name=mine"]),
