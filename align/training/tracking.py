@@ -5,6 +5,7 @@ One process writes. Metric names are TRL's. A resumed run goes on in the same W&
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -111,8 +112,12 @@ class Tracker:
         """End the W&B run, with the final metrics and the artifact's ref in its summary."""
         if self._wandb is not None:
             self._wandb.summary.update(summary or {})
+            is_offline = self._wandb.offline
             self._wandb.finish(exit_code=int(failed))
             self._wandb = None
+            if is_offline:
+                kept = self.metrics_file.parent.absolute() / "wandb"
+                print(f"W&B run kept offline in {kept}; upload it: {sync_command(kept)}", flush=True)
 
     def mark(self) -> dict[str, int]:
         """How far the record goes, for a checkpoint; what is before the mark survives a power cut."""
@@ -140,6 +145,11 @@ class Tracker:
         if self._wandb is not None:
             self._wandb.log(values, step=self._told)
         self._told += 1
+
+
+def sync_command(wandb_folder: Path) -> str:
+    """The command that uploads what W&B keeps offline of a run: one folder for each time the run was started."""
+    return f"wandb sync {shlex.quote(str(wandb_folder))}/offline-run-*"
 
 
 def check_wandb(mode: str) -> None:
@@ -192,7 +202,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _start_wandb(*, mode: str, **options: Any):
-    """A W&B run; offline, with a word on how to sync it, where the server cannot be reached."""
+    """A W&B run; an offline one where the server cannot be reached, which is said."""
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
@@ -212,8 +222,8 @@ def _start_wandb(*, mode: str, **options: Any):
             return _with_axis(wandb.init(mode="online", resume="allow", **options))
         except wandb.errors.CommError as error:
             print(
-                f"W&B cannot be reached ({_first_line(error)}); this run is kept offline, upload it later: "
-                f"wandb sync {options['dir']}/wandb/offline-run-*",
+                f"W&B cannot be reached ({_first_line(error)}); this run is kept offline, and how to upload it is "
+                "said at its end",
                 file=sys.stderr,
                 flush=True,
             )

@@ -43,6 +43,13 @@ def offline_runs(root: Path) -> list[Path]:
     return sorted(root.glob(".runs/*/wandb/offline-run-*/run-*.wandb"))
 
 
+def synced(out: str) -> list[Path]:
+    """The folders that the command which a run printed at its end would upload, as a shell reads it."""
+    (line,) = [line for line in out.splitlines() if line.startswith("W&B run kept offline in ")]
+    words = ["bash", "-c", f"printf '%s\\n' {line.partition('upload it: wandb sync ')[2]}"]
+    return [Path(word) for word in subprocess.run(words, capture_output=True, text=True).stdout.splitlines()]
+
+
 def chunks(file: Path) -> Iterator[bytes]:
     """The records of a .wandb file: a LevelDB log of 32 KiB blocks, after seven bytes that name the format."""
     data, place, parts = file.read_bytes(), 7, []
@@ -138,7 +145,7 @@ def test_only_the_main_process_writes(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_wandb_offline_keeps_the_run_under_one_id(tiny_store, monkeypatch):
+def test_wandb_offline_keeps_the_run_under_one_id(tiny_store, monkeypatch, capsys):
     """Config without secrets, group, job type, curves by optimizer step, a table of samples, the artifact's ref."""
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_environment")
     given = stage_overrides(
@@ -154,6 +161,7 @@ def test_wandb_offline_keeps_the_run_under_one_id(tiny_store, monkeypatch):
     )
     version = run_command(given)
     (file,) = offline_runs(tiny_store)
+    assert synced(capsys.readouterr().out) == [file.parent]
     assert file.is_relative_to(tiny_store / ".runs" / version.manifest.identity)
     records = told_to_wandb(file)
     (started,) = records["run"]
@@ -206,7 +214,8 @@ def test_wandb_out_of_reach_is_said_and_the_run_kept_offline(tiny_store, monkeyp
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
     version = run_stage(tiny_store, "stage=sft", "name=alone", "trainer.max_steps=1", "tracking=wandb")
     out, err = capsys.readouterr()
-    assert "W&B cannot be reached" in err and "wandb sync" in err and err.count("\n") == 1
+    assert "W&B cannot be reached" in err and err.count("\n") == 1
+    assert synced(out) == [file.parent for file in offline_runs(tiny_store)]
     assert version.ref == "alone:v1" and version.manifest.wandb["id"] == version.manifest.identity[:32]
     (file,) = offline_runs(tiny_store)
     assert told_to_wandb(file)["exit"][0].exit_code == 0
