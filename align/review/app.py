@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -13,11 +13,12 @@ from starlette.exceptions import HTTPException
 
 from align.errors import UserError
 from align.review.database import migrate
-from align.review.dependencies import Review, check_origin, page, see_other
+from align.review.dependencies import Review, page, see_other
 from align.review.errors import Refused
 from align.review.middleware import Gate
 from align.review.routes import accounts, admin, health, rating, settings
 
+ROUTERS = (accounts.public, accounts.router, rating.pages, rating.router, settings.router, admin.router, health.router)
 STATIC = Path(__file__).parent / "static"
 
 
@@ -30,13 +31,11 @@ def create_app(review: Review, *, quiet: bool = False) -> Gate:
         yield
         await review.database.close()
 
-    # The pages that FastAPI makes for its API load scripts from a CDN.
-    app = FastAPI(
-        title="align review", docs_url=None, redoc_url=None, lifespan=life, dependencies=[Depends(check_origin)]
-    )
+    # FastAPI's own routes have no role, and its pages load scripts from a CDN.
+    app = FastAPI(title="align review", openapi_url=None, docs_url=None, redoc_url=None, lifespan=life)
     app.state.review = review
-    for routes in (accounts, rating, settings, admin, health):
-        app.include_router(routes.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _failed)

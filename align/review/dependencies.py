@@ -1,4 +1,4 @@
-"""What the routes share: the parts of the server, who asks and may, and the page that answers."""
+"""What the routes share: the parts of the server, the transaction of a request, and the page that answers it."""
 
 import time
 from collections.abc import Callable
@@ -12,15 +12,14 @@ from jinja2 import Environment
 
 from align.review import security
 from align.review.database import Database
-from align.review.errors import Forbidden, NotFound, Unauthenticated
-from align.review.middleware import UPLOAD, Metrics
+from align.review.errors import Unauthenticated
+from align.review.middleware import Metrics
 from align.review.pages import load_templates
 from align.review.store import people
 from align.review.store.people import Person
 
 T = TypeVar("T")
 SESSION_SECONDS = 14 * 86400.0
-UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 
 
 @dataclass
@@ -66,69 +65,35 @@ def get_review(request: Request) -> Review:
     return request.app.state.review
 
 
-async def check_origin(request: Request) -> None:
-    """Whatever changes something must come from a page of ours: its Origin, and the token only such a page knows.
-
-    Raises:
-        Forbidden: it does not.
-        Unauthenticated, NotFound: a file that is not from an admin.
-    """
-    if request.method not in UNSAFE:
-        return
-    review = get_review(request)
-    origin = request.headers.get("origin")
-    own = {review.origin, f"http://{request.headers.get('host')}"} if not review.secure else {review.origin}
-    if origin not in own:
-        raise Forbidden("this request did not come from a page of this server")
-    token = request.headers.get("x-csrf-token")
-    if token is None and "form" in request.headers.get("content-type", ""):
-        if request.url.path.endswith(UPLOAD):
-            await act(request, lambda tx, me: None, admin=True, reads=True)  # before its many bytes are read
-        token = (await request.form()).get("csrf")
-    cookie = request.cookies.get(review.session_cookie) or request.cookies.get(review.visitor_cookie)
-    expected = security.csrf_token(review.secret, cookie) if cookie else None
-    if expected is None or not isinstance(token, str) or not security.same(token, expected):
-        raise Forbidden("this page is too old; load it again")
-
-
-async def act(
-    request: Request,
-    work: Callable[[sa.Connection, Person], T],
-    *,
-    admin: bool = False,
-    limit: str | None = "page",
-    reads: bool = False,
-) -> T:
-    """Do `work` for whoever is signed in, in one transaction with the look at who that is.
-
-    Args:
-        admin: only for admins; to a rater there is nothing here.
-        limit: which rate limit counts this.
-        reads: nothing is written.
-
-    Raises:
-        Unauthenticated, NotFound, TooMany.
-    """
+def session_person(tx: sa.Connection, request: Request) -> Person:
+    """The person whose session the request's cookie names. Raises Unauthenticated."""
     review = get_review(request)
     token = request.cookies.get(review.session_cookie)
-    if not token:
+    person = people.session_person(tx, security.digest(token), review.clock()) if token else None
+    if person is None:
         raise Unauthenticated("please sign in")
-    known = security.digest(token)
-    if limit:
-        await review.limiter.hit(limit, known)
+    request.state.person = person.handle  # for the log
+    return person
 
-    def signed_in(tx: sa.Connection) -> tuple[Person, T]:
-        person = people.session_person(tx, known, review.clock())
-        if person is None:
-            raise Unauthenticated("please sign in")
-        request.state.person = person.handle
-        if admin and not person.is_admin:
-            raise NotFound()
-        return person, work(tx, person)
 
-    person, result = await (review.database.read if reads else review.database.run)(signed_in)
-    request.state.signed_in = person
-    return result
+async def transact(request: Request, work: Callable[[sa.Connection, Person], T], *, reads: bool = False) -> T:
+    """Do `work` for the person who is signed in, in one transaction with a second look at the session.
+
+    The route's role was checked before (`access`); the second look is for who was signed out in between.
+
+    Args:
+        work: takes the connection and the person.
+        reads: it writes nothing.
+
+    Raises:
+        Unauthenticated: the session has ended.
+    """
+    database = get_review(request).database
+
+    def signed_in(tx: sa.Connection) -> T:
+        return work(tx, session_person(tx, request))
+
+    return await (database.read if reads else database.run)(signed_in)
 
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:

@@ -75,9 +75,12 @@ def csrf_token(secret: bytes, token: str) -> str:
     return hmac.new(secret, b"csrf:" + token.encode(), hashlib.sha256).hexdigest()
 
 
-def same(one: str, other: str) -> bool:
-    """Equal, in a time that does not tell how nearly."""
-    return hmac.compare_digest(one.encode(), other.encode())
+def same(token: str, expected: str) -> bool:
+    """Whether two tokens are equal; the time it takes does not depend on how nearly they are.
+
+    A form can hold half a surrogate pair, which UTF-8 cannot.
+    """
+    return hmac.compare_digest(token.encode("utf-8", "replace"), expected.encode())
 
 
 def hash_password(password: str) -> str:

@@ -1,16 +1,15 @@
-"""Who may do what, and from where: requests of other sites, roles, and things that belong to somebody else."""
+"""Requests from other sites, and things that belong to somebody else. test_roles.py has roles and routes."""
 
-import importlib
-import pkgutil
 import re
 
 import pytest
 
-from align.review import routes, security
-from align.review.store import campaigns, ratings
+from align.review import security
+from align.review.store import ratings
 
 from .conftest import SECRET
 from .test_assignment import send, take
+from .test_roles import all_routes
 
 POLICY = {
     "default-src 'none'",
@@ -50,58 +49,10 @@ def test_requests_without_the_pages_token_are_refused(rater, token):
     assert browser.api("/spring/next", **{"x-csrf-token": security.csrf_token(SECRET, session)}).status_code == 200
 
 
-def all_routes() -> list:
-    """Every route of every module in align.review.routes."""
-    modules = [
-        importlib.import_module(f"{routes.__name__}.{one.name}") for one in pkgutil.iter_modules(routes.__path__)
-    ]
-    return [route for module in modules for route in module.router.routes]
-
-
-def test_every_route_that_changes_something_looks_at_the_origin(small_world):
-    unsafe = [route for route in all_routes() if route.methods & {"POST", "PUT", "PATCH", "DELETE"}]
-    assert len(unsafe) > 12
-    browser = small_world.browser(small_world.person("admin"))
-    for route in unsafe:
-        path = re.sub(r"\{number\}", "1", route.path)
-        path = re.sub(r"\{\w+\}", "x", path)
-        assert browser.post(path, origin="https://evil.example").status_code == 403, path
-
-
 def test_another_host_name_is_refused(rater):
     _, browser, _ = rater
     assert browser.client.get("/login", headers={"host": "evil.example"}).status_code == 421
     assert browser.client.get("/login", headers={"host": "localhost:8000"}).status_code == 200
-
-
-def test_to_a_rater_there_is_no_administration(rater):
-    world, browser, _ = rater
-    admin = [route for route in all_routes() if route.path.startswith("/admin")]
-    assert len(admin) > 12
-    bodies = {
-        "name": "spring",
-        "title": "x",
-        "state": "closed",
-        "role": "admin",
-        "ref": "x:v1",
-        "disabled": "true",
-        "verdict": "a",
-        "key": "k" * 8,
-    }
-    for route in admin:
-        path = (
-            route.path.replace("{name}", "spring")
-            .replace("{number}", "1")
-            .replace("{handle}", "r1")
-            .replace("{kind}", "csv")
-        )
-        if "GET" in route.methods:
-            assert browser.get(path).status_code == 404, path
-        else:
-            assert browser.post(
-                path, bodies, files={"file": ("a.jsonl", b"")} if "upload" in path else None
-            ).status_code in (404, 422), path
-    assert world.do(campaigns.get_campaign, "spring").state == "open"
 
 
 @pytest.mark.parametrize("role", ["rater", "admin"])

@@ -9,26 +9,44 @@ from fastapi.responses import Response
 from pydantic import StringConstraints
 
 from align.review import security
-from align.review.dependencies import SESSION_SECONDS, act, get_review, page, see_other
+from align.review.access import PersonRoute, PublicRoute
+from align.review.dependencies import SESSION_SECONDS, get_review, page, see_other, transact
 from align.review.errors import NotFound
 from align.review.schemas import NoNul
-from align.review.store import people
-from align.review.store.campaigns import note
+from align.review.store import assignment, campaigns, people
+from align.review.store.campaigns import Campaign, note
 from align.review.store.people import Person
 
-router = APIRouter(include_in_schema=False)
+public = APIRouter(route_class=PublicRoute, include_in_schema=False)
+router = APIRouter(route_class=PersonRoute, include_in_schema=False)
 
 SignInName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), NoNul, Form()]
 Password = Annotated[str, Form(max_length=security.LONGEST_PASSWORD)]
 NewPassword = Annotated[str, Form(min_length=security.SHORTEST_PASSWORD, max_length=security.LONGEST_PASSWORD)]
 
 
-@router.get("/login")
+@router.get("/")
+async def home(request: Request) -> Response:
+    """The campaigns somebody may rate in; where there is one, its screen."""
+
+    def work(tx: sa.Connection, me: Person) -> tuple[Person, list[tuple[Campaign, int]]]:
+        mine = campaigns.campaigns_of(tx, me.id)
+        return me, [(one, assignment.count_done(tx, one, me)) for one in mine]
+
+    me, mine = await transact(request, work, reads=True)
+    if me.is_admin and not mine:
+        return see_other("/admin")
+    if len(mine) == 1 and not me.is_admin:
+        return see_other(f"/rate/{mine[0][0].name}")
+    return page(request, "home.html", campaigns=mine)
+
+
+@public.get("/login")
 async def login_page(request: Request) -> Response:
     return page(request, "login.html")
 
 
-@router.post("/login")
+@public.post("/login")
 async def login(request: Request, name: SignInName, password: Password) -> Response:
     """Sign in; who is not known and who types a wrong password are told the same, after the same time."""
     review = get_review(request)
@@ -41,7 +59,7 @@ async def login(request: Request, name: SignInName, password: Password) -> Respo
     return await _begin_session(request, found[0])
 
 
-@router.post("/logout")
+@public.post("/logout")
 async def logout(request: Request) -> Response:
     review = get_review(request)
     token = request.cookies.get(review.session_cookie)
@@ -52,7 +70,7 @@ async def logout(request: Request) -> Response:
     return answer
 
 
-@router.get("/invite/{token}")
+@public.get("/invite/{token}")
 async def invitation(request: Request, token: str) -> Response:
     review = get_review(request)
     await review.limiter.hit("invite", request.client.host if request.client else "")
@@ -62,7 +80,7 @@ async def invitation(request: Request, token: str) -> Response:
     return page(request, "invite.html", invitation=found)
 
 
-@router.post("/invite/{token}")
+@public.post("/invite/{token}")
 async def accept(request: Request, token: str, name: SignInName, password: NewPassword) -> Response:
     """Choose a name and a password; the invitation is used up."""
     review = get_review(request)
@@ -79,7 +97,7 @@ async def accept(request: Request, token: str, name: SignInName, password: NewPa
 
 @router.get("/account")
 async def account(request: Request) -> Response:
-    await act(request, lambda tx, me: None, reads=True)
+    await transact(request, lambda tx, me: None, reads=True)
     return page(request, "account.html")
 
 
@@ -92,7 +110,7 @@ async def change_password(request: Request, old: Password, new: NewPassword) -> 
         found = people.credentials(tx, me.name or "")
         return me, found[1] if found else None
 
-    me, encoded = await act(request, current, reads=True)
+    me, encoded = await transact(request, current, reads=True)
     await review.limiter.hit("login-name", (me.name or "").casefold())
     if not await run_in_threadpool(security.is_password, old, encoded):
         return page(request, "account.html", 403, problem="The old password is not right.")
@@ -102,7 +120,7 @@ async def change_password(request: Request, old: Password, new: NewPassword) -> 
         people.set_password(tx, me.id, hashed)
         note(tx, me.id, "password", me.handle, {}, now=review.clock())
 
-    await act(request, work)
+    await transact(request, work)
     return await _begin_session(request, me)
 
 

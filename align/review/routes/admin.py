@@ -6,17 +6,17 @@ import time
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Form, Path, Request
+from fastapi import APIRouter, Form, Path, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from pydantic import StringConstraints
-from starlette.datastructures import UploadFile
 
 from align.artifacts.refs import Ref
 from align.artifacts.store import Store
 from align.review import agreement, downloads, export, loading, progress, security
+from align.review.access import AdminRoute
 from align.review.aggregate import Compiled
-from align.review.dependencies import act, get_review, page, see_other
+from align.review.dependencies import get_review, page, see_other, transact
 from align.review.errors import NotFound, Unfit
 from align.review.routes.settings import NEW
 from align.review.schemas import VERDICTS, Name, Paragraph, Verdict
@@ -24,7 +24,7 @@ from align.review.store import campaigns, people, ratings
 from align.review.store.people import Person
 from align.review.tables import item
 
-router = APIRouter(prefix="/admin", include_in_schema=False)
+router = APIRouter(prefix="/admin", route_class=AdminRoute, include_in_schema=False)
 
 INVITE_SECONDS = 14 * 86400.0
 MOST_DISPUTES = 20  # on a page
@@ -46,7 +46,7 @@ async def overview(request: Request) -> Response:
             for one in found
         ]
 
-    found = await act(request, work, admin=True, reads=True)
+    found = await transact(request, work, reads=True)
     return page(request, "admin/campaigns.html", campaigns=found, settings=NEW, rubric="", settled=set())
 
 
@@ -73,7 +73,7 @@ async def _look(request: Request, name: str) -> tuple[campaigns.Campaign, progre
         return into, progress.overview(tx, into), people.members(tx, into.id)
 
     began = time.perf_counter()
-    found = await act(request, work, admin=True, reads=True)
+    found = await transact(request, work, reads=True)
     # A large campaign takes seconds to look at, which the raters' requests shall not have to share.
     return *found, max(SOONEST, math.ceil(REST * (time.perf_counter() - began)))
 
@@ -88,7 +88,7 @@ async def set_state(request: Request, name: Name, state: Annotated[State, Form()
         campaigns.set_state(tx, into.id, state)
         campaigns.note(tx, me.id, state, name, {}, now=now)
 
-    await act(request, work, admin=True)
+    await transact(request, work)
     return see_other(f"/admin/campaigns/{name}")
 
 
@@ -104,7 +104,7 @@ async def invite(request: Request, name: Name, role: Annotated[Literal["rater", 
         campaigns.note(tx, me.id, "invite", name, {"role": role}, now=now)
         return into
 
-    into = await act(request, work, admin=True)
+    into = await transact(request, work)
     return page(request, "admin/invited.html", campaign=into, link=f"{review.origin}/invite/{token}", role=role)
 
 
@@ -115,7 +115,7 @@ async def join(request: Request, name: Name) -> Response:
     def work(tx: sa.Connection, me: Person) -> None:
         people.join(tx, campaigns.get_campaign(tx, name).id, me.id)
 
-    await act(request, work, admin=True)
+    await transact(request, work)
     return see_other(f"/rate/{name}")
 
 
@@ -129,14 +129,12 @@ async def load(request: Request, name: Name, ref: Annotated[str, Form(max_length
 
 
 @router.post("/campaigns/{name}/upload")
-async def upload(request: Request, name: Name) -> Response:
+async def upload(request: Request, name: Name, file: UploadFile | None = None) -> Response:
     """The same from a JSONL file of pairs, with or without ratings made elsewhere."""
-    # A parameter of the route would be read before anybody has asked who sends it: see app.check_origin.
-    file = (await request.form()).get("file")
-    if not isinstance(file, UploadFile):
+    if file is None or not file.filename:  # browsers send an unnamed file where none was chosen
         raise Unfit("choose a file")
     content = await file.read()
-    rows, source = await run_in_threadpool(loading.load_bytes, (file.filename or "upload")[:100], content)
+    rows, source = await run_in_threadpool(loading.load_bytes, file.filename[:100], content)
     return await _fill(request, name, rows, source)
 
 
@@ -147,7 +145,7 @@ async def _fill(request: Request, name: str, rows: list, source: dict) -> Respon
         added, rated = loading.fill(tx, campaigns.get_campaign(tx, name), rows, source, now=now)
         campaigns.note(tx, me.id, "load", name, {"source": source, "items": added, "ratings": rated}, now=now)
 
-    await act(request, work, admin=True)
+    await transact(request, work)
     return see_other(f"/admin/campaigns/{name}")
 
 
@@ -164,7 +162,7 @@ async def disputes(request: Request, name: Name) -> Response:
         rows = tx.execute(sa.select(item).where(item.c.id.in_(wanted))).all()
         return into, found, more, {row.id: row for row in rows}
 
-    into, found, more, items = await act(request, work, admin=True, reads=True)
+    into, found, more, items = await transact(request, work, reads=True)
     return page(
         request,
         "admin/disputes.html",
@@ -194,7 +192,7 @@ async def adjudicate(
         ratings.adjudicate(tx, into, me, number, verdict, reason, key, now=now)
         campaigns.note(tx, me.id, "adjudicate", name, {"item": number, "verdict": verdict}, now=now)
 
-    await act(request, work, admin=True)
+    await transact(request, work)
     return see_other(f"/admin/campaigns/{name}/disputes")
 
 
@@ -212,7 +210,7 @@ async def download(request: Request, name: Name, kind: Literal["csv", "jsonl", "
         )
         return standing, {row.id: row for row in rows}
 
-    standing, items = await act(request, work, admin=True)
+    standing, items = await transact(request, work)
     content = await run_in_threadpool(downloads.to_file, standing, items, kind)
     head = {"content-disposition": f'attachment; filename="{name}-ratings.{kind}"'}
     return Response(content, media_type=downloads.MEDIA[kind], headers=head)
@@ -231,14 +229,14 @@ async def export_page(request: Request, name: Name) -> Response:
         seen = export.measure(given, compiled)
         return compiled, seen, export.missed(seen, gates)
 
-    given = await act(request, work, admin=True, reads=True)
+    given = await transact(request, work, reads=True)
     compiled, seen, missed = await run_in_threadpool(look, given)
     return page(request, "admin/export.html", campaign=given.campaign, compiled=compiled, seen=seen, missed=missed)
 
 
 @router.get("/people")
 async def everybody(request: Request) -> Response:
-    found = await act(request, lambda tx, me: people.everybody(tx), admin=True, reads=True)
+    found = await transact(request, lambda tx, me: people.everybody(tx), reads=True)
     return page(request, "admin/people.html", people=found)
 
 
@@ -256,7 +254,7 @@ async def set_disabled(request: Request, handle: Handle, disabled: Annotated[boo
         people.set_disabled(tx, who.id, disabled)
         campaigns.note(tx, me.id, "disable" if disabled else "enable", handle, {}, now=now)
 
-    await act(request, work, admin=True)
+    await transact(request, work)
     return see_other("/admin/people")
 
 
@@ -267,5 +265,5 @@ async def audit(request: Request) -> Response:
     def work(tx: sa.Connection, me: Person):  # noqa: ANN202 - what the template takes
         return campaigns.notes(tx), {one.id: one for one in people.everybody(tx)}
 
-    lines, known = await act(request, work, admin=True, reads=True)
+    lines, known = await transact(request, work, reads=True)
     return page(request, "admin/audit.html", lines=lines, people=known)

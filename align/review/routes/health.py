@@ -1,13 +1,14 @@
-"""For machines: is it up, and its counts."""
+"""For machines: health, counts, and the description of the API."""
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Request
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
+from align.review.access import PublicRoute
 from align.review.dependencies import get_review
 from align.review.tables import assignment, campaign, item
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(route_class=PublicRoute, include_in_schema=False)
 
 
 @router.get("/healthz")
@@ -38,3 +39,9 @@ async def metrics(request: Request) -> PlainTextResponse:
 
     text = review.metrics.to_text(await review.database.read(gauges))
     return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+
+@router.get("/openapi.json")
+async def openapi(request: Request) -> JSONResponse:
+    """The API's description; FastAPI's own route for it would be the only one without a role."""
+    return JSONResponse(request.app.openapi())

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Path, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from align.review.dependencies import Review, act, get_review, page, see_other
+from align.review.access import MemberRoute, RatingRoute
+from align.review.dependencies import Review, get_review, page, transact
 from align.review.rendering import as_code, turns
 from align.review.schemas import Answer, Name, Problem, RatingIn, SkipIn, Task, UndoIn
 from align.review.store import assignment, campaigns, ratings
@@ -19,27 +20,12 @@ from align.review.store.people import Person
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem} for code in (400, 401, 403, 404, 408, 409, 413, 421, 422, 429)
 }
-router = APIRouter(responses=_PROBLEMS)
+pages = APIRouter(route_class=MemberRoute, include_in_schema=False)
+router = APIRouter(route_class=RatingRoute, responses=_PROBLEMS)
 AssignmentId = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
-@router.get("/", include_in_schema=False)
-async def home(request: Request) -> Response:
-    """The campaigns somebody may rate in; where there is one, its screen."""
-
-    def work(tx: sa.Connection, me: Person) -> tuple[Person, list[tuple[Campaign, int]]]:
-        mine = campaigns.campaigns_of(tx, me.id)
-        return me, [(one, assignment.count_done(tx, one, me)) for one in mine]
-
-    me, mine = await act(request, work, reads=True)
-    if me.is_admin and not mine:
-        return see_other("/admin")
-    if len(mine) == 1 and not me.is_admin:
-        return see_other(f"/rate/{mine[0][0].name}")
-    return page(request, "home.html", campaigns=mine)
-
-
-@router.get("/rate/{campaign}", include_in_schema=False)
+@pages.get("/rate/{campaign}")
 async def screen(request: Request, campaign: Name) -> Response:
     """The rating screen; its items come by themselves."""
 
@@ -47,7 +33,7 @@ async def screen(request: Request, campaign: Name) -> Response:
         into = campaigns.entered(tx, campaign, me.id)
         return into, assignment.count_done(tx, into, me), assignment.count_left(tx, into, me)
 
-    into, done, left = await act(request, work, reads=True)
+    into, done, left = await transact(request, work, reads=True)
     return page(request, "rate.html", campaign=into, done=done, left=left)
 
 
@@ -95,7 +81,7 @@ async def _then_next(request: Request, name: str, first: Callable[[sa.Connection
         said = ratings.previous(tx, given.id) if given and given.again else None
         return into, late, given, said, assignment.count_done(tx, into, me)
 
-    into, late, given, said, done = await act(request, work, limit="rating")
+    into, late, given, said, done = await transact(request, work)
     # Rendered after the transaction: a long text must not hold up what others send.
     task = await run_in_threadpool(_task, review, into, given, said) if given else None
     return Answer(task=task, done=done, state=into.state, late=late)

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import TypeAdapter, ValidationError
 
-from align.review.dependencies import act, get_review, page, see_other
+from align.review.access import AdminRoute
+from align.review.dependencies import get_review, page, see_other, transact
 from align.review.errors import Unfit
 from align.review.rules import read_form, write_rubric
 from align.review.schemas import Name, Settings
@@ -15,7 +16,7 @@ from align.review.store import campaigns
 from align.review.store.campaigns import Campaign
 from align.review.store.people import Person
 
-router = APIRouter(prefix="/admin", include_in_schema=False)
+router = APIRouter(prefix="/admin", route_class=AdminRoute, include_in_schema=False)
 
 NEW = Settings(title="-")  # what the form for a new campaign starts from
 _NAME = TypeAdapter(Name)
@@ -37,7 +38,7 @@ async def create(request: Request) -> Response:
         campaigns.note(tx, me.id, "create", name, settings.model_dump(), now=now)
         return made
 
-    made = await act(request, work, admin=True)
+    made = await transact(request, work)
     return see_other(f"/admin/campaigns/{made.name}")
 
 
@@ -49,7 +50,7 @@ async def settings_page(request: Request, name: Name) -> Response:
         into = campaigns.get_campaign(tx, name)
         return into, campaigns.settled(tx, into.id)
 
-    into, settled = await act(request, work, admin=True, reads=True)
+    into, settled = await transact(request, work, reads=True)
     return page(
         request,
         "admin/settings.html",
@@ -72,5 +73,5 @@ async def change(request: Request, name: Name) -> Response:
         if changed:
             campaigns.note(tx, me.id, "settings", name, changed, now=now)
 
-    await act(request, work, admin=True)
+    await transact(request, work)
     return see_other(f"/admin/campaigns/{name}")
