@@ -1,4 +1,4 @@
-"""Every route, for every kind of visitor, wherever the CSRF token is: who gets in, and that nobody else's body is read."""
+"""Who gets into every route, wherever the CSRF token is, and that no other visitor's body is read."""
 
 import importlib
 import pkgutil
