@@ -7,7 +7,8 @@ allowed. What a person typed wrong is one sentence (`UserError`): the key, the v
 from __future__ import annotations
 
 import dataclasses
-import re
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from align.artifacts.tokenizer_files import ASPECTS
 from align.config import overrides as _overrides
@@ -45,8 +47,6 @@ __all__ = [
     "to_yaml",
 ]
 
-_SECRET = re.compile("KEY|TOKEN|SECRET|PASSW", re.IGNORECASE)
-
 
 def compose(overrides: list[str], conf_dir: Path | None = None) -> Config:
     """The config of one stage: conf/ with `overrides`, interpolations resolved, every key and value checked.
@@ -62,11 +62,14 @@ def compose(overrides: list[str], conf_dir: Path | None = None) -> Config:
     conf_dir = _conf_dir(conf_dir)
     prepared = _overrides.prepare(overrides, conf_dir)
     OmegaConf.register_new_resolver("first", _first, replace=True)
+    variables: list[str] = []
+    OmegaConf.register_new_resolver("oc.env", _recorded(variables), replace=True)
     try:
         composed = _compose(prepared, conf_dir)
         _check_stage(composed.get("stage"))
         # under the defaults of the schema, so that ${model.source} is there even if no file says it
         whole = OmegaConf.merge(dataclasses.asdict(Config(stage="", name="")), composed)
+        from_environment = dict(_from_environment(whole, variables))
         values = OmegaConf.to_container(whole, resolve=True)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -75,7 +78,9 @@ def compose(overrides: list[str], conf_dir: Path | None = None) -> Config:
         raise UserError(f"{error.full_key} leads nowhere: {str(error).splitlines()[0]}") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"the config cannot be composed: {' '.join(str(error).split())}") from error
-    return _check(build(Config, values))
+    cfg = _check(build(Config, values))
+    cfg.from_environment = from_environment
+    return cfg
 
 
 def expand_sweep(overrides: list[str], conf_dir: Path | None = None) -> list[list[str]]:
@@ -84,15 +89,19 @@ def expand_sweep(overrides: list[str], conf_dir: Path | None = None) -> list[lis
 
 
 def public(cfg: Config) -> dict[str, Any]:
-    """The resolved config as others may read it: what looks like a secret in `launcher.env` is masked."""
+    """The resolved config as others may read it: environment variables by name, never by value.
+
+    `launcher.env` keeps its names; a value that `${oc.env:NAME}` filled in is shown as it is written.
+    """
     shown = dataclasses.asdict(cfg)
-    env = shown["launcher"]["env"]
-    shown["launcher"]["env"] = {key: "***" if _SECRET.search(key) else value for key, value in env.items()}
+    for path, written in cfg.from_environment.items():
+        _replace(shown, path, written)
+    shown["launcher"]["env"] = dict.fromkeys(shown["launcher"]["env"])
     return shown
 
 
 def to_yaml(cfg: Config) -> str:
-    """The resolved config as YAML, without secrets: `config.yaml` of an artifact."""
+    """The resolved config as YAML, without values of the environment: `config.yaml` of an artifact."""
     return yaml.safe_dump(public(cfg), sort_keys=False, allow_unicode=True)
 
 
@@ -113,6 +122,40 @@ def _compose(overrides: list[str], conf_dir: Path) -> DictConfig:
 def _first(*values: Any) -> Any:
     """`${first:a,b}` in a YAML file: the first that is not null."""
     return next((value for value in values if value is not None), None)
+
+
+def _recorded(variables: list[str]) -> Callable[..., Any]:
+    """OmegaConf's `oc.env`, which notes in `variables` the name of each variable that it reads."""
+
+    def env(name: str, *default: Any) -> Any:
+        if name in os.environ:
+            variables.append(name)
+        return oc.env(name, *default)
+
+    return env
+
+
+def _from_environment(
+    node: DictConfig | ListConfig, variables: list[str], path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """(path, text as written) of each value that depends on an environment variable, also through another key."""
+    for key in node if isinstance(node, DictConfig) else range(len(node)):
+        if OmegaConf.is_interpolation(node, key):
+            variables.clear()
+            node[key]  # resolves it
+            if variables:
+                yield (*path, key), str(OmegaConf.to_container(node, resolve=False)[key])
+        elif isinstance(child := node._get_node(key), DictConfig | ListConfig) and not child._is_none():
+            yield from _from_environment(child, variables, (*path, key))
+
+
+def _replace(values: Any, path: tuple[str | int, ...], value: Any) -> None:
+    """Set the value at `path`, if the checks of the config have left a value there."""
+    *parents, last = path
+    for key in parents:
+        values = values[key] if isinstance(values, dict | list) else None
+    if isinstance(values, dict | list):
+        values[last] = value
 
 
 def _check_stage(stage: Any) -> None:

@@ -8,6 +8,7 @@ The annotations are the checks: an unknown key or a value of another kind is ref
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from align.config.paths import local_path
@@ -179,7 +180,9 @@ class LauncherConfig:
     num_nodes: int | None = None
     hostfile: str | None = None
     master_port: int | None = None  # null is a free one
-    env: dict[str, str] = field(default_factory=dict)
+    # of the stage's processes on every node, where this environment has no such variable; null takes the value from
+    # this environment, so that no secret stands in a config or on a command line
+    env: dict[str, str | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -269,3 +272,6 @@ class Config:
     evaluate: EvaluateBlock = field(default_factory=EvaluateBlock)
     sample: SampleBlock = field(default_factory=SampleBlock)
     score: ScoreBlock = field(default_factory=ScoreBlock)
+
+    # path -> text as written, of the values that come from environment variables; no key of the config
+    from_environment = MappingProxyType({})

@@ -97,7 +97,7 @@ def run(name: str, steps: list[Step], chosen: set[str], *, dry: bool = False) ->
     done: dict[str, Version] = {}
     failed: dict[str, str] = {}
     coming: set[str] = set()  # what a dry run would have published by now
-    group = f"{name}-{json_digest([[step.name, step.overrides] for step in steps])[:8]}"
+    group = group_name(name, steps)
     for number, step in enumerate(steps, start=1):
         head = f"[{number}/{len(steps)}] {step.name}"
         missing = [one for one in flatten(step.given().values()) if one in failed]
@@ -139,6 +139,14 @@ def run(name: str, steps: list[Step], chosen: set[str], *, dry: bool = False) ->
         print(f"{step}: {why}")
     print(where_next(done), flush=True)
     return 1 if chosen & failed.keys() else 0
+
+
+def group_name(name: str, steps: list[Step]) -> str:
+    """The W&B group of a pipeline's runs: the same overrides make the same group, values of `launcher.env` apart."""
+    described = [
+        [step.name, {k: v for k, v in step.overrides.items() if not k.startswith("launcher.env")}] for step in steps
+    ]
+    return f"{name}-{json_digest(described)[:8]}"
 
 
 def _why_not(step: Step, needs: str, failed: dict[str, str]) -> str:

@@ -25,11 +25,17 @@ STOP_GRACE = 300.0  # ... and one that was asked to stop, to write its checkpoin
 
 
 def check_launcher(launcher: LauncherConfig) -> None:
-    """What the launcher is told can be had: its port, its hostfile.
+    """Check the launcher block against this machine: its environment variables, its port, its hostfile.
 
     Raises:
-        UserError: it cannot.
+        UserError: a variable has no value, the port is taken, or the hostfile is missing or does not fit.
     """
+    for name, value in launcher.env.items():
+        if value is None and name not in os.environ:
+            raise UserError(
+                f"launcher.env.{name}=null takes the value of the environment variable {name}, which is not set here; "
+                f"set it first (export {name}=...), or leave launcher.env.{name} out"
+            )
     if launcher.kind == "local":
         return
     port = launcher.master_port
@@ -61,9 +67,21 @@ def world_size(launcher: LauncherConfig) -> int:
     return per_node * (launcher.num_nodes or 1)
 
 
+def without_values(launcher: LauncherConfig, overrides: list[str]) -> list[str]:
+    """The overrides with the names of `launcher.env` alone; `environment` carries the values.
+
+    A command line is shown, logged, and read by every user of the machine.
+    """
+    kept = [text for text in overrides if text.lstrip("+~").partition("=")[0].split(".")[:2] != ["launcher", "env"]]
+    if len(kept) == len(overrides):
+        return kept
+    return [*kept, *(f"launcher.env.{name}=null" for name in launcher.env)]
+
+
 def command(launcher: LauncherConfig, overrides: list[str]) -> list[str]:
     """The command line that starts one stage."""
     script = str(PROJECT / "launch" / "run.py")
+    overrides = without_values(launcher, overrides)
     if launcher.kind == "local":
         return [sys.executable, script, *overrides]
     options = {
@@ -78,8 +96,8 @@ def command(launcher: LauncherConfig, overrides: list[str]) -> list[str]:
 
 
 def environment(launcher: LauncherConfig) -> dict[str, str]:
-    """The environment of a stage's process: this one's, and the launcher block's where this one is silent."""
-    env = {**launcher.env, **os.environ}
+    """The environment of a stage's process: this one's, and the values of `launcher.env` that this one lacks."""
+    env = {**{name: value for name, value in launcher.env.items() if value is not None}, **os.environ}
     if launcher.kind == "deepspeed":
         import torch
 

@@ -25,7 +25,7 @@ def run_all(overrides: list[str]) -> int:
     codes = []
     with launchers.terminable():
         for number, (job, launcher) in enumerate(zip(jobs, blocks, strict=True), start=1):
-            print(f"[{number}/{len(jobs)}] {' '.join(job)}", flush=True)
+            print(f"[{number}/{len(jobs)}] {' '.join(launchers.without_values(launcher, job))}", flush=True)
             codes.append(launchers.launch(launchers.command(launcher, job), launchers.environment(launcher)))
             if codes[-1] == STOPPED:
                 raise Stopped  # meant for the jobs that are left, too

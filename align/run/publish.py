@@ -1,7 +1,6 @@
 """Publishing: what a stage left in its output folder becomes a version of the store."""
 
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from align.artifacts.provenance import git_commit, packages
 from align.artifacts.remote_code import leave_code
 from align.artifacts.store import Store, Version
 from align.artifacts.tokenizer_files import fingerprint
-from align.config.compose import to_yaml
+from align.config.compose import public, to_yaml
 from align.config.paths import PROJECT
 from align.data.build.publish import described
 from align.run.plan import Plan, find_published, output_type
@@ -50,7 +49,7 @@ def publish(
     facts = {
         "inputs": plan.to_manifest(),
         "identity": plan.identity,
-        "config_digest": json_digest(asdict(cfg)),
+        "config_digest": json_digest(public(cfg)),
         "packages": packages(),
         "git_commit": git_commit(PROJECT),
         "seed": getattr(getattr(cfg, cfg.stage, None), "seed", cfg.trainer.get("seed", TRAINER_SEED)),
