@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from align.artifacts.store import Store
-from align.artifacts.summary import key_metrics
-from align.artifacts.text import human_size, printable, table
+from align.artifacts.text import human_size, printable, shorten, table
 from align.cli import main
 
 
@@ -121,12 +120,11 @@ def test_lineage(store, capsys):
     assert status == 0
     assert out.splitlines() == [
         f"dpo:v1  model  {short['dpo:v1']}  2026-11-21 10:20  rewards/accuracies=0.91",
-        f"├─ policy: sft:v2  model  {short['sft:v2']}  2026-11-21 10:20  eval_loss=1.235",
+        f"├─ policy, ref_model: sft:v2  model  {short['sft:v2']}  2026-11-21 10:20  eval_loss=1.235",
         f"│  └─ policy: pretrain:v1  model  {short['pretrain:v1']}  2026-11-21 10:20",
         f"│     └─ dataset: corpus  {'c' * 12}",
         "│        ├─ data/corpus.jsonl",
         "│        └─ data/more.jsonl",
-        f"├─ ref_model: sft:v2  model  {short['sft:v2']}  2026-11-21 10:20  eval_loss=1.235  (see above)",
         f"├─ reward_model: reward:v9  reward_model  {'f' * 12}  (no longer in this store, or not what it was)",
         f"└─ baseline: hf:org/judge@{'e' * 40}  {'e' * 12}",
     ]
@@ -135,7 +133,8 @@ def test_lineage(store, capsys):
 def test_lineage_json(store, capsys):
     _, out, _ = run(capsys, "artifacts", "lineage", "dpo", "--json", "--artifacts", str(store.root))
     tree = json.loads(out)
-    assert tree["ref"] == "dpo:v1" and [parent["role"] for parent in tree["parents"]][0] == "policy"
+    assert tree["ref"] == "dpo:v1" and tree["parents"][0]["role"] == "policy"
+    assert tree["parents"][0]["roles"] == ["policy", "ref_model"]
     assert tree["parents"][0]["parents"][0]["parents"][0]["files"] == ["data/corpus.jsonl", "data/more.jsonl"]
 
 
@@ -201,7 +200,6 @@ def test_pieces_of_a_table():
     assert [human_size(size) for size in (0, 999, 1000, 999_960, 2_500_000_000)] == (
         ["0 B", "999 B", "1.0 kB", "1.0 MB", "2.5 GB"]
     )
-    assert key_metrics({"eval": {"gold_score": 0.5}, "eval_loss": 2.0, "text": "x", "step": 4}) == (
-        "eval/gold_score=0.5 eval_loss=2"
-    )
+    assert [human_size(size) for size in (0.4, 1e12, 78_400_000, 5e15)] == ["0 B", "1.0 TB", "78.4 MB", "5.0 PB"]
+    assert (shorten("abcdefgh", 8), shorten("abcdefgh", 5)) == ("abcdefgh", "ab…gh")
     assert printable("a\nb") == r"a\x0ab"

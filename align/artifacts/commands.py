@@ -5,6 +5,10 @@ What a command needs is imported when it runs, so that `align --help` answers at
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def add_root(parser: argparse.ArgumentParser, default: object = argparse.SUPPRESS) -> None:
@@ -32,7 +36,8 @@ def artifacts_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]
         parser.set_defaults(command=run)
         return parser
 
-    command("ls", list_artifacts, "every version, with its aliases, metrics and parents")
+    parser = command("ls", list_artifacts, "the versions of the store, with their aliases, metrics and parents")
+    _add_selection(parser)
     _add_ref(command("show", show_artifact, "all that a version's manifest says"))
     parser = _add_ref(command("lineage", show_lineage, "the tree of what a version was made from"))
     parser.add_argument("--svg", metavar="FILE", help="write a drawing of it instead")
@@ -64,6 +69,28 @@ def artifacts_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("--max-gb", type=float, metavar="GB", help="remove the oldest only down to GB (10^9 bytes)")
 
 
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", metavar="NAME", nargs="*", help="only artifacts of these names: sft, 'dpo*'")
+    parser.add_argument("--type", metavar="TYPE", help="only of this type: model, dataset, dataset/preference, ...")
+    parser.add_argument("--stage", metavar="STAGE", help="only what this stage made: dpo, evaluate, import, ...")
+    parser.add_argument("--alias", metavar="ALIAS", help="only versions that this alias points at: latest, best, ...")
+    parser.add_argument(
+        "--where",
+        metavar="CONDITION",
+        action="append",
+        default=[],
+        help="only where a metric fulfils a condition: 'eval_loss<0.5', '*/gold>=0.4' (repeat it for more)",
+    )
+    parser.add_argument(
+        "--sort",
+        metavar="KEY",
+        default="name",
+        help="name, created, size, or a metric, the best first: eval_loss, eval_loss:min (default: name)",
+    )
+    parser.add_argument("--reverse", action="store_true", help="in the opposite order")
+    parser.add_argument("-n", dest="count", type=int, metavar="N", help="no more than N rows")
+
+
 def _add_ref(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("ref", metavar="REF", help="sft:v2, sft:latest, or sft (the latest)")
     return parser
@@ -71,20 +98,38 @@ def _add_ref(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def list_artifacts(arguments: argparse.Namespace) -> int:
     """`align artifacts ls`; 2 if a version could not be read, after listing the others."""
-    from align.artifacts.display import list_json, list_table
+    from align.artifacts.display import as_json
+    from align.artifacts.listing import Selection, list_table, select
+    from align.artifacts.metrics import Condition
 
     store = _open(arguments)
+    selection = Selection(
+        names=arguments.names,
+        type=arguments.type,
+        stage=arguments.stage,
+        alias=arguments.alias,
+        conditions=[Condition.parse(text) for text in arguments.where],
+        sort=arguments.sort,
+        reverse=arguments.reverse,
+        count=arguments.count,
+    )
+    listing = select(store, selection)
     if arguments.json:
-        versions, problems = list_json(store)
-        _print_json(versions)
+        versions = [(row, store.version(row.name, row.summary.number)) for row in listing.rows]
+        _print_json([as_json(version) | {"aliases": list(row.aliases)} for row, version in versions])
     else:
-        text, problems = list_table(store)
-        print(text or f"no artifacts in {store.root} yet; make some: python launch/pipeline.py pipeline=demo")
-        for removal in store.quarantined():
+        print(list_table(listing, selection) or _nothing_listed(store.root, listing.total))
+        for removal in store.quarantined() if selection.is_empty else []:
             print(f"in quarantine: {removal.ref}, {removal.evidence[0] if removal.evidence else '?'}")
-    for problem in problems:
+    for problem in listing.problems:
         print(f"error: {problem}", file=sys.stderr)
-    return 2 if problems else 0
+    return 2 if listing.problems else 0
+
+
+def _nothing_listed(root: "Path", total: int) -> str:
+    if total:
+        return f"none of the {total} versions in {root} is of that kind"
+    return f"no artifacts in {root} yet; make some: python launch/pipeline.py pipeline=demo"
 
 
 def show_artifact(arguments: argparse.Namespace) -> int:

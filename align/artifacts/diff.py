@@ -5,7 +5,7 @@ from typing import Any
 
 from align.artifacts.digests import algorithm_of
 from align.artifacts.manifest import Manifest
-from align.artifacts.summary import flat
+from align.artifacts.metrics import flat
 from align.artifacts.text import printable, short_number
 from align.artifacts.verification import read_file
 from align.artifacts.version import Version

@@ -1,58 +1,16 @@
-"""Artifacts as a person reads them in a terminal: a table of versions, and all about one."""
+"""One version as a person reads it in a terminal, and as data."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from align.artifacts.digests import algorithm_of
-from align.artifacts.index import Index
+from align.artifacts.lineage import merged_parents
+from align.artifacts.metrics import flat
 from align.artifacts.store import Store
-from align.artifacts.summary import Summary, flat, kind
-from align.artifacts.text import human_size, minute, printable, short_number, table
+from align.artifacts.summary import kind
+from align.artifacts.text import human_size, minute, printable, short_number
 from align.artifacts.version import Version
-from align.errors import UserError
-
-
-def list_table(store: Store) -> tuple[str, list[str]]:
-    """A row for every version in the store, and a sentence for every one that could not be read."""
-    rows, problems = [], []
-    index = Index(store.root)
-    for name, numbers in store.contents():
-        aliases: dict[int, list[str]] = {}
-        for alias, number in store.aliases(name).items():
-            aliases.setdefault(number, []).append(alias)
-        for number in store.pins(name):
-            aliases.setdefault(number, []).append("(pinned)")
-        for summary in index.summaries(name, numbers):
-            if isinstance(summary, Summary):
-                rows.append(
-                    [
-                        name,
-                        f"v{summary.number}",
-                        ",".join(aliases.get(summary.number, [])),
-                        summary.kind,
-                        human_size(summary.size),
-                        minute(summary.ended),
-                        summary.metrics,
-                        ", ".join(summary.parents),
-                    ]
-                )
-            else:
-                problems.append(str(summary))
-    index.save()
-    headings = ["NAME", "VERSION", "ALIASES", "TYPE", "SIZE", "CREATED (UTC)", "METRICS", "PARENTS"]
-    return (table(headings, rows, right=["SIZE"]) if rows else "", problems)
-
-
-def list_json(store: Store) -> tuple[list[dict], list[str]]:
-    """What `list_table` shows, as data."""
-    rows, problems = [], []
-    for name, versions in _readable(store, problems):
-        aliases = store.aliases(name)
-        for version in versions:
-            names = [alias for alias, number in aliases.items() if number == version.number]
-            rows.append(as_json(version) | {"aliases": names})
-    return rows, problems
 
 
 def as_json(version: Version) -> dict[str, Any]:
@@ -81,7 +39,10 @@ def description(store: Store, version: Version) -> str:
         "seed": manifest.seed,
     }
     lines = [version.ref] + [f"  {name:<12}{printable(value)}" for name, value in facts.items() if value or value == 0]
-    inputs = [(role, record["ref"], record["digest"][:12]) for role, record in manifest.each_input()]
+    inputs = [
+        (", ".join(roles), parent.record["ref"], parent.record["digest"][:12])
+        for roles, parent in merged_parents(store, version)
+    ]
     files = [
         (path, human_size(entry["size"]), entry[algorithm_of(entry)][:12])
         for path, entry in sorted(manifest.files.items())
@@ -99,19 +60,6 @@ def description(store: Store, version: Version) -> str:
         if rows:
             lines += [f"{title}:", _indented(rows)]
     return "\n".join(lines)
-
-
-def _readable(store: Store, problems: list[str]) -> list[tuple[str, list[Version]]]:
-    found = []
-    for name in store.names():
-        versions = []
-        for number in store.numbers(name):
-            try:
-                versions.append(store.version(name, number))
-            except UserError as error:
-                problems.append(str(error))
-        found.append((name, versions))
-    return found
 
 
 def _indented(rows: Sequence[Sequence[object]]) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 from align.artifacts.disk import clone_file, explain_disk_errors
 from align.artifacts.lineage import Node, lineage, tree
 from align.artifacts.manifest import MODEL_TYPES
+from align.artifacts.metrics import flat
 from align.artifacts.refs import HUB_PREFIX
 from align.artifacts.store import Store
-from align.artifacts.summary import flat, kind
+from align.artifacts.summary import kind
 from align.artifacts.text import printable, short_number
 from align.artifacts.verification import check_version
 from align.artifacts.version import Version
@@ -92,7 +93,7 @@ def _base(store: Store, version: Version | None) -> str | None:
 def _datasets(node: Node) -> Iterator[str]:
     """The Hub's names of the datasets that a lineage names."""
     for parent in node.parents:
-        if parent.role.startswith("data.") and parent.ref.startswith(HUB_PREFIX):
+        if any(role.startswith("data.") for role in parent.roles) and parent.ref.startswith(HUB_PREFIX):
             yield _on_hub(parent.ref)
         yield from _datasets(parent)
 

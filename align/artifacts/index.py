@@ -18,7 +18,7 @@ from align.artifacts.summary import Summary
 from align.errors import UserError
 
 INDEX_FILE = ".index"
-_FORMAT = 1
+_FORMAT = 2
 _WORTH_SAVING = 32  # rows read anew: a smaller store is read as fast as an index
 
 

@@ -1,19 +1,24 @@
 """What came from what: the tree from a version down to hub repositories and files."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from align.artifacts.metrics import key_metrics, numbers
 from align.artifacts.store import Store
-from align.artifacts.summary import key_metrics, kind
+from align.artifacts.summary import kind, stage_of
 from align.artifacts.text import minute, printable
 from align.artifacts.version import Parent, Version
+
+SEEN = "see above"
+_SPLITS = ("train", "eval")
 
 
 @dataclass(frozen=True)
 class Node:
     """A version, or a source outside the store, in the tree of what came from what."""
 
-    role: str  # "" at the root
+    roles: tuple[str, ...]  # what it was to the version made from it; none at the root
     ref: str
     digest: str
     type: str
@@ -23,8 +28,10 @@ class Node:
     parents: list["Node"] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
+        """The tree as data."""
         return {
-            "role": self.role,
+            "role": self.roles[0] if self.roles else "",
+            "roles": list(self.roles),
             "ref": self.ref,
             "digest": self.digest,
             "type": self.type,
@@ -36,7 +43,7 @@ class Node:
 
 def lineage(store: Store, version: Version) -> Node:
     """The tree from `version` down to hub repositories and files; what is shown above is not unfolded again."""
-    return _unfold(store, "", version, seen=set())
+    return _unfold(store, (), version, seen=set())
 
 
 def tree(node: Node) -> str:
@@ -44,34 +51,77 @@ def tree(node: Node) -> str:
     return "\n".join(_lines(node, "", ""))
 
 
-def _unfold(store: Store, role: str, version: Version, seen: set[str]) -> Node:
+def version_metrics(version: Version, count: int = 2) -> str:
+    """The metrics that speak for a version, as `name=value name=value`."""
+    return key_metrics(stage_of(version.manifest), numbers(version.manifest.metrics), count)
+
+
+def _unfold(store: Store, roles: tuple[str, ...], version: Version, seen: set[str]) -> Node:
     manifest = version.manifest
     first = version.ref not in seen
     seen.add(version.ref)
-    remark = "" if first or not manifest.inputs else "see above"
-    parents = [_parent(store, parent, seen) for parent in store.parents(version)] if first else []
-    return Node(role, version.ref, version.digest, kind(manifest), remark, version, (), parents)
+    remark = "" if first or not manifest.inputs else SEEN
+    parents = (
+        [_parent(store, roles, parent, seen) for roles, parent in merged_parents(store, version)] if first else []
+    )
+    return Node(roles, version.ref, version.digest, kind(manifest), remark, version, (), parents)
 
 
-def _parent(store: Store, parent: Parent, seen: set[str]) -> Node:
+def merged_parents(store: Store, version: Version) -> Iterator[tuple[tuple[str, ...], Parent]]:
+    """The parents of a version, each once with all that it was to the version, in the manifest's order."""
+    merged: dict[tuple[str, str, str], tuple[list[str], Parent]] = {}
+    for parent in store.parents(version):
+        for role, record in _sources(parent):
+            key = (record["ref"], record["digest"], record.get("type") or "")
+            roles, _ = merged.setdefault(key, ([], Parent(role, record, parent.version)))
+            if role not in roles:
+                roles.append(role)
+    for roles, parent in merged.values():
+        yield tuple(roles), parent
+
+
+def _sources(parent: Parent) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The record of a parent; of a data set that was read from files or splits, one for each with its own digest."""
+    record = parent.record
+    parts = {split: record[split] for split in _SPLITS if isinstance(record.get(split), dict)}
+    if not parent.role.startswith("data.") or not parts:
+        yield parent.role, record
+        return
+    refs = {split: _source_ref(part) for split, part in parts.items()}
+    only_eval = refs.get("eval") == record["ref"] != refs.get("train")  # an evaluation reads what is held out
+    for split, part in parts.items():
+        if only_eval and split == "train":
+            continue
+        digest = str(part.get("sha256") or part.get("revision") or record["digest"])
+        named = f"split {part['split']}" if part.get("split") else ""
+        yield f"{parent.role}.{split}", {"ref": refs[split] or record["ref"], "digest": digest, "type": named}
+
+
+def _source_ref(part: dict[str, Any]) -> str:
+    if "file" in part:
+        return str(part["file"])
+    return f"hf:{part['dataset']}@{part['revision']}" if "dataset" in part and "revision" in part else ""
+
+
+def _parent(store: Store, roles: tuple[str, ...], parent: Parent, seen: set[str]) -> Node:
     if parent.version:
-        return _unfold(store, parent.role, parent.version, seen)
+        return _unfold(store, roles, parent.version, seen)
     record = parent.record
     remark = "no longer in this store, or not what it was" if record.get("kind") == "artifact" else ""
     files = tuple(str(file) for file in record.get("files") or () if file != record["ref"])
-    return Node(parent.role, record["ref"], record["digest"], record.get("type") or "", remark, None, files)
+    return Node(roles, record["ref"], record["digest"], record.get("type") or "", remark, None, files)
 
 
 def _lines(node: Node, head: str, below: str) -> list[str]:
     facts = [node.type, node.digest[:12]]
     if node.version:
-        facts += [minute(node.version.manifest.ended), key_metrics(node.version.manifest.metrics)]
-    label = f"{node.role}: {node.ref}" if node.role else node.ref
+        facts += [minute(node.version.manifest.ended), version_metrics(node.version)]
+    label = f"{', '.join(node.roles)}: {node.ref}" if node.roles else node.ref
     remark = f"  ({node.remark})" if node.remark else ""
     lines = [head + printable("  ".join([label, *filter(None, facts)]) + remark)]
     children: list[Node | str] = [*node.files, *node.parents]
-    for at, child in enumerate(children):
-        last = at == len(children) - 1
+    for position, child in enumerate(children):
+        last = position == len(children) - 1
         first, rest = (below + "└─ ", below + "   ") if last else (below + "├─ ", below + "│  ")
         lines += [first + printable(child)] if isinstance(child, str) else _lines(child, first, rest)
     return lines

@@ -1,116 +1,135 @@
 """A lineage as one self-contained SVG: sources on the left, the version on the right, each drawn once."""
 
+import math
 from html import escape
+from unicodedata import east_asian_width
 
-from align.artifacts.lineage import Node
-from align.artifacts.summary import key_metrics
+from align.artifacts.lineage import SEEN, Node, version_metrics
+from align.artifacts.lineage_layout import Layout, Size, lay_out
 from align.artifacts.text import minute, printable
 
-_WIDTH, _HEIGHT, _ACROSS, _DOWN, _EDGE = 250, 62, 160, 26, 20  # pixels: a box, the gaps between boxes, the margin
-_SHORT = 34  # characters that fit a box
+_NAME, _SMALL = 12, 10  # font sizes in pixels
+_CELL = 0.615  # width of a character of a monospaced font, in font sizes: none of the usual ones is wider
+_WIDE = 1.05  # and of a Chinese, Japanese or Korean one
+_PAD, _HEIGHT = 10, 62  # pixels
+_NARROWEST, _WIDEST, _LONGEST_LABEL = 150, 340, 260
 _FILLS = {"model": "#e8f0fe", "reward_model": "#fdeee3", "value_model": "#f3e8fd", "dataset": "#e6f4ea"}
 _STYLE = (
-    "text{font:12px system-ui,sans-serif;fill:#1f2328}.name{font-weight:600}.small{font-size:10px;fill:#57606a}"
+    f"text{{font:{_NAME}px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;fill:#1f2328}}"
+    f".name{{font-weight:600}}.small{{font-size:{_SMALL}px;fill:#57606a}}"
     ".role{stroke:#fff;stroke-width:3px;paint-order:stroke}"  # legible where a line crosses it
     "rect{stroke:#8c959f;rx:6}path{fill:none;stroke:#8c959f}"
 )
+
+Key = tuple[str, str, str]
 
 
 def to_svg(root: Node) -> str:
     """The drawing of a lineage; nothing in it is fetched from anywhere."""
     nodes, edges = _graph(root)
-    columns: dict[int, list[tuple[str, str]]] = {}
-    for key, depth in _depths((root.ref, root.digest), edges).items():
-        columns.setdefault(depth, []).append(key)
-    deepest = max(columns)
-    places = {
-        key: (_EDGE + (deepest - depth) * (_WIDTH + _ACROSS), _EDGE + row * (_HEIGHT + _DOWN))
-        for depth, keys in columns.items()
-        for row, key in enumerate(keys)
-    }
-    width = 2 * _EDGE + (deepest + 1) * _WIDTH + deepest * _ACROSS
-    height = 2 * _EDGE + max(len(keys) for keys in columns.values()) * (_HEIGHT + _DOWN) - _DOWN
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'role="img"><title>What {_text(root.ref)} was made from</title><style>{_STYLE}</style>'
-        f'<rect width="{width}" height="{height}" fill="#ffffff" style="stroke:none"/>'
-    ]
-    labels: dict[tuple, list[str]] = {}
-    for (child, parent), roles in edges.items():
-        lines.append(f'<path d="{_edge(places[parent], places[child])}"/>')
+    labels: dict[Key, list[str]] = {}
+    for (_, parent), roles in edges.items():
         labels.setdefault(parent, []).extend(roles)
-    for parent, roles in labels.items():
-        x, y = places[parent]
-        text = _cut(", ".join(dict.fromkeys(roles)), 28)
-        lines.append(f'<text class="small role" x="{x + _WIDTH + 6}" y="{y + _HEIGHT // 2 - 5}">{_text(text)}</text>')
-    for key, (x, y) in places.items():
-        lines.append(_box(nodes[key], x, y))
+    texts = {key: ", ".join(dict.fromkeys(labels.get(key, []))) for key in nodes}
+    sizes = {
+        key: Size(_box_width(node), _HEIGHT, min(round(text_width(texts[key], _SMALL)) + 8, _LONGEST_LABEL))
+        for key, node in nodes.items()
+    }
+    layout = lay_out(_key(root), list(edges), sizes)
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{layout.width}" height="{layout.height}" '
+        f'viewBox="0 0 {layout.width} {layout.height}" role="img"><title>What {_text(root.ref)} was made from</title>'
+        f'<style>{_STYLE}</style><rect width="{layout.width}" height="{layout.height}" fill="#ffffff" '
+        'style="stroke:none"/>'
+    ]
+    lines += [f'<path d="{_curve(points)}"/>' for points in layout.routes.values()]
+    lines += [_label(layout, key, text) for key, text in texts.items() if text]
+    lines += [_box(node, layout, key) for key, node in nodes.items()]
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
-def _edge(parent: tuple[int, int], child: tuple[int, int]) -> str:
-    """From the right of one box to the left of the other; over more than one column, in the lane below the row."""
-    start, level = parent[0] + _WIDTH, parent[1] + _HEIGHT // 2
-    end, onto = child[0], child[1] + _HEIGHT // 2
-    if end - start <= _ACROSS:
-        middle = (start + end) // 2
-        return f"M{start} {level} C{middle} {level} {middle} {onto} {end} {onto}"
-    lane, half = level + (_HEIGHT + _DOWN) // 2, _ACROSS // 2
-    first, last = start + half, end - half
-    return (
-        f"M{start} {level} C{first} {level} {first} {lane} {start + _ACROSS} {lane} L{end - _ACROSS} {lane} "
-        f"C{last} {lane} {last} {onto} {end} {onto}"
-    )
+def text_width(text: str, size: int) -> float:
+    """Pixels that a text takes at most, in a monospaced font of that size."""
+    wide = sum(east_asian_width(char) in "WF" for char in text)
+    return size * ((len(text) - wide) * _CELL + wide * _WIDE)
 
 
-def _graph(root: Node) -> tuple[dict[tuple[str, str], Node], dict[tuple[tuple, tuple], list[str]]]:
-    nodes: dict[tuple[str, str], Node] = {}
-    edges: dict[tuple[tuple, tuple], list[str]] = {}
+def fit(text: str, size: int, room: float) -> str:
+    """`text`, without its middle where it would take more than `room` pixels."""
+    if text_width(text, size) <= room:
+        return text
+    head, tail = text[: len(text) // 2], text[len(text) // 2 :]
+    while head and text_width(f"{head}…{tail}", size) > room:
+        head, tail = (head[:-1], tail) if len(head) > len(tail) else (head, tail[1:])
+    return f"{head}…{tail}"
+
+
+def _key(node: Node) -> Key:
+    return node.ref, node.digest, node.type
+
+
+def _graph(root: Node) -> tuple[dict[Key, Node], dict[tuple[Key, Key], list[str]]]:
+    """The nodes of a tree, each once, and (child, parent) -> what the parent was to the child."""
+    nodes: dict[Key, Node] = {}
+    edges: dict[tuple[Key, Key], list[str]] = {}
     stack = [root]
     while stack:
         node = stack.pop()
-        key = (node.ref, node.digest)
-        if key not in nodes or node.parents:
-            nodes[key] = node
+        if _key(node) not in nodes or node.parents:
+            nodes[_key(node)] = node
         for parent in node.parents:
-            roles = edges.setdefault((key, (parent.ref, parent.digest)), [])
-            roles += [parent.role] if parent.role not in roles else []
+            roles = edges.setdefault((_key(node), _key(parent)), [])
+            roles += [role for role in parent.roles if role not in roles]
         stack += reversed(node.parents)
     return nodes, edges
 
 
-def _depths(root: tuple, edges: dict) -> dict[tuple, int]:
-    """Steps of the longest way from the root, so that every edge points one way."""
-    depths = {root: 0}
-    stack = [root]
-    while stack:
-        child = stack.pop()
-        for from_, parent in edges:
-            if from_ == child and depths.get(parent, -1) < depths[child] + 1 <= len(edges):
-                depths[parent] = depths[child] + 1
-                stack.append(parent)
-    return depths
+def _curve(points: list[tuple[int, int]]) -> str:
+    """A smooth line through some points, level at each of them."""
+    (x, y), *rest = points
+    path = f"M{x} {y}"
+    for to_x, to_y in rest:
+        middle = (x + to_x) // 2
+        path += f" L{to_x} {to_y}" if y == to_y else f" C{middle} {y} {middle} {to_y} {to_x} {to_y}"
+        x, y = to_x, to_y
+    return path
 
 
-def _box(node: Node, x: int, y: int) -> str:
-    facts = [node.type or "source", node.digest[:12]]
-    last = node.remark if node.remark and node.remark != "see above" else ""
+def _facts(node: Node) -> list[str]:
+    """The lines of a box: name, type and digest, and when it was made or why it ends here."""
+    last = node.remark if node.remark and node.remark != SEEN else ""
     if node.version:
-        manifest = node.version.manifest
-        last = "  ".join(filter(None, [minute(manifest.ended), key_metrics(manifest.metrics, 1)]))
+        last = "  ".join(filter(None, [minute(node.version.manifest.ended), version_metrics(node.version, 1)]))
     elif not last and node.files:
         last = node.files[0] + (f" and {len(node.files) - 1} more" if len(node.files) > 1 else "")
-    fill = _FILLS.get((node.type or "").split("/")[0], "#f6f8fa")
+    return [printable(text) for text in (node.ref, f"{node.type or 'source'}  {node.digest[:12]}", last)]
+
+
+def _box_width(node: Node) -> int:
+    name, *small = _facts(node)
+    wanted = max(text_width(name, _NAME), *(text_width(text, _SMALL) for text in small)) + 2 * _PAD
+    return math.ceil(min(max(wanted, _NARROWEST), _WIDEST))
+
+
+def _box(node: Node, layout: Layout, key: Key) -> str:
+    (x, y), width = layout.places[key], layout.widths[key]
+    room = width - 2 * _PAD
+    name, facts, last = _facts(node)
     return (
-        f'<g><title>{_text(node.ref)} {_text(node.digest)}</title><rect x="{x}" y="{y}" width="{_WIDTH}" '
-        f'height="{_HEIGHT}" fill="{fill}"/><text class="name" x="{x + 10}" y="{y + 19}">{_text(_cut(node.ref))}'
-        f'</text><text class="small" x="{x + 10}" y="{y + 36}">{_text("  ".join(facts))}</text>'
-        f'<text class="small" x="{x + 10}" y="{y + 51}">{_text(_cut(last, 44))}</text></g>'
+        f'<g><title>{_text(node.ref)} {_text(node.digest)}</title><rect x="{x}" y="{y}" width="{width}" '
+        f'height="{_HEIGHT}" fill="{_FILLS.get(node.type.split("/")[0], "#f6f8fa")}"/>'
+        f'<text class="name" x="{x + _PAD}" y="{y + 19}">{_text(fit(name, _NAME, room))}</text>'
+        f'<text class="small" x="{x + _PAD}" y="{y + 36}">{_text(fit(facts, _SMALL, room))}</text>'
+        f'<text class="small" x="{x + _PAD}" y="{y + 51}">{_text(fit(last, _SMALL, room))}</text></g>'
     )
 
 
-def _cut(text: str, room: int = _SHORT) -> str:
-    return text if len(text) <= room else f"{text[: room // 2]}…{text[len(text) - room // 2 + 1 :]}"
+def _label(layout: Layout, key: Key, text: str) -> str:
+    x, y = layout.places[key]
+    return (
+        f'<text class="small role" x="{x + layout.widths[key] + 6}" y="{y + _HEIGHT // 2 - 5}">'
+        f"{_text(fit(text, _SMALL, _LONGEST_LABEL))}</text>"
+    )
 
 
 def _text(text: str) -> str:

@@ -1,14 +1,10 @@
 """What a list shows of a version, small enough to be kept for ten thousand of them."""
 
+import json
 from dataclasses import dataclass
-from typing import Any
 
 from align.artifacts.manifest import Manifest
-from align.artifacts.text import short_number
-
-# The metrics that a table has room for, by what their names contain, most telling first.
-_TELLING = ("gold", "win_rate", "accurac", "eval_loss", "loss", "reward", "perplexity")
-_CLOCKWORK = ("runtime", "per_second", "epoch", "step", "flos", "num_tokens", "time")
+from align.artifacts.metrics import key_metrics, numbers
 
 
 @dataclass(slots=True)
@@ -20,19 +16,30 @@ class Summary:
     size: int  # bytes
     ended: str | None  # ISO 8601, UTC
     identity: str | None
-    metrics: str  # the few most telling, as `name=value`
+    stage: str | None  # what made it
+    headline: str  # the metrics that speak for it, as `name=value name=value`
+    encoded: str  # all its metrics as JSON: few lists need them, and ten thousand take long to decode
     parents: list[str]  # refs, each once
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every metric that is a number, one level."""
+        return json.loads(self.encoded)
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Summary":
         parents = list(dict.fromkeys(record["ref"] for _, record in manifest.each_input()))
+        stage = stage_of(manifest)
+        metrics = numbers(manifest.metrics)
         return cls(
             manifest.version,
             kind(manifest),
             manifest.size,
             manifest.ended,
             manifest.identity,
-            key_metrics(manifest.metrics),
+            stage,
+            key_metrics(stage, metrics),
+            json.dumps(metrics),
             parents,
         )
 
@@ -42,27 +49,7 @@ def kind(manifest: Manifest) -> str:
     return f"{manifest.type}/{manifest.format}" if manifest.format else manifest.type
 
 
-def flat(metrics: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested metrics as one level, names joined with "/"."""
-    found: dict[str, Any] = {}
-    for key, value in metrics.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{above}{key}/")
-        else:
-            found[f"{above}{key}"] = value
-    return found
-
-
-def key_metrics(metrics: dict[str, Any], count: int = 2) -> str:
-    """The few most telling numbers, as `name=value`."""
-
-    def place(name: str) -> int:
-        return next((at for at, word in enumerate(_TELLING) if word in name.lower()), len(_TELLING))
-
-    numbers = {
-        name: value
-        for name, value in flat(metrics).items()
-        if isinstance(value, int | float) and not any(word in name.lower() for word in _CLOCKWORK)
-    }
-    chosen = sorted(numbers, key=lambda name: (place(name), len(name)))[:count]
-    return " ".join(f"{name}={short_number(numbers[name])}" for name in chosen)
+def stage_of(manifest: Manifest) -> str | None:
+    """The stage that made a version, or the command, such as `import`; None where the manifest does not say."""
+    stage = manifest.notes.get("stage")
+    return stage if isinstance(stage, str) else None

@@ -1,14 +1,11 @@
-"""What leaves the store for people's eyes: differences, exports with a card, drawings."""
+"""What leaves the store for people's eyes: differences, and exports with a card."""
 
 import json
 import os
-import xml.etree.ElementTree
 
 import pytest
 
 from align.artifacts import disk, verification
-from align.artifacts.lineage import lineage
-from align.artifacts.lineage_svg import to_svg
 from align.artifacts.store import Store
 from align.cli import main
 
@@ -147,28 +144,3 @@ def test_an_exported_model_loads_without_align(tiny_store, capsys, tmp_path):
     run(capsys, Store(tiny_store), "export", "sft", str(tmp_path / "sft"))
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "sft").num_parameters() > 1000
     assert AutoTokenizer.from_pretrained(tmp_path / "sft").chat_template
-
-
-def test_a_lineage_as_svg(store, capsys, tmp_path):
-    status, out, _ = run(capsys, store, "lineage", "dpo:v2", "--svg", str(tmp_path / "tree.svg"))
-    assert status == 0 and out == f"wrote {tmp_path / 'tree.svg'}\n"
-    text = (tmp_path / "tree.svg").read_text()
-    drawing = xml.etree.ElementTree.fromstring(text)
-    titles = [one.text for one in drawing.iter("{http://www.w3.org/2000/svg}title")]
-    assert len(titles) == 6 and "http" not in text.replace("http://www.w3.org/2000/svg", "")
-    assert text == to_svg(lineage(store, store.resolve("dpo:v2")))
-    assert run(capsys, store, "lineage", "dpo", "--svg", str(tmp_path / "no" / "tree.svg"))[0] == 2
-
-
-def test_a_deep_lineage_is_drawn_in_order(tmp_path):
-    store = Store(tmp_path)
-    parent = None
-    for name in "abcdefgh":
-        folder = store.stage(name)
-        (folder / "x.json").write_text(f'"{name}"')
-        inputs = {} if parent is None else dict.fromkeys(("policy", "ref_model"), parent)
-        version = store.publish(folder, name=name, type="model", inputs=inputs)
-        parent = {"ref": version.ref, "digest": version.digest, "kind": "artifact"}
-    drawing = xml.etree.ElementTree.fromstring(to_svg(lineage(store, version)))
-    boxes = [one for one in drawing.iter("{http://www.w3.org/2000/svg}rect") if one.get("x")]
-    assert len(boxes) == 8 and len({one.get("x") for one in boxes}) == 8
