@@ -10,8 +10,8 @@ from align.artifacts.refs import is_ref
 from align.artifacts.store import Store
 from align.artifacts.verification import SAMPLED, open_input, open_version
 from align.data.layouts.mapping import Names
-from align.data.readers.files import Source, find_sources
-from align.data.readers.read import READERS, kind_of_file
+from align.data.readers.files import Source, find_sources, with_folder
+from align.data.readers.read import READERS, kind_of_file, split_sheet
 from align.data.readers.row import Unreadable
 from align.errors import UserError
 from align.records import shown
@@ -27,7 +27,7 @@ def split_sources(store: Store, arguments: argparse.Namespace) -> list[tuple[Sou
     """What `sources` names and the split each is: a dataset artifact has two, anything else is train."""
     found: list[tuple[Source, str]] = []
     for name in arguments.sources:
-        if is_ref(name) and kind_of_file(Path(name)) not in READERS and not Path(name).exists():
+        if is_ref(name) and kind_of_file(split_sheet(name)[0]) not in READERS and not Path(name).exists():
             version = open_version(store, name)
             if version.manifest.type != "dataset":
                 raise UserError(f"{version.ref} is a {version.manifest.type}: name a dataset, a file or a folder")
@@ -46,7 +46,7 @@ def train_and_eval(arguments: argparse.Namespace) -> tuple[list[Source], list[So
     both[0] = _with_beside(both[0], arguments.beside)
     names = [{source.name for source in sources} for sources in both]
     if twice := names[0] & names[1]:
-        both = [[_with_folder(one) if one.name in twice else one for one in sources] for sources in both]
+        both = [[with_folder(one) if one.name in twice else one for one in sources] for sources in both]
         if {one.name for one in both[0]} & {one.name for one in both[1]}:
             raise UserError(f"{sorted(twice)[0]} is given both to train and to evaluate on: name another --eval")
     return both[0], both[1]
@@ -148,10 +148,6 @@ def check_positive(value: int | None, option: str) -> None:
 def _hub(arguments: argparse.Namespace) -> dict[str, Any]:
     check_positive(arguments.first, "--first")
     return {"config": arguments.config, "split": arguments.split, "first": arguments.first}
-
-
-def _with_folder(source: Source) -> Source:
-    return replace(source, name=str(source.path)) if source.path is not None else source
 
 
 def names_of(arguments: argparse.Namespace) -> Names:

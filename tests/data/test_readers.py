@@ -2,15 +2,14 @@
 
 import gzip
 import json
-import zipfile
 
 import pytest
 
-from align.data.readers.limits import MAX_LINE
+from align.data.loading.sources import DatasetSource, digest
 from align.data.readers.read import read_rows
 from align.data.readers.row import Unreadable
 from align.errors import UserError
-from tests.data.data_command import FILES, fixture, load
+from tests.data.data_command import FILES, check, fixture, found, load
 
 
 def write(path, *rows):
@@ -76,11 +75,70 @@ def test_parquet_keeps_messages_and_leaves_out_what_is_null(tmp_path):
     assert from_parquet.records == load(FILES / "messages.jsonl", "prompt_completion", **options).records
 
 
+def test_json_lines_under_the_name_json(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text('\ufeff{"a": 1}\n\n{"a": \n{"a": 3, "a": 4}\n{"a": 5}\n', encoding="utf-8")
+    rows = list(read_rows(path))
+    assert [number for number, _ in rows] == [0, 2, 3, 4]
+    assert rows[0][1] == {"a": 1} and rows[3][1] == {"a": 5}
+    assert rows[1][1].why.startswith("is not JSON") and 'has the key "a" twice' in rows[2][1].why
+
+
+@pytest.mark.parametrize("piece", [1, 7, 2**18])
+def test_a_json_list_is_read_value_by_value_however_it_is_cut(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr("align.data.readers.json_values.CHUNK", piece)
+    rows = [{"text": 'é "quoted" \\ \u4f60' * n, "n": n * 1234567, "deep": [[{"x": None}]]} for n in range(9)]
+    (tmp_path / "rows.json").write_text(
+        json.dumps([*rows, 12345, "last"], indent=4 if piece == 7 else None), encoding="utf-8"
+    )
+    read = [row for _, row in read_rows(tmp_path / "rows.json")]
+    assert read[:9] == rows and [row.value for row in read[9:]] == [12345, "last"]
+    for broken, why in (
+        ('[{"a": 1}, {"a": 2', "is not JSON"),
+        ('[{"a": 1}] x', "more follows"),
+        ("[1 2]", "expecting"),
+    ):
+        (tmp_path / "rows.json").write_text(broken)
+        with pytest.raises(UserError, match=why):
+            list(read_rows(tmp_path / "rows.json"))
+
+
+@pytest.mark.parametrize(
+    "text, rows",
+    [
+        ('{"version": {"a": 1}, "data": [{"b": 1}, 3], "more": 2}', [{"b": 1}, None]),
+        ('{"data": {"b": 1}, "y": {"b": 2}}', [{"id": "data", "b": 1}, {"id": "y", "b": 2}]),
+        ("{" + ", ".join(f'"k{i}": {{"b": {i}}}' for i in range(150)) + ', "last": 3}', 151),
+    ],
+)
+def test_json_objects_that_hold_rows(tmp_path, text, rows):
+    (tmp_path / "rows.json").write_text(text)
+    read = [None if isinstance(row, Unreadable) else row for _, row in read_rows(tmp_path / "rows.json")]
+    assert read == rows or (len(read), read[149], read[150]) == (rows, {"id": "k149", "b": 149}, None)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_a_key_given_twice_is_refused_and_not_one_of_its_values_taken(tmp_path, name):
+    twice = '{"prompt": "a", "messages": [{"role": "user", "content": "x", "content": "y"}]}'
+    lines = [twice, '{"prompt": "b"}']
+    (tmp_path / name).write_text("\n".join(lines) if name.endswith("l") else f"[{','.join(lines)}]")
+    (_, first), (_, second) = read_rows(tmp_path / name)
+    assert first.why == 'has the key "content" twice in one object: only one of the two values can be meant'
+    assert second == {"prompt": "b"}
+    (tmp_path / "ids.json").write_text('{"x": {"a": 1}, "y": {"a": 2}, "x": {"a": 3}}')
+    with pytest.raises(UserError, match='has the key "x" twice'):
+        list(read_rows(tmp_path / "ids.json"))
+
+
 @pytest.mark.parametrize(
     "name, content, message",
     [
         ("rows.doc", b"a", "name ends in one of .jsonl, .ndjson"),
-        ("rows.json", b'{"a": {"b": 1}}', 'holds a list of rows, {"data": [rows]} or {id: row, ...}'),
+        (
+            "rows.json",
+            b'{"a": {"b": 1}}',
+            'holds a list of rows, {"data": [rows]}, {id: row, ...} or an object per line',
+        ),
         ("rows.json", b"[1,", "is not JSON"),
         ("rows.jsonl", '{"text": "a"}'.encode("utf-16"), "is UTF-16"),
         ("rows.csv", b"a,b,a\n1,2,3\n", 'names "a" more than once'),
@@ -136,13 +194,21 @@ def test_arrow(tmp_path, kind):
         list(read_rows(path))
 
 
-def test_xlsx_and_its_formulas(tmp_path):
+def workbook(path, **sheets):
     openpyxl = pytest.importorskip("openpyxl", reason="openpyxl comes with align[data]")
     book = openpyxl.Workbook()
-    for cells in (["prompt", "completion"], ["a", "b"], ["=A2", "c"], [None, None], ["d", 5]):
-        book.active.append(cells)
-    book.save(tmp_path / "rows.xlsx")
-    (_, first), (number, formula), (_, last) = read_rows(tmp_path / "rows.xlsx")
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for cells in rows:
+            sheet.append(cells)
+    book.save(path)
+    return path
+
+
+def test_xlsx_and_its_formulas(tmp_path):
+    rows = ["prompt", "completion"], ["a", "b"], ["=A2", "c"], [None, None], ["d", 5]
+    (_, first), (number, formula), (_, last) = read_rows(workbook(tmp_path / "rows.xlsx", one=rows))
     assert first == {"prompt": "a", "completion": "b"} and last == {"prompt": "d", "completion": 5}
     assert number == 1 and formula.why == 'has a formula in A3 ("=A2"): paste its value'
     (tmp_path / "rows.xlsx").write_bytes(b"PK\x03\x04")
@@ -150,22 +216,27 @@ def test_xlsx_and_its_formulas(tmp_path):
         list(read_rows(tmp_path / "rows.xlsx"))
 
 
-def test_a_workbook_is_not_unpacked_without_a_bound(tmp_path, monkeypatch):
-    pytest.importorskip("openpyxl", reason="openpyxl comes with align[data]")
-    with zipfile.ZipFile(tmp_path / "rows.xlsx", "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("xl/sharedStrings.xml", "x" * 2**20)
-    monkeypatch.setattr("align.data.readers.limits.MAX_FILE", 2**19)
-    with pytest.raises(UserError, match="unpacks to more than"):
-        list(read_rows(tmp_path / "rows.xlsx"))
-
-
-def test_a_table_line_without_end_is_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr("align.data.readers.limits.MAX_LINE", 1000)
-    (tmp_path / "rows.csv").write_bytes(b"prompt,completion\na,b\n" + b"x" * 5000)
-    rows = read_rows(tmp_path / "rows.csv")
-    assert next(rows) == (0, {"prompt": "a", "completion": "b"})
-    with pytest.raises(UserError, match="holds a line of more than"):
-        next(rows)
+def test_a_workbook_of_several_sheets_asks_which_one(tmp_path, capsys):
+    head = ["prompt", "completion"]
+    sheets = {"notes": [["made by hand"]], "train": [head, ["a", "b"]], "held out": [head, ["c", "d"]]}
+    path = workbook(tmp_path / "book.xlsx", **sheets)
+    with pytest.raises(UserError, match="2 sheets hold rows .train, held out.*'book.xlsx#train'"):
+        list(read_rows(path))
+    report = check(capsys, f"{path}#held out")
+    assert [file["name"] for file in report["files"]] == ["book.xlsx#held out"] and report["records"] == 1
+    assert "(book.xlsx#held out: train)" in found(report)["other_sheets"]["message"]
+    both = load(f"{path}#train", "prompt_completion", "eval", eval=f"{path}#held out")
+    assert both.records[0].prompt == [{"role": "user", "content": "c"}] or both.records[0].prompt == "c"
+    source = {"train": f"{path}#train", "eval_fraction": 0.0}
+    digests = {
+        digest(DatasetSource(**source | {"train": f"{path}#{sheet}"}), "prompt_completion", FILES, ["train"])["digest"]
+        for sheet in ("train", "held out")
+    }
+    assert len(digests) == 2
+    with pytest.raises(UserError, match="has no sheet 'trian'; its sheets are notes, train, held out"):
+        list(read_rows(path, "trian"))
+    only = workbook(tmp_path / "only.xlsx", notes=[["made by hand"]], train=[[None], head, ["a", "b"]])
+    assert [row for _, row in read_rows(only)] == [{"prompt": "a", "completion": "b"}]
 
 
 def test_json_keyed_by_id(tmp_path):
@@ -181,11 +252,3 @@ def test_plain_text_is_cut_at_blank_lines_and_loses_nothing(tmp_path):
     assert all(block.endswith("\n\n") and len(block) < 2300 for block in blocks[:-1])
     (tmp_path / "book.txt").write_bytes(b"x" * 250_000)
     assert [len(row["text"]) for _, row in read_rows(tmp_path / "book.txt")] == [100_000, 100_000, 50_000]
-
-
-def test_a_line_without_end_is_refused_and_the_next_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("align.data.readers.limits.MAX_LINE", 1000)
-    (tmp_path / "rows.jsonl").write_bytes(b'{"a": "' + b"x" * 5000 + b'"}\n{"a": "b"}\n')
-    (_, first), (number, second) = read_rows(tmp_path / "rows.jsonl")
-    assert isinstance(first, Unreadable) and "is a line of more than" in first.why
-    assert (number, second) == (1, {"a": "b"}) and MAX_LINE >= 2**20

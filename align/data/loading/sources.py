@@ -13,6 +13,7 @@ from align.data.layouts.formats import LAYOUTS
 from align.data.layouts.mapping import Names
 from align.data.readers.files import Source
 from align.data.readers.hub import hub_commit
+from align.data.readers.read import split_sheet
 from align.errors import UserError
 from align.records import FORMATS
 
@@ -78,12 +79,13 @@ def digest(
             content[name]["revision"] = commit
             places[name] = {"source": source.source}
         else:
-            path = _file(source, format, name, root)
+            path, sheet = _file(source, format, name, root)
             with path.open("rb") as file:
                 content[name] = {
                     "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
                     "size": path.stat().st_size,
                 }
+            content[name] |= {} if sheet is None else {"sheet": sheet}
             places[name] = {"file": str(Path(source.source or "", where))}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     told = {key: {**value, **places[key]} if key in places else value for key, value in content.items()}
@@ -111,9 +113,11 @@ def _where(source: DatasetSource, format: str, name: str) -> str:
     return where
 
 
-def _file(source: DatasetSource, format: str, name: str, root: Path) -> Path:
+def _file(source: DatasetSource, format: str, name: str, root: Path) -> tuple[Path, str | None]:
+    """The file of a split, and its sheet where it is a workbook."""
     wanted = Path(source.source or "", _where(source, format, name))
-    path = next((place for place in (wanted, root / wanted) if place.is_file()), None)
+    places = (split_sheet(place) for place in (wanted, root / wanted))
+    path, sheet = next(((path, sheet) for path, sheet in places if path.is_file()), (None, None))
     if path is None:
         places = (
             f"{Path.cwd()} or {root}"
@@ -121,7 +125,7 @@ def _file(source: DatasetSource, format: str, name: str, root: Path) -> Path:
             else str(wanted.absolute().parent)
         )
         raise UserError(f"data.{format}.{name}: there is no file {wanted} (looked in {places})")
-    return path
+    return path, sheet
 
 
 def source_of(source: DatasetSource, format: str, name: str, root: Path) -> Source:
@@ -129,4 +133,5 @@ def source_of(source: DatasetSource, format: str, name: str, root: Path) -> Sour
     where = _where(source, format, name)
     if _is_hub(source):
         return Source(f"{source.source} {where}", None, (source.source, source.config, where), streaming=False)
-    return Source(str(Path(source.source or "", where)), _file(source, format, name, root))
+    path, sheet = _file(source, format, name, root)
+    return Source(str(Path(source.source or "", where)), path, sheet=sheet)

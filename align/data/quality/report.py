@@ -14,6 +14,7 @@ from align.data.quality.rendered import token_findings
 from align.data.quality.text_findings import language_findings, text_findings, turn_findings
 from align.data.readers.files import Source
 from align.data.readers.read import has_bom
+from align.data.readers.workbooks import other_sheets
 from align.data.record_texts import sides_of, spoken
 from align.records import Record, UnpairedPreference, converts
 
@@ -41,6 +42,7 @@ def judge(
     histograms: dict[str, dict[str, Any]] = {}
     _refusals(seen, findings)
     _byte_order_marks(sources, findings)
+    _other_sheets(sources, findings)
     duplicate_findings(seen, findings, statistics)
     split_findings(seen, findings)
     text_findings(seen, findings)
@@ -115,6 +117,18 @@ def _byte_order_marks(sources: Sequence[Source], findings: list[Finding]) -> Non
     if marked:
         message = "files that begin with a byte order mark: it is taken off, where others read it as text"
         findings.append(Finding("byte_order_mark", "info", len(marked), len(sources), message, rows=marked))
+
+
+def _other_sheets(sources: Sequence[Source], findings: list[Finding]) -> None:
+    books = {source.name: source for source in sources if source.path is not None and source.sheet is not None}
+    others = {name: other_sheets(source.path, source.sheet) for name, source in books.items()}
+    read = {(source.path, source.sheet) for source in books.values()}
+    others = {
+        name: [sheet for sheet in sheets if (books[name].path, sheet) not in read] for name, sheets in others.items()
+    }
+    if left := [f"{name}: {', '.join(sheets)}" for name, sheets in others.items() if sheets]:
+        message = f"workbooks have other sheets with rows, which are not read ({'; '.join(left)})"
+        findings.append(Finding("other_sheets", "info", len(left), len(sources), message))
 
 
 def _refusals(seen: Inspection, findings: list[Finding]) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from align.data.readers import limits
 from align.errors import UserError
 
 PACKED = (".gz", ".zst")
@@ -18,16 +19,16 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """`path` to read bytes from.
 
     Raises:
-        UserError: while it is read, where the packed file is damaged or cut off.
+        UserError: while it is read, where the packed file is damaged, cut off, or unpacks to an absurd size.
     """
     suffix = path.suffix.lower()
     try:
         if suffix == ".gz":
-            with gzip.open(path, "rb") as file:
-                yield file
+            with gzip.open(path, "rb") as packed:
+                yield io.BufferedReader(_Unpacked(packed, path), 2**16)
         elif suffix == ".zst":
-            with _zstd(path) as file:
-                yield file
+            with _zstd(path) as packed:
+                yield io.BufferedReader(_Unpacked(packed, path), 2**16)
         else:
             with path.open("rb") as file:
                 yield file
@@ -36,23 +37,25 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _zstd(path: Path) -> Iterator[BinaryIO]:
+def _zstd(path: Path) -> Iterator[Any]:
     import pyarrow
 
     try:
         with pyarrow.CompressedInputStream(pyarrow.OSFile(str(path), "rb"), "zstd") as packed:
-            yield io.BufferedReader(_Raw(packed), 2**16)
+            yield packed
     except OSError as error:
         if path.is_file():
             raise UserError(f"{path}: is not a whole zstd file ({str(error)[:100]}); fetch it again") from error
         raise
 
 
-class _Raw(io.RawIOBase):
-    """pyarrow's stream as Python's own kind, which can read lines."""
+class _Unpacked(io.RawIOBase):
+    """What a decompressor gives, counted: it stops where no honest file would go on."""
 
-    def __init__(self, stream: Any):
-        self.stream = stream
+    def __init__(self, stream: Any, path: Path):
+        self.stream, self.path = stream, path
+        self.packed = path.stat().st_size
+        self.size = 0
 
     def readable(self) -> bool:
         return True
@@ -60,4 +63,10 @@ class _Raw(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         data = self.stream.read(len(buffer))
         buffer[: len(data)] = data
+        self.size += len(data)
+        if limits.is_bomb(self.size, self.packed):
+            raise UserError(
+                f"{self.path}: its {self.packed} bytes unpack to more than {self.size} ({limits.MAX_RATIO} times as "
+                "many), which no text does; unpack it yourself if you trust it"
+            )
         return len(data)

@@ -12,7 +12,7 @@ from align.artifacts.inputs import parse_hub
 from align.artifacts.manifest import json_digest
 from align.artifacts.refs import HUB_PREFIX
 from align.data.readers.hub import hub_commit, read_hub
-from align.data.readers.read import READERS, kind_of_file, read_rows
+from align.data.readers.read import READERS, kind_of_file, read_rows, split_sheet
 from align.data.readers.row import Row
 from align.errors import UserError
 from align.records import shown
@@ -34,10 +34,14 @@ class Source:
     first: int | None = None  # rows that are read at most; None is all
     streaming: bool = True  # a hub set is read as it comes, and not kept on disk
     beside: "Source | None" = None  # whose columns are put beside each row, by its place
+    sheet: str | None = None  # of a workbook; None is the only one that holds rows
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """(number, row) of every row, or of the first ones. Raises UserError while they are read."""
-        rows = read_rows(self.path) if self.path is not None else read_hub(*self.hub, streaming=self.streaming)
+        if self.path is not None:
+            rows = read_rows(self.path, self.sheet)
+        else:
+            rows = read_hub(*self.hub, streaming=self.streaming)
         rows = rows if self.beside is None else _joined(rows, self.beside.rows(), self)
         yield from islice(rows, self.first)
 
@@ -60,6 +64,7 @@ class Source:
 
     def _part(self) -> dict[str, Any]:
         part: dict[str, Any] = {} if self.first is None else {"first": self.first}
+        part |= {} if self.sheet is None else {"sheet": self.sheet}
         return part if self.beside is None else part | {"beside": self.beside.to_manifest()}
 
 
@@ -81,19 +86,26 @@ def find_sources(
             repository, _ = parse_hub(name)
             sources.append(Source(name, None, (f"{HUB_PREFIX}{repository}@{hub_commit(name)}", config, split)))
             continue
-        path = Path(name).expanduser()
+        path, sheet = split_sheet(Path(name).expanduser())
         if path.is_dir():
             found = sorted(file for file in path.rglob("*") if _is_data(file, path))
             if not found:
                 raise UserError(f"{path}: holds no data files (names that end in {', '.join(READERS)})")
             sources += [Source(str(file.relative_to(path)), file) for file in found]
         elif path.is_file():
-            sources.append(Source(path.name, path))
+            sources.append(Source(Path(name).name, path, sheet=sheet))
         else:
             raise UserError(f"{name}: there is no such file or folder here ({Path.cwd()}); a hub set is hf:org/name")
     twice = {one.name for one in sources if [other.name for other in sources].count(one.name) > 1}
-    named = [replace(one, name=str(one.path)) if one.name in twice and one.path else one for one in sources]
+    named = [with_folder(one) if one.name in twice else one for one in sources]
     return [replace(one, first=first) for one in named]
+
+
+def with_folder(source: Source) -> Source:
+    """A file's source under its whole path, where its name alone does not tell it from another."""
+    if source.path is None:
+        return source
+    return replace(source, name=f"{source.path}{f'#{source.sheet}' if source.sheet else ''}")
 
 
 def _joined(rows: Iterator[tuple[int, Row]], others: Iterator[tuple[int, Row]], source: Source) -> Iterator[Any]:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from align.data.readers.columnar import read_arrow, read_parquet
 from align.data.readers.compression import PACKED, open_bytes
 from align.data.readers.row import BOM, Row
-from align.data.readers.tables import read_arrow, read_csv, read_parquet, read_xlsx
+from align.data.readers.tables import read_csv
 from align.data.readers.texts import read_json, read_jsonl, read_text
+from align.data.readers.workbooks import read_xlsx
 from align.errors import UserError
 
 TABLES = (read_parquet, read_arrow, read_xlsx)  # packed as they are
@@ -31,8 +33,11 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
 SUFFIXES = tuple(READERS)
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
+def read_rows(path: Path, sheet: str | None = None) -> Iterator[tuple[int, Row]]:
     """The rows of a file, by the end of its name (SUFFIXES, and .gz or .zst behind it).
+
+    Args:
+        sheet: of a workbook; None is the only one that holds rows.
 
     Raises:
         UserError: the file as a whole is none.
@@ -46,9 +51,18 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     if path.suffix.lower() in PACKED and reader in TABLES:
         raise UserError(f"{path}: {kind_of_file(path)} files are packed as they are; unpack this one")
     try:
-        yield from reader(path)
+        yield from reader(path, sheet) if reader is read_xlsx else reader(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def split_sheet(name: str | Path) -> tuple[Path, str | None]:
+    """The path and the sheet of `book.xlsx#votes`; a path alone has no sheet."""
+    path = Path(name)
+    before, mark, sheet = str(name).rpartition("#")
+    if not mark or READERS.get(kind_of_file(Path(before))) is not read_xlsx or path.exists():
+        return path, None
+    return Path(before), sheet
 
 
 def kind_of_file(path: Path) -> str:
