@@ -97,7 +97,7 @@ def test_show(store, capsys):
         "dpo:v1\n",
         "latest",
         digest,
-        "policy ",
+        "policy, ref_model ",
         "0.91",
         "model/config.json",
         "trl",
