@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from align.review.store.ratings import Rating
 _RATING = ("event", "item", "rater", "kind", "verdict", "answers", "reason", "flag", "flipped", "milliseconds", "at")
 _ITEM = ("model_a", "model_b", "arm")
 COLUMNS = (*_RATING, *_ITEM)
-_FORMULA = ("=", "+", "-", "@", "|", "%")
+_FORMULA = re.compile(r"""(^|[;\t\r\n])([\s"']*)([=+\-@|%＝＋－＠])""")  # noqa: RUF001 (Excel reads the wide signs too)
 MEDIA = {
     "csv": "text/csv; charset=utf-8",
     "jsonl": "application/x-ndjson",
@@ -43,11 +44,15 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """What a spreadsheet takes for a formula is made text (OWASP: a leading quote)."""
-    is_formula = isinstance(value, str) and (
-        value.lstrip().startswith(_FORMULA) or value.startswith(("\t", "\r", "\n"))
-    )
-    return "'" + value if is_formula else value
+    """A cell that no spreadsheet takes for a formula: an apostrophe goes before what would begin one (OWASP).
+
+    A spreadsheet whose lists are separated by semicolons cuts the line at those, and so at semicolons, tabs and line
+    ends inside a cell: each is where a formula could begin.
+    """
+    if not isinstance(value, str):
+        return value
+    text = _FORMULA.sub(r"\1\2'\3", value)
+    return "'" + text if text.startswith(("\t", "\r", "\n")) else text
 
 
 def _jsonl(rows: list[dict[str, Any]]) -> bytes:

@@ -164,14 +164,22 @@ def test_an_uploads_name_is_only_a_name(small_world):
     assert "<script>" not in page.replace('<script src="', "")
 
 
-@pytest.mark.parametrize("start", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "|calc", "%x"])
-def test_no_cell_of_a_csv_is_a_formula(start):
-    one = Rating(1, 1, start, start, "main", "a", {}, start, False, False, None, 0.0)
-    items = {1: SimpleNamespace(model_a=start, model_b=None, arm="random")}
-    rows = list(csv.reader(io.StringIO(downloads.to_file([one], items, "csv").decode(), newline="")))
-    assert all(
-        not cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "|", "%")) for row in rows[1:] for cell in row
-    )
+@pytest.mark.parametrize(
+    "text",
+    ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "|calc", "%x", "good; =1+1", 'a;"=1"', "a;;\t@b", "a\n+1"]
+    + ["＝1", ";\u3000＋1"],  # noqa: RUF001
+)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_no_cell_of_a_csv_is_a_formula_whatever_separates_cells(text, separator):
+    one = Rating(1, 1, text, text, "main", "a", {"q1": text}, text, False, False, None, 0.0)
+    items = {1: SimpleNamespace(model_a=text, model_b=None, arm="random")}
+    told = downloads.to_file([one], items, "csv").decode()
+    cells = [cell for row in csv.reader(io.StringIO(told, newline=""), delimiter=separator) for cell in row]
+    # where quotes do not stand at the start of a cell, a line end inside them ends the row
+    cells += [cell for line in told.splitlines() for cell in line.split(separator)]
+    for cell in cells:
+        assert not cell.strip(' \t\r\n\u3000"').startswith(tuple("=+-@|%＝＋－＠"))  # noqa: RUF001
+    assert text.strip()[-1] in told
 
 
 def test_stored_names_are_text_on_every_page(small_world):
