@@ -41,6 +41,7 @@ def make_reports(arguments: argparse.Namespace) -> "list[Report]":
         stage_length,
     )
     from align.data.layouts.parse import read_outcomes, recognise_source
+    from align.data.layouts.unread import ColumnUse
     from align.data.quality.inspection import Inspection
     from align.data.quality.report import judge
 
@@ -65,9 +66,11 @@ def make_reports(arguments: argparse.Namespace) -> "list[Report]":
     reports = []
     for reading, members in groups.values():
         seen = Inspection(reading.layout, one_file=len(members) == 1, against=against, ngram=arguments.ngram)
+        use = ColumnUse(reading)
         for split in ("train", "eval"):
             for outcome in read_outcomes([source for source, which in members if which == split], reading):
                 seen.observe(outcome, split)
+                use.observe(outcome)
         sources = [source for source, _ in members]
         reports.append(
             judge(
@@ -76,6 +79,7 @@ def make_reports(arguments: argparse.Namespace) -> "list[Report]":
                 reading,
                 title=", ".join(source.name for source in sources[:3]) + (", ..." if len(sources) > 3 else ""),
                 digests={source.name: source.to_manifest()["digest"] for source in sources},
+                use=use,
                 tokenizer=tokenizer,
                 max_length=arguments.max_length or stage_length(tokenizer),
             )

@@ -225,12 +225,16 @@ def test_a_layout_is_recognised_by_content(layout, format, row, records):
 @pytest.mark.parametrize(
     "layout, row, why",
     [
-        ("two_outputs", {"input": "a", "output_1": "b", "output_2": "c", "label": 0}, "is a tie"),
-        ("two_outputs", {"input": "a", "output_1": "b", "output_2": "c", "label": "x"}, 'label is "x", not 1'),
+        ("two_outputs", {"input": "a", "output_1": "b", "output_2": "c", "label": "tie"}, "is a tie"),
+        (
+            "two_outputs",
+            {"input": "a", "output_1": "b", "output_2": "c", "label": "x"},
+            'label is "x", and nothing says',
+        ),
         ("two_outputs", {"input": "a", "output_1": True, "output_2": "c", "label": 1}, "output_1 is true"),
         ("two_outputs", {"input": "a", "output_1": " ", "output_2": "c", "label": 1}, "output_1 is empty"),
         ("two_outputs", {"input": "a", "output_1": "b", "output_2": "b", "label": 1}, "same as chosen"),
-        ("annotators", {"response1": "a", "response2": "b", "annotator1": 5}, "annotator1 is 5"),
+        ("annotators", {"response1": "a", "response2": "b", "annotator1": 5}, "annotator1 is 5, and nothing"),
         ("annotators", {"response1": "a", "response2": "b"}, "annotator1 is missing"),
         ("responses", {"prompt": "a", "responses": ["b", "c"], "scores": [1, 1]}, "is a tie"),
         ("responses", {"prompt": "a", "responses": ["b", "c"]}, "scores are missing"),
@@ -282,7 +286,7 @@ def test_an_answer_of_weight_0_is_not_learnt(layout):
         LAYOUTS[layout](row, "prompt_completion")
     assert LAYOUTS[layout](row, "language_modeling") == [Text(P + said("6"))]
     picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, *said("8")]
-    with pytest.raises(RecordError, match="is a list .*not a string"):
+    with pytest.raises(RecordError, match="content has a part of type image_url: only text can be read"):
         LAYOUTS["messages"]({"messages": picture}, "prompt_completion")
 
 

@@ -19,6 +19,7 @@ from align.data.layouts.formats import LAYOUTS
 from align.data.layouts.judged import JUDGED
 from align.data.layouts.mapping import Names
 from align.data.layouts.parse import Outcome, Reading, read_outcomes, recognise_source
+from align.data.layouts.unread import ColumnUse
 from align.data.loading.tables import json_line
 from align.data.quality.filters import Admission, blocked
 from align.data.quality.findings import Report
@@ -29,7 +30,7 @@ from align.data.record_texts import fraction
 from align.errors import UserError
 from align.records import Record
 
-VERSION = 3  # of what an import does with equal rows: part of its identity
+VERSION = 4  # of what an import does with equal rows: part of its identity
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,18 @@ def import_dataset(
         return before, None
     started = utc_now()
     with staged(store, name) as folder:
-        seen, done = _write(folder, sources, eval_sources, reading, options, against or {})
+        use = ColumnUse(reading)
+        seen, done = _write(folder, sources, eval_sources, reading, options, against or {}, use)
         digests = {one: record["digest"] for one, record in told.items()}
-        report = judge(seen, every, reading, title=f"Dataset {name}", digests=digests)
+        report = judge(
+            seen,
+            every,
+            reading,
+            title=f"Dataset {name}",
+            digests=digests,
+            use=use,
+            importing=options.format is None,
+        )
         if not seen.splits:
             reasons = ", ".join(f"{entry['count']} {why}" for why, entry in report.refused.items()) or "no rows"
             raise UserError(f"{sources[0].name}: no record came of {seen.rows_in} rows ({reasons})")
@@ -131,6 +141,8 @@ def import_dataset(
             notes={
                 "stage": "import",
                 "recognised": reading.why,
+                "labels": report.labels,
+                "columns_not_read": [column["name"] for column in report.unread],
                 **settings,
                 "rows_in": report.rows_in,
                 "rows_used": report.rows_used,
@@ -153,6 +165,7 @@ def _write(
     reading: Reading,
     options: Options,
     against: dict[str, np.ndarray],
+    use: ColumnUse,
 ) -> tuple[Inspection, Counter[str]]:
     """Fill `folder`; what was seen, and how often each repair was done."""
     one_file = len(sources) + len(eval_sources) == 1
@@ -185,6 +198,7 @@ def _write(
                 kept[where].append(one)
             for where, ones in kept.items():
                 out[where].writelines(one.to_line() for one in ones)
+            use.observe(outcome)
             # the row is counted once, its records by split
             seen.observe(replace(outcome, records=[one.record for one in kept["train"]]), "train")
             if kept["eval"]:

@@ -1,118 +1,155 @@
-"""Layouts of one answer a prompt, or of prompts alone: questions and answers, thumbs, instances, bare strings."""
+"""Layouts of one answer to a prompt, or of prompts alone: questions and answers, thumbs, instances, bare strings."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from align.data.layouts.judged import context_of
-from align.records import Demonstration, Message, Prompt, Record, RecordError, UnpairedPreference, as_label, shown
+from align.data.layouts.columns import canonical, find
+from align.data.layouts.prompts import QUESTIONS, prompt_of
+from align.data.layouts.verdicts import Mapped, label_text
+from align.records import (
+    Demonstration,
+    Message,
+    Prompt,
+    Record,
+    RecordError,
+    Text,
+    UnpairedPreference,
+    as_label,
+    shown,
+)
 
 Row = Mapping[str, Any]
 
-QUESTIONS = ("question", "QUESTION", "query", "instruction", "dialogue", "Dialogue", "document", "article", "prompt")
-ANSWERS = ("answer", "LONG_ANSWER", "response", "section_text", "Reference Summary", "summary", "highlights") + (
-    "completion",
-    "output",
-    "solution",
-    "target",
-)
+ANSWERS = ("answer", "long_answer", "response", "section_text", "reference_summary", "summary", "highlights")
+ANSWERS += ("completion", "output", "solution", "target")
 VERDICTS = ("is_correct", "thumbs", "thumbs_up", "liked", "feedback", "vote", "rating", "correct", "good", "label")
+LABELS = ("verdict", "kto_tag", *VERDICTS)
+"""The columns that may say whether an answer is a good one."""
 ANSWER_FIELDS = ("answer", "context", "verdict", "turns", "instances")
 _WORDS = {"up": True, "down": False, "thumbs_up": True, "thumbs_down": False, "👍": True, "👎": False}
 _WORDS |= {"good": True, "bad": False, "correct": True, "incorrect": False, "yes": True, "no": False}
-_WORDS |= {"like": True, "dislike": False, "positive": True, "negative": False, "+1": True, "-1": False}
-_WORDS |= {"liked": True, "disliked": False, "right": True, "wrong": False}
+_WORDS |= {"like": True, "dislike": False, "positive": True, "negative": False, "+1": True}
+_WORDS |= {"liked": True, "disliked": False, "right": True, "wrong": False, "true": True, "false": False}
+# columns whose name says that 1 is good and 0 is not; in any other the numbers mean nothing by themselves
+_ONE_IS_GOOD = {"is_correct", "correct", "liked", "good", "thumbs_up", "kto_tag"}
+_SIGNED = {"thumbs", "vote", "feedback"}
 
 
 def question_answer(row: Row, wanted: str) -> list[Record]:
-    """A question, perhaps with a context before it, and its answer, under the usual names (also a text's summary)."""
-    prompt = [_user(_question(row))]
+    """A question and its answer under the usual names (also a text's summary), with system, history and context."""
+    prompt = prompt_of(row)
+    column, value = find(row, ANSWERS)
     if wanted == "prompt_only":
         return [Prompt.from_row({"prompt": prompt})]
-    answer = field_of(row, ANSWERS)
-    if answer is None:
+    if column is None:
         raise RecordError("answer", f"is missing (the row has {', '.join(map(str, row)) or 'nothing'})")
-    return [Demonstration.from_row({"prompt": prompt, "completion": [_assistant(row[answer], answer)]})]
+    return [
+        labelled(Demonstration.from_row({"prompt": prompt, "completion": [assistant(value, column)]}), row, wanted)
+    ]
 
 
 def verdict(row: Row, wanted: str) -> list[Record]:
     """A prompt, an answer, and a thumb up or down (also is_correct, liked, good/bad): an unpaired preference."""
-    answer, said = field_of(row, ANSWERS), field_of(row, ("verdict", *VERDICTS))
-    for field, found in (("answer", answer), ("verdict", said)):
-        if found is None:
+    for field, names in (("answer", ANSWERS), ("verdict", LABELS)):
+        if find(row, names)[0] is None:
             raise RecordError(field, f"is missing (the row has {', '.join(map(str, row)) or 'nothing'})")
-    label = as_verdict(row[said])
-    if label is None:
-        raise RecordError(said, f"is {shown(row[said])}, neither up nor down, true nor false")
-    completion = [_assistant(row[answer], answer)]
-    given = {"prompt": [_user(_question(row))], "completion": completion, "label": label}
-    return [UnpairedPreference.from_row(given)]
+    return question_answer(row, "unpaired_preference")
 
 
-def as_verdict(value: Any) -> bool | None:
-    """True or false for a thumb, a word or a number; None for anything else."""
-    label = as_label(value)
-    if label is None and isinstance(value, str):
-        return _WORDS.get(value.strip().lower())
-    return {-1: False}.get(value) if label is None and isinstance(value, int) else label
+def labelled(record: Demonstration, row: Row, wanted: str) -> Record:
+    """The demonstration of a row that may also say whether its answer is a good one: then an unpaired preference.
+
+    Raises:
+        RecordError: unpaired preferences are wanted, and the label says neither.
+    """
+    column = label_column(row)
+    if column is not None:
+        label = as_verdict(row[column], column)
+        return UnpairedPreference(record.prompt, record.completion, bool(label), record.tools)
+    column, value = find(row, LABELS)
+    if wanted == "unpaired_preference" and column is not None:
+        raise RecordError(column, f"is {shown(label_text(value))}, neither up nor down, true nor false")
+    return record
+
+
+def label_column(row: Row) -> str | None:
+    """The first column that says whether an answer is a good one."""
+    for name in LABELS:
+        column, value = find(row, (name,))
+        if column is not None and as_verdict(value, column) is not None:
+            return column
+    return None
+
+
+def as_verdict(value: Any, column: str = "verdict") -> bool | None:
+    """True or false for a thumb or a word; None for anything else.
+
+    A number says it only where its column's name does: 1 is good in `is_correct`, and +1 and -1 are a vote. 0 and 1
+    in a column `label` or `rating` could mean anything.
+    """
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str | int | float):
+        return None
+    if isinstance(value, Mapped):
+        text = str(value).strip().lower()
+        return _WORDS.get(text, as_label(text))
+    text, name = label_text(value).lower(), canonical(column)
+    if text in ("0", "1") and name in _ONE_IS_GOOD:
+        return text == "1"
+    if text in ("1", "-1") and name in _SIGNED:
+        return text == "1"
+    return _WORDS.get(text)
 
 
 def instances(row: Row, wanted: str) -> list[Record]:
     """Self-Instruct's seed tasks: an instruction and, in `instances`, inputs with their outputs."""
-    given = row.get("instances")
+    tasks = row.get("instances")
     if not isinstance(row.get("instruction"), str):
         raise RecordError("instruction", f"is {shown(row.get('instruction'))}, not a string")
-    if not isinstance(given, list) or not given:
-        raise RecordError("instances", f"is {shown(given)}, not a list of inputs and outputs")
+    if not isinstance(tasks, list) or not tasks:
+        raise RecordError("instances", f"is {shown(tasks)}, not a list of inputs and outputs")
     records: list[Record] = []
-    for position, one in enumerate(given):
-        if not isinstance(one, Mapping):
-            raise RecordError(f"instances[{position}]", f"is {shown(one)}, not an input and an output")
-        parts = [row["instruction"], one.get("input") if isinstance(one.get("input"), str) else ""]
-        prompt = [_user("\n\n".join(part for part in parts if part.strip()))]
-        completion = [_assistant(one.get("output"), f"instances[{position}].output")]
+    for position, task in enumerate(tasks):
+        if not isinstance(task, Mapping):
+            raise RecordError(f"instances[{position}]", f"is {shown(task)}, not an input and an output")
+        parts = [row["instruction"], task.get("input") if isinstance(task.get("input"), str) else ""]
+        prompt = [user("\n\n".join(part for part in parts if part.strip()))]
+        completion = [assistant(task.get("output"), f"instances[{position}].output")]
         records.append(Demonstration.from_row({"prompt": prompt, "completion": completion}))
     return records
 
 
 def turns(row: Row, wanted: str) -> list[Record]:
     """MT-Bench's `turns`: the first question is a prompt; a later one needs an answer before it and is left out."""
-    given = row.get("turns")
-    if not isinstance(given, list) or not given or not isinstance(given[0], str):
-        raise RecordError("turns", f"is {shown(given)}, not a list of questions")
-    return [Prompt.from_row({"prompt": [_user(given[0])]})]
+    questions = row.get("turns")
+    if not isinstance(questions, list) or not questions or not isinstance(questions[0], str):
+        raise RecordError("turns", f"is {shown(questions)}, not a list of questions")
+    return [Prompt.from_row({"prompt": [user(questions[0])]})]
 
 
 def string(row: Row, wanted: str) -> list[Record]:
     """A file of bare JSON strings, each a prompt (a text for language_modeling)."""
-    from align.records import Text
-
-    said = row.get("string")
-    if not isinstance(said, str):
-        raise RecordError("string", f"is {shown(said)}, not a string" if said is not None else "is missing")
+    text = row.get("string")
+    if not isinstance(text, str):
+        raise RecordError("string", f"is {shown(text)}, not a string" if text is not None else "is missing")
     if wanted == "language_modeling":
-        return [Text.from_row({"text": said})]
-    return [Prompt.from_row({"prompt": [_user(said)]})]
+        return [Text.from_row({"text": text})]
+    return [Prompt.from_row({"prompt": [user(text)]})]
 
 
-def field_of(row: Row, names: tuple[str, ...]) -> str | None:
-    """The first of the names that the row has a value under."""
-    return next((name for name in names if row.get(name) is not None), None)
+def has_question(row: Row) -> bool:
+    """Whether a row holds a question under a usual name."""
+    return find(row, QUESTIONS)[0] is not None
 
 
-def _question(row: Row) -> str:
-    name = field_of(row, QUESTIONS)
-    if name is None:
-        raise RecordError("question", f"is missing (the row has {', '.join(map(str, row)) or 'nothing'})")
-    if not isinstance(row[name], str) or not row[name].strip():
-        raise RecordError(name, f"is {shown(row[name])}, not a question")
-    return "\n\n".join(part for part in (context_of(row), row[name]) if part)
-
-
-def _user(text: str) -> Message:
+def user(text: str) -> Message:
+    """A message of the user."""
     return {"role": "user", "content": text}
 
 
-def _assistant(value: Any, field: str) -> Message:
+def assistant(value: Any, field: str) -> Message:
+    """An answer, also alone in a list, as the assistant's message. Raises RecordError for what is not text."""
     value = value[0] if isinstance(value, list) and len(value) == 1 else value
     if not isinstance(value, str):
         raise RecordError(field, f"is {shown(value)}, not a string")

@@ -5,15 +5,27 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from align.data.layouts.answers import ANSWERS, QUESTIONS, VERDICTS, as_verdict, field_of
+from align.data.layouts.answers import ANSWERS, LABELS, as_verdict
+from align.data.layouts.columns import answer_pair, column_of, find
 from align.data.layouts.formats import LAYOUTS, held_format
-from align.data.layouts.judged import annotator_fields, prediction_fields, two_fields
+from align.data.layouts.judged import JUDGED, PROMPTS, VERDICTS, annotator_fields, prediction_fields
+from align.data.layouts.labels import undefined, undefined_sentence
+from align.data.layouts.preferences import names_a_rejected_answer
+from align.data.layouts.prompts import QUESTIONS
 from align.data.layouts.trees import has_ranks, is_flat
 from align.data.readers.row import Row, Unreadable
 from align.errors import UserError
 from align.records import Record, RecordError, shown
 
 SAMPLE = 200  # rows looked at
+
+
+class UndefinedLabels(UserError):
+    """The labels of a file mean nothing by themselves: whoever reads it must say what they mean."""
+
+    def __init__(self, where: str, rows: Iterable[Mapping[str, Any]], layout: str, column: str):
+        super().__init__(f"{where}: {undefined_sentence(rows, layout, column)}")
+        self.layout, self.column = layout, column
 
 
 @dataclass(frozen=True)
@@ -34,8 +46,10 @@ def _transcripts(row: Mapping[str, Any]) -> bool:
 
 
 def _two(row: Mapping[str, Any]) -> bool:
-    said = field_of(row, ("label", "preference", "winner", "preferred", "better", "choice"))
-    return None not in two_fields(row) and said is not None
+    pair = answer_pair(row)
+    if pair is None or column_of(row, VERDICTS) is None:
+        return False
+    return column_of(row, PROMPTS) is not None or all(isinstance(row[side], list) for side in pair)
 
 
 def _listed(row: Mapping[str, Any]) -> bool:
@@ -52,11 +66,21 @@ def _listed(row: Mapping[str, Any]) -> bool:
     return False
 
 
+def _answered(row: Mapping[str, Any]) -> bool:
+    question, answer = column_of(row, QUESTIONS), column_of(row, ANSWERS)
+    return None not in (question, answer) and question != answer
+
+
+def _says(row: Mapping[str, Any], name: str) -> bool:
+    column, value = find(row, (name,))
+    return column is not None and as_verdict(value, column) is not None
+
+
 SIGNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
     ("message_tree", "prompt is a message with replies", lambda row: isinstance(row.get("prompt"), Mapping)),
     ("message_tree", "messages name the message they answer", is_flat),
     ("hh_rlhf", "chosen and rejected are transcripts of Human and Assistant", _transcripts),
-    ("sharegpt", "conversations is a list of turns", lambda row: _is_list(row, "conversations")),
+    ("sharegpt", "conversations is a list of turns", lambda row: _is_list(row, "conversations", "conversation")),
     (
         "openai_preference",
         "it has preferred_output and non_preferred_output",
@@ -65,7 +89,7 @@ SIGNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
     (
         "annotators",
         "two answers, and a verdict of each annotator",
-        lambda row: bool(annotator_fields(row)) and None not in two_fields(row),
+        lambda row: bool(annotator_fields(row)) and answer_pair(row) is not None,
     ),
     (
         "pairwise_votes",
@@ -74,13 +98,11 @@ SIGNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
     ),
     ("two_outputs", "two answers, and a label", _two),
     ("responses", "a list of answers with scores or ranks", _listed),
+    ("chosen_rejected", "a question, a chosen and a rejected answer", names_a_rejected_answer),
     (
         "trl",
         "TRL's own fields",
-        lambda row: (
-            held_format(row) in ("preference", "unpaired_preference", "prompt_completion")
-            or (held_format(row) == "language_modeling" and row.get("messages") is None)
-        ),
+        lambda row: held_format(row) in ("preference", "unpaired_preference", "prompt_completion"),
     ),
     ("messages", "messages is a list of messages", lambda row: _is_list(row, "messages")),
     ("instances", "an instruction, and instances of it", lambda row: isinstance(row.get("instances"), list)),
@@ -100,16 +122,14 @@ SIGNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
     (
         "verdict",
         "a prompt, an answer, and a thumb",
-        lambda row: (
-            None not in (field_of(row, QUESTIONS), field_of(row, ANSWERS))
-            and any(as_verdict(row.get(name)) is not None for name in VERDICTS)
-        ),
+        lambda row: _answered(row) and any(_says(row, name) for name in LABELS),
     ),
     (
         "question_answer",
         "a question and its answer under usual names",
-        lambda row: None not in (field_of(row, QUESTIONS), field_of(row, ANSWERS)),
+        _answered,
     ),
+    ("trl", "a text", lambda row: isinstance(row.get("text"), str)),
     ("trl", "a prompt alone", lambda row: held_format(row) == "prompt_only"),
     ("string", "bare strings", lambda row: isinstance(row.get("string"), str)),
 )
@@ -121,6 +141,7 @@ def recognise(rows: Iterable[Row], where: str, *, wanted: str | None = None, lay
 
     Raises:
         UserError: no layout fits, or most rows of the one that does are malformed in one way.
+        UndefinedLabels: nothing says which answer a label prefers.
     """
     sample = [row for row, _ in zip(rows, range(SAMPLE), strict=False)]
     readable = [as_row(row) for row in sample]
@@ -129,6 +150,7 @@ def recognise(rows: Iterable[Row], where: str, *, wanted: str | None = None, lay
         why = f"the first: {sample[0].why}" if sample else "it holds no rows"
         raise UserError(f"{where}: no row of it can be read, {why}")
     if layout is not None:
+        _check_labels(readable, layout, where)
         return Recognised(layout, _format(readable, layout, wanted, where), "as given")
     votes = Counter(sign for row in readable if (sign := _sign(row)) is not None)
     if not votes and all(_is_number(value) for row in readable for value in row.values()):
@@ -143,9 +165,15 @@ def recognise(rows: Iterable[Row], where: str, *, wanted: str | None = None, lay
             f"({', '.join(LAYOUTS)}) or say which field is what: --columns prompt=THEIRS,completion=THEIRS"
         )
     (found, why), count = votes.most_common(1)[0]
+    _check_labels(readable, found, where)
     return Recognised(
         found, _format(readable, found, wanted, where), f"{why}: {count} of the first {len(readable)} rows"
     )
+
+
+def _check_labels(rows: list[Mapping[str, Any]], layout: str, where: str) -> None:
+    if layout in JUDGED and (column := undefined(rows, layout)) is not None:
+        raise UndefinedLabels(where, rows, layout, column)
 
 
 def as_row(row: Row) -> Row:

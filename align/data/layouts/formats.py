@@ -4,21 +4,26 @@ A layout is a function of a row and the format that is wanted; it gives records 
 may be another one: converting is the caller's. It raises `RecordError` where the row is malformed.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from align.data.layouts.annotations import SCORES
-from align.data.layouts.answers import ANSWER_FIELDS, instances, question_answer, string, turns, verdict
-from align.data.layouts.conversations import CONVERSATION_FIELDS, from_turns, openai_preference, sharegpt
+from align.data.layouts.answers import ANSWER_FIELDS, instances, labelled, question_answer, string, turns, verdict
+from align.data.layouts.conversations import (
+    CONVERSATION_FIELDS,
+    explicit_prompt,
+    messages,
+    openai_preference,
+    sharegpt,
+)
 from align.data.layouts.judged import JUDGED_FIELDS, annotators, pairwise_votes, responses, two_outputs
+from align.data.layouts.preferences import chosen_rejected, hh_rlhf
+from align.data.layouts.prompts import history_of, joined, prompt_of, system_of
 from align.data.layouts.trees import message_tree
 from align.records import (
     FIELDS,
     FORMATS,
     Demonstration,
-    Message,
-    Preference,
     Record,
     RecordError,
     UnpairedPreference,
@@ -80,78 +85,30 @@ def trl(row: Row, wanted: str) -> list[Record]:
         held = wanted  # malformed rather than of another format: from_row says what is wrong
     if held == "preference":
         row = explicit_prompt(row)
-    return [FORMATS[held].from_row(row)]
+    record = FORMATS[held].from_row(_with_earlier_turns(row))
+    return [labelled(record, row, wanted) if isinstance(record, Demonstration) else record]
 
 
-def explicit_prompt(row: Row) -> Row:
-    """A preference row whose sides are whole conversations, with what they share taken out as the prompt.
+def _with_earlier_turns(row: Row) -> Row:
+    """`row` with a `system` and a `history` column put before its prompt: strings become messages then.
 
-    A row that already has its prompt outside comes back as it is.
+    A set has one kind, so a row whose system message is empty becomes messages too.
     """
-    prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
-    if not (isinstance(chosen, list) and isinstance(rejected, list)):
-        if prompt is None and isinstance(chosen, str) and isinstance(rejected, str):
-            remedy = 'transcripts with "\\n\\nHuman:" turns need layout: hh_rlhf'
-            raise RecordError("prompt", f"is missing, and chosen and rejected are strings ({remedy})")
+    if not any(isinstance(row.get(name), str | list) for name in ("system", "system_prompt", "history")):
         return row
+    before, prompt = [*system_of(row), *history_of(row)], row.get("prompt")
+    if isinstance(row.get("messages"), list):
+        row = {**row, "messages": joined(before, row["messages"])}
     if isinstance(prompt, list):
-        repeated = prompt and chosen[: len(prompt)] == prompt and rejected[: len(prompt)] == prompt
-        return {**row, "chosen": chosen[len(prompt) :], "rejected": rejected[len(prompt) :]} if repeated else row
-    length = 0
-    while length < min(len(chosen), len(rejected)) and chosen[length] == rejected[length]:
-        length += 1
-    shared = chosen[:length]
-    if length == min(len(chosen), len(rejected)):
-        raise RecordError("rejected", f"and chosen are one conversation, or one begins the other ({shown(shared)})")
-    if not shared:
-        raise RecordError("prompt", "is missing: chosen and rejected share no prompt, their first messages differ")
-    said = [message.get("content") for message in shared if isinstance(message, Mapping)]
-    if isinstance(prompt, str) and prompt.strip() not in [text.strip() for text in said if isinstance(text, str)]:
-        raise RecordError("prompt", f"is not in the conversations of chosen and rejected ({shown(prompt)})")
-    return {**row, "prompt": shared, "chosen": chosen[length:], "rejected": rejected[length:]}
-
-
-def messages(row: Row, wanted: str) -> list[Record]:
-    """OpenAI's chat `messages`: the last, the assistant's, is the completion; whole for language_modeling."""
-    if row.get("messages") is None:
-        raise RecordError("messages", f"is missing (the row has {', '.join(map(str, row)) or 'nothing'})")
-    return from_turns(row["messages"], wanted, "messages")
-
-
-_TURN = re.compile(r"\n\n(Human|Assistant):")
-_SPEAKERS = {"Human": "user", "Assistant": "assistant"}
-
-
-def transcript(text: Any, field: str) -> list[Message]:
-    """The turns of a "\\n\\nHuman: ...\\n\\nAssistant: ..." transcript, without the white space around them."""
-    if not isinstance(text, str):
-        raise RecordError(field, f"is {shown(text)}, not a transcript" if text is not None else "is missing")
-    before, *parts = _TURN.split(text)
-    if not parts or before.strip():
-        raise RecordError(field, f'does not start with a "\\n\\nHuman:" turn ({shown(text)})')
-    return [
-        {"role": _SPEAKERS[speaker], "content": said.strip()}
-        for speaker, said in zip(parts[::2], parts[1::2], strict=True)
-    ]
-
-
-def hh_rlhf(row: Row, wanted: str) -> list[Record]:
-    """Anthropic's hh-rlhf: two transcripts that share all but the last Assistant turn."""
-    sides = {side: transcript(row.get(side), side) for side in ("chosen", "rejected")}
-    for side, said in sides.items():
-        if said[-1]["role"] != "assistant":
-            raise RecordError(side, f"does not end with an Assistant turn ({shown(said[-1])})")
-        if not said[-1]["content"]:
-            raise RecordError(side, f"is empty: its last Assistant turn says nothing ({shown(row[side][-40:])})")
-    prompt = sides["chosen"][:-1]
-    if prompt != sides["rejected"][:-1]:
-        at = next(
-            (i for i, (a, b) in enumerate(zip(*sides.values(), strict=False)) if a != b),
-            min(map(len, sides.values())),
-        )
-        raise RecordError("rejected", f"shares no prompt with chosen: they part at turn {at}, before the last answer")
-    ends = {side: said[-1:] for side, said in sides.items()}
-    return [Preference.from_row({"prompt": prompt, **ends, "margin": row.get("margin")})]
+        return {**row, "prompt": joined(before, prompt)}
+    if not isinstance(prompt, str) or not prompt.strip():
+        return row
+    chat = {
+        name: [{"role": "assistant", "content": row[name]}]
+        for name in ("completion", "chosen", "rejected")
+        if isinstance(row.get(name), str) and row[name].strip()
+    }
+    return {**row, "prompt": [*before, {"role": "user", "content": prompt}], **chat}
 
 
 def alpaca(row: Row, wanted: str) -> list[Record]:
@@ -163,17 +120,9 @@ def alpaca(row: Row, wanted: str) -> list[Record]:
     for field in ("instruction", "output"):
         if not (row.get(field) or "").strip():
             raise RecordError(field, f"is empty ({shown(row[field])})" if field in row else "is missing")
-    turns = [{"role": "system", "content": row["system"]}] if (row.get("system") or "").strip() else []
-    history = row.get("history") or []
-    if not isinstance(history, list):
-        raise RecordError("history", f"is {shown(history)}, not a list of questions and answers")
-    for position, pair in enumerate(history):
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise RecordError(f"history[{position}]", f"is {shown(pair)}, not a question and its answer")
-        turns += [{"role": role, "content": said} for role, said in zip(("user", "assistant"), pair, strict=True)]
-    question = "\n\n".join(part for part in (row["instruction"], row.get("input") or "") if part.strip())
-    turns.append({"role": "user", "content": question})
-    return [Demonstration.from_row({"prompt": turns, "completion": [{"role": "assistant", "content": row["output"]}]})]
+    completion = [{"role": "assistant", "content": row["output"]}]
+    record = Demonstration.from_row({"prompt": prompt_of(row, ("instruction",)), "completion": completion})
+    return [labelled(record, row, wanted)]
 
 
 def is_boxed(value: Any) -> bool:
@@ -213,6 +162,7 @@ LAYOUTS: dict[str, Callable[[Row, str], list[Record]]] = {
         gsm8k_solutions,
         sharegpt,
         openai_preference,
+        chosen_rejected,
         two_outputs,
         annotators,
         responses,
@@ -228,7 +178,7 @@ LAYOUTS: dict[str, Callable[[Row, str], list[Record]]] = {
 """A layout's name in the config -> its function."""
 
 COLUMNS = sorted(
-    {"messages", "margin", *SCORES, "instruction", "input", "output", "system", "history", "question"}.union(
+    {"messages", "margin", *SCORES, "instruction", "input", "output", "system", "history", "question", "tools"}.union(
         *FIELDS.values(), CONVERSATION_FIELDS, JUDGED_FIELDS, ANSWER_FIELDS
     )
 )

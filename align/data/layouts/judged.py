@@ -5,66 +5,89 @@ Each is read into one noun, `Judged`, of which pairs are made.
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Any
 
-from align.data.layouts.verdicts import FIRST, SECOND, Judged, Verdict, as_outcome, majority, pairs
+from align.data.layouts.columns import answer_pair, find
+from align.data.layouts.prompts import prompt_of
+from align.data.layouts.verdicts import (
+    Judged,
+    Mapped,
+    UndefinedLabel,
+    Verdict,
+    as_outcome,
+    label_text,
+    majority,
+    pairs,
+)
 from align.records import Content, Record, RecordError, shown
 
 Row = Mapping[str, Any]
 
-VERDICTS = ("label", "preference", "winner", "preferred", "better", "choice")
+VERDICTS = ("label", "preference", "winner", "preferred", "better", "choice", "better_response_id", "overall_response")
+VERDICTS += ("better_id", "best", "verdict", "judgment", "judgement", "human_preference", "preferred_response")
 _LISTS = ("responses", "completions", "answers", "outputs", "candidates", "generations")
 _SCORES = ("scores", "score", "ratings", "rewards", "overall_score", "rating")
 _RANKS = ("ranks", "rank", "ranking")
 _TEXTS = ("response", "text", "content", "completion", "answer", "output", "body")
-_PROMPTS = ("prompt", "instruction", "question", "query", "input")
-JUDGED_FIELDS = (FIRST[0], SECOND[0], "responses", "scores", "ranks", "preference", "context")
+PROMPTS = ("prompt", "instruction", "question", "query", "input")
+JUDGED_FIELDS = ("output_1", "output_2", "responses", "scores", "ranks", "preference", "context")
 
 
 def two_outputs(row: Row, wanted: str) -> list[Record]:
-    """Two answers and a label: 1 the first is better, 2 the second, 0 a tie (or words such as `model_a`, `tie`)."""
+    """Two answers, such as response_0 and response_1, and a label that says which is better, or that it is a tie."""
     return pairs(read_two_outputs(row))
 
 
 def read_two_outputs(row: Row) -> Judged:
-    """Raises RecordError."""
-    field, value = _find(row, VERDICTS)
-    outcome = as_outcome(value)
-    if field is None or outcome is None:
-        raise RecordError(
-            field or "label",
-            f"is {shown(value)}, not 1 (the first is better), 2 (the second) or 0 (a tie); say what it means: "
-            "--labels VALUE=1,VALUE=2",
-        )
+    """Raises RecordError; UndefinedLabel where nothing in the row says what its label means."""
+    pair = two_fields(row)
+    column, value = find(row, VERDICTS)
+    if column is None:
+        raise RecordError("label", "is missing: nothing says which answer is better")
+    outcome = as_outcome(value, column, pair)
+    if outcome is None:
+        raise UndefinedLabel(column, value, f"is {shown(value)}, and nothing says which answer that is")
     first, second = _two(row)
     if isinstance(first, list) and isinstance(second, list):
         shared = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0)
         return Judged(first[:shared], [first[shared:], second[shared:]], [Verdict(0, 1, outcome)])
-    return Judged(_prompt(row), [answer(first), answer(second)], [Verdict(0, 1, outcome)])
+    return Judged(prompt_of(row, PROMPTS), [answer(first), answer(second)], [Verdict(0, 1, outcome)])
 
 
 def annotators(row: Row, wanted: str) -> list[Record]:
-    """Two answers and the verdicts of several annotators (0 a tie, 1, 2): the majority's, where there is one."""
+    """Two answers and the verdict of each annotator (PandaLM: 0 a tie, 1, 2): the majority's, where there is one."""
     return pairs(read_annotators(row))
 
 
 def read_annotators(row: Row) -> Judged:
-    """Raises RecordError."""
+    """Raises RecordError; UndefinedLabel where nothing in the row says what a vote means."""
+    pair = two_fields(row)
     votes = []
     for name in annotator_fields(row):
         if row[name] is None or row[name] == "":
             continue
-        outcome = as_outcome(row[name])
+        outcome = annotator_outcome(row[name], name, pair)
         if outcome is None:
-            raise RecordError(name, f"is {shown(row[name])}, not 0 (a tie), 1 or 2")
+            raise UndefinedLabel(name, row[name], f"is {shown(row[name])}, and nothing says which answer that is")
         votes.append(outcome)
     if not votes:
         raise RecordError("annotator1", "is missing: nobody judged this row")
     first, second = _two(row)
     verdict = Verdict(0, 1, majority(votes), votes=tuple(votes))
-    return Judged(_prompt(row), [answer(first), answer(second)], [verdict])
+    return Judged(prompt_of(row, PROMPTS), [answer(first), answer(second)], [verdict])
+
+
+def annotator_outcome(value: Any, column: str, pair: tuple[str, str]) -> int | None:
+    """As `as_outcome`; in PandaLM's own columns (response1, response2, annotator1, ...) 0 is a tie.
+
+    Source: PandaLM, https://github.com/WeOpenML/PandaLM, data/testset-v1.json.
+    """
+    pandalm = pair == ("response1", "response2") and re.fullmatch(r"annotator\d+", column) is not None
+    if pandalm and not isinstance(value, Mapped) and label_text(value) == "0":
+        return 0
+    return as_outcome(value, column, pair)
 
 
 def annotator_fields(row: Row) -> list[str]:
@@ -80,14 +103,14 @@ def responses(row: Row, wanted: str) -> list[Record]:
 def read_responses(row: Row) -> Judged:
     """Raises RecordError."""
     given, inside = _answers(row)
-    texts = [_find(one, _TEXTS)[1] for one in given] if inside else given
+    texts = [find(one, _TEXTS)[1] for one in given] if inside else given
     order, sign = _order(row)
     verdicts = []
     for (i, one), (j, other) in combinations(enumerate(order), 2):
         if one is not None and other is not None:
             outcome = 0 if one == other else 1 if sign * (one - other) > 0 else 2
             verdicts.append(Verdict(i, j, outcome, margin=abs(one - other) if sign == 1 and outcome else None))
-    return Judged(_prompt(row), [answer(text) for text in texts], verdicts)
+    return Judged(prompt_of(row, PROMPTS), [answer(text) for text in texts], verdicts)
 
 
 def read_order(row: Row) -> list[float | None]:
@@ -97,17 +120,25 @@ def read_order(row: Row) -> list[float | None]:
 
 def _answers(row: Row) -> tuple[list[Any], bool]:
     """The list of answers, and whether each is an object that may hold its own score."""
-    field, given = _find(row, _LISTS)
+    field, given = find(row, _LISTS)
     if not isinstance(given, list) or len(given) < 2:
         raise RecordError(field or "responses", f"is {shown(given)}, not a list of two answers or more")
     return given, all(isinstance(one, Mapping) for one in given)
+
+
+def order_column(row: Row) -> tuple[str, bool]:
+    """The column of the scores or ranks of a list of answers, and whether they are ranks. Raises RecordError."""
+    given, inside = _answers(row)
+    _, sign = _order(row)
+    where = given[0] if inside else row
+    return find(where, _SCORES if sign == 1 else _RANKS)[0] or "scores", sign == -1
 
 
 def _order(row: Row) -> tuple[list[float | None], int]:
     """Scores, and 1; or ranks, and -1."""
     given, inside = _answers(row)
     for names in (_SCORES, _RANKS):
-        values = [_find(one, names)[1] for one in given] if inside else _find(row, names)[1]
+        values = [find(one, names)[1] for one in given] if inside else find(row, names)[1]
         if isinstance(values, list) and any(value is not None for value in values):
             break
     else:
@@ -131,11 +162,21 @@ def read_pairwise_votes(row: Row) -> Judged:
         raise RecordError("preference", f"is {shown(votes)}, not {expected} verdicts on {len(names)} predictions")
     verdicts = []
     for (i, j), vote in zip(combinations(range(len(names)), 2), votes, strict=True):
-        outcome = as_outcome(vote)
+        outcome = vote_outcome(vote)
         if outcome is None:
             raise RecordError("preference", f"holds {shown(vote)}, not 0 (a tie), 1 or 2")
         verdicts.append(Verdict(i, j, outcome))
-    return Judged(_prompt(row), [answer(row[name]) for name in names], verdicts)
+    return Judged(prompt_of(row, PROMPTS), [answer(row[name]) for name in names], verdicts)
+
+
+def vote_outcome(vote: Any) -> int | None:
+    """1 the first of the pair, 2 the second, 0 neither, as QA-Feedback's preferences have it; None for others.
+
+    Source: fine-grained RLHF, https://github.com/allenai/FineGrainedRLHF, tasks/qa_feedback/data.
+    """
+    if not isinstance(vote, Mapped) and label_text(vote) == "0":
+        return 0
+    return as_outcome(vote, "preference", ("output_1", "output_2"))
 
 
 def prediction_fields(row: Row) -> list[str]:
@@ -162,57 +203,22 @@ def answer(value: Any) -> Content:
     return [{"role": "assistant", "content": value}] if isinstance(value, str) else value
 
 
-def two_fields(row: Row) -> tuple[str | None, str | None]:
-    """The names of the two fields that hold two answers."""
-    return _find(row, FIRST)[0], _find(row, SECOND)[0]
+def two_fields(row: Row) -> tuple[str, str]:
+    """The names of the two columns that hold two answers. Raises RecordError."""
+    pair = answer_pair(row)
+    if pair is None:
+        raise RecordError("output_1", "is missing: no two columns hold two answers, such as output_1 and output_2")
+    return pair
 
 
 def _two(row: Row) -> tuple[Any, Any]:
     names = two_fields(row)
-    for name, known in zip(names, (FIRST, SECOND), strict=True):
-        if name is None:
-            raise RecordError(known[0], "is missing")
+    for name in names:
         if not isinstance(row[name], str | list):
             raise RecordError(name, f"is {shown(row[name])}, neither a string nor a list of messages")
         if isinstance(row[name], str) and not row[name].strip():
             raise RecordError(name, f"is empty ({shown(row[name])})")
     return row[names[0]], row[names[1]]
-
-
-def _prompt(row: Row) -> Content:
-    """The prompt as a user's message, with what there is of context, passages and input."""
-    field, question = _find(row, _PROMPTS)
-    if isinstance(question, list):
-        return question
-    if not isinstance(question, str) or not question.strip():
-        raise RecordError(field or "prompt", f"is {shown(question)}, not a prompt")
-    more = row.get("input") if field == "instruction" else None
-    parts = [context_of(row), question, more if isinstance(more, str) else ""]
-    return [{"role": "user", "content": "\n\n".join(part for part in parts if part and part.strip())}]
-
-
-def context_of(row: Row) -> str:
-    """What a question is about: `context`, or the lines of `passages` and of `contexts`."""
-    _, given = _find(row, ("context", "contexts", "CONTEXTS", "passages", "passage"))
-    return "\n\n".join(_flat(given)) if given is not None else ""
-
-
-def _flat(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value] if value.strip() else []
-    if isinstance(value, list):
-        return (
-            ["\n".join(text for part in value for text in _flat(part))]
-            if value and all(isinstance(part, str) for part in value)
-            else [text for part in value for text in _flat(part)]
-        )
-    return []
-
-
-def _find(row: Row, names: Sequence[str]) -> tuple[str | None, Any]:
-    """The first of the names that the row has, and its value."""
-    name = next((name for name in names if row.get(name) is not None), None)
-    return name, None if name is None else row[name]
 
 
 def _number(value: Any, field: str) -> float:

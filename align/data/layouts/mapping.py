@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from align.data.layouts import answers, judged
-from align.data.layouts.conversations import ROLES
+from align.data.layouts.columns import canonical
 from align.data.layouts.formats import COLUMNS, rename
+from align.data.layouts.prompts import ROLES
+from align.data.layouts.verdicts import Mapped, label_text
 from align.errors import UserError
 from align.records import RecordError
 
-_VERDICTS = {*judged.VERDICTS, *answers.VERDICTS, "verdict"}
+_VERDICTS = {*judged.VERDICTS, *answers.LABELS}
 _SPEAKERS = ("role", "from")
 
 
@@ -46,8 +48,15 @@ class Names:
             raise RecordError("row", "is nested too deep") from None
 
     def _label(self, key: Any, value: Any) -> Any:
-        said = key in _VERDICTS or bool(judged.annotator_fields({key: 0}))
-        return self.labels.get(str(value), value) if said and isinstance(value, str | int | float) else value
+        if canonical(key) not in _VERDICTS and not judged.annotator_fields({key: 0}):
+            return value
+        if isinstance(value, list):  # the votes on several pairs of answers
+            return [self._label(key, vote) for vote in value]
+        if not isinstance(value, str | int | float):
+            return value
+        theirs = label_text(value)
+        ours = self.labels.get(str(value), self.labels.get(theirs))
+        return value if ours is None else Mapped(ours, theirs)
 
     def _spoken(self, value: Any) -> Any:
         if isinstance(value, list):

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from align.data.layouts.detect import SAMPLE, Recognised, as_row, recognise
+from align.data.layouts.detect import SAMPLE, Recognised, UndefinedLabels, as_row, recognise
 from align.data.layouts.formats import LAYOUTS
+from align.data.layouts.labels import Label, is_number, labels_of
 from align.data.layouts.mapping import Names
 from align.data.layouts.trees import GATHERED, gather, is_flat
+from align.data.layouts.verdicts import UndefinedLabel
 from align.data.readers.files import Source
 from align.data.readers.row import Row, Unreadable
 from align.data.tools import tools_of
@@ -52,6 +54,8 @@ class Outcome:
     refusal: Refusal | None = None
     rows: int = 1  # of the file that this one stands for: more where flat messages became a tree
     held: Record | None = None  # the first record as the row held it, before it became the format wanted
+    labels: tuple[Label, ...] = ()  # how the labels of the row were read
+    error: RecordError | None = None  # behind the refusal
 
 
 def recognise_source(
@@ -65,26 +69,33 @@ def recognise_source(
 
     Raises:
         UserError: no layout fits, or `names` names what is not ours.
+        UndefinedLabels: nothing says which answer a label prefers.
     """
     names.check()
     if layout is not None and layout not in LAYOUTS:
         raise UserError(f"layout {layout!r} is not known: write one of {', '.join(LAYOUTS)}")
     sample = [_prepare(row, names) for _, row in islice(source.rows(), SAMPLE)]
-    found: Recognised = recognise(
-        [Unreadable(str(row)) if isinstance(row, RecordError) else row for row in sample],
-        source.name,
-        wanted=wanted,
-        layout=layout,
-    )
+    readable = [Unreadable(str(row)) if isinstance(row, RecordError) else row for row in sample]
+    try:
+        found: Recognised = recognise(readable, source.name, wanted=wanted, layout=layout)
+    except UndefinedLabels as error:  # again, with the labels of every row
+        raise UndefinedLabels(source.name, _prepared(source, names), error.layout, error.column) from None
     return Reading(found.layout, found.format, names, found.why)
 
 
 def read_outcomes(sources: Iterable[Source], reading: Reading) -> Iterator[Outcome]:
-    """Every row of every source and what became of it: nothing is left out, and one kind is kept to."""
+    """Every row of every source and what became of it: nothing is left out, and one kind is kept to.
+
+    Raises:
+        UndefinedLabels: a row has a number as its label that nothing defines, which leaves the others open too.
+    """
     first: tuple[str, str, int] | None = None
     for source in sources:
         for number, row in _rows(source, reading):
             outcome = _outcome(source.name, number, row, reading)
+            if isinstance(outcome.error, UndefinedLabel) and is_number(outcome.error.value):
+                rows, column = _prepared(source, reading.names), outcome.error.column
+                raise UndefinedLabels(source.name, rows, reading.layout, column)
             if isinstance(row, dict) and reading.layout == "message_tree":
                 outcome = replace(outcome, rows=row.get(GATHERED, 1))
             if outcome.records:
@@ -95,6 +106,10 @@ def read_outcomes(sources: Iterable[Source], reading: Reading) -> Iterator[Outco
                     why = f"is {found}, {where} is {first[0]}: a set has one kind"
                     outcome = replace(outcome, records=[], refusal=Refusal(source.name, number, "prompt", why))
             yield outcome
+
+
+TIE = "verdict is a tie"
+"""The reason of rows that give no record because no answer is better: they are not malformed."""
 
 
 def reason(refusal: Refusal) -> str:
@@ -118,22 +133,34 @@ def _outcome(file: str, number: int, row: Row, reading: Reading) -> Outcome:
     row = _prepare(row, reading.names)
     if isinstance(row, Unreadable):
         return Outcome(file, number, row, [], Refusal(file, number, None, row.why))
+    raw = row if isinstance(row, dict) else {}
+    labels = tuple(labels_of(reading.layout, raw))
     try:
         if isinstance(row, RecordError):
             raise row
-        found, tools = LAYOUTS[reading.layout](row, reading.format), tools_of(row)
-        found = found if tools is None else [replace(one, tools=tools) for one in found]
-        records = [record for one in found for record in convert(one, reading.format)]
-        return Outcome(file, number, row, records, held=found[0])
+        held = held_records(row, reading)
+        records = [record for one in held for record in convert(one, reading.format)]
+        return Outcome(file, number, row, records, held=held[0], labels=labels)
     except RecordError as error:
-        return Outcome(
-            file, number, row if isinstance(row, dict) else {}, [], Refusal(file, number, error.field, error.why)
-        )
+        refusal = Refusal(file, number, error.field, error.why)
+        return Outcome(file, number, raw, [], refusal, labels=labels, error=error)
     except NoConversion as error:
         why = f"is {error.have}, which does not become {error.need}"
-        return Outcome(file, number, row, [], Refusal(file, number, None, why), held=found[0])
+        return Outcome(file, number, row, [], Refusal(file, number, None, why), held=held[0], labels=labels)
     except RecursionError:
         return Outcome(file, number, {}, [], Refusal(file, number, None, "is nested too deep"))
+
+
+def held_records(row: Mapping[str, Any], reading: Reading) -> list[Record]:
+    """The records of a row as its layout reads them, with the tools it names. Raises RecordError."""
+    held, tools = LAYOUTS[reading.layout](row, reading.format), tools_of(row)
+    return held if tools is None else [replace(record, tools=tools) for record in held]
+
+
+def _prepared(source: Source, names: Names) -> Iterator[Mapping[str, Any]]:
+    """The rows of a source in our words, without those that cannot be read."""
+    rows = (_prepare(row, names) for _, row in source.rows())
+    return (row for row in rows if isinstance(row, Mapping))
 
 
 def _prepare(row: Row, names: Names) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
-from align.data.layouts.conversations import ROLES
+from align.data.layouts.prompts import ROLES
 from align.records import Demonstration, Message, Preference, Prompt, Record, RecordError, shown
 
 Row = Mapping[str, Any]

@@ -6,16 +6,40 @@ A tie is never a pair, nor are two answers of the same words, and a difference o
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+from align.data.layouts.columns import answer_number, canonical
 from align.records import Content, Preference, Record, RecordError
 
-FIRST = ("output_1", "response1", "response_1", "response_a", "answer_a", "output_a", "conversation_a")
-SECOND = ("output_2", "response2", "response_2", "response_b", "answer_b", "output_b", "conversation_b")
-_WORDS = {"1": 1, "2": 2, "0": 0, "a": 1, "b": 2, "first": 1, "second": 2, "tie": 0, "both": 0, "neither": 0}
-_WORDS |= {"model_a": 1, "model_b": 2, "tie (bothbad)": 0, "1.5": 0, "equal": 0, "same": 0, "1.0": 1, "2.0": 2}
-_WORDS |= dict.fromkeys(FIRST, 1) | dict.fromkeys(SECOND, 2)
-"""What data files write for a verdict -> 1 the first is better, 2 the second, 0 neither."""
+# a word that says by itself which answer is better; a number does not, see as_outcome
+_WORDS = {"a": 1, "b": 2, "first": 1, "second": 2, "model_a": 1, "model_b": 2}
+_WORDS |= dict.fromkeys(
+    ("tie", "draw", "both", "neither", "equal", "same", "both_bad", "bothbad", "tie_(bothbad)", "tie_(inconsistent)"),
+    0,
+)
+_OURS = _WORDS | {"1": 1, "2": 2, "0": 0}
+# a column that names the better answer, rather than one that grades the pair
+_SELECTORS = {"id", "idx", "index", "winner", "better", "best", "preferred", "choice", "chosen", "overall"}
+
+
+class Mapped(str):
+    """A label in our words, as `--labels` gives it; `theirs` is what the file says."""
+
+    theirs: str
+
+    def __new__(cls, ours: str, theirs: str) -> Self:
+        label = super().__new__(cls, ours)
+        label.theirs = theirs
+        return label
+
+
+class UndefinedLabel(RecordError):
+    """A label whose meaning nothing in the file defines."""
+
+    def __init__(self, column: str, value: Any, why: str):
+        super().__init__(column, why)
+        self.column = column
+        self.value = label_text(value)
 
 
 @dataclass(frozen=True)
@@ -39,7 +63,7 @@ class Judged:
 
 
 def pairs(judged: Judged) -> list[Record]:
-    """A preference a verdict that is no tie.
+    """A preference for each verdict that is not a tie.
 
     Raises:
         RecordError: there is none, or an answer of the only one is no text.
@@ -66,8 +90,46 @@ def majority(votes: Sequence[int]) -> int:
     return outcome if 2 * count > len(votes) else 0
 
 
-def as_outcome(value: Any) -> int | None:
-    """0, 1 or 2 for what data files write for it; None for anything else."""
+def label_text(value: Any) -> str:
+    """A label as its file writes it: `1` for 1, 1.0 and "1 ", `true` for True."""
+    if isinstance(value, Mapped):
+        return value.theirs
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = str(value).strip()
+    return text[:-2] if text.endswith(".0") and text[:-2].lstrip("-").isdigit() else text
+
+
+def as_outcome(value: Any, column: str, pair: tuple[str, str]) -> int | None:
+    """1 the first answer is better, 2 the second, 0 neither; None where the file does not define it.
+
+    A number is defined only by the names of the columns: `better_response_id` 0 names `response_0`; 1 and 2 are
+    `output_1` and `output_2`, and 1.5 is between them. 0 and 1 of a column `label` are not defined, whatever the
+    answers are called, and no numbers are where the answers are A and B.
+
+    Args:
+        value: the label.
+        column: the label's column.
+        pair: the columns of the first and the second answer.
+    """
     if isinstance(value, bool) or value is None:
         return None
-    return _WORDS.get(str(value).strip().lower())
+    text = label_text(value) if not isinstance(value, Mapped) else str(value)
+    word = canonical(text)
+    if isinstance(value, Mapped) and word in _OURS:
+        return _OURS[word]
+    columns = tuple(canonical(name) for name in pair)
+    if word in columns:
+        return 1 + columns.index(word)
+    if word in _WORDS:
+        return _WORDS[word]
+    numbers = tuple(number[1] for name in pair if (number := answer_number(name)))
+    named = answer_number(text)
+    if named and named[1] in numbers:
+        return 1 + numbers.index(named[1])
+    selects = not _SELECTORS.isdisjoint(canonical(column).split("_"))
+    if numbers == ("1", "2") or (numbers == ("0", "1") and selects):
+        return {numbers[0]: 1, numbers[1]: 2, "1.5": 0 if numbers == ("1", "2") else None}.get(text)
+    return None

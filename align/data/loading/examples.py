@@ -78,6 +78,9 @@ def load_examples(
             metrics[f"{split}_overlong"] = len(report.over) if report is not None else 0
         if (loaded.refused or loaded.repairs or loaded.layout != "trl") and ranks.is_main():
             print(loaded.summary(), flush=True)
+        if ranks.is_main():
+            for line in loaded.columns:
+                print(f"{loaded.file}: {line}", flush=True)
         metrics[f"{split}_rows"] = len(records)
         metrics[f"{split}_refused"] = len(loaded.refused)
         metrics |= {f"{split}_{_word(what)}": count for what, count in loaded.repairs.items()}

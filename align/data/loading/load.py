@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from align.data.layouts.detect import UndefinedLabels
 from align.data.layouts.formats import LAYOUTS
-from align.data.layouts.parse import Reading, Refusal, read_outcomes, recognise_source
+from align.data.layouts.labels import label_lines
+from align.data.layouts.parse import TIE, Reading, Refusal, read_outcomes, reason, recognise_source
+from align.data.layouts.unread import ColumnUse
 from align.data.loading.sources import AUTO, DatasetSource, check, source_of
 from align.data.quality.filters import Admission, blocked
 from align.data.quality.repairs import DROPS, FIXES, check_names
@@ -34,6 +37,7 @@ class Loaded:
     converted_from: str | None = None  # the file's own format, where it is another
     layout: str = "trl"  # how rows were read
     repairs: dict[str, int] = field(default_factory=dict)  # `fix NAME`, `left out: REASON` -> how often
+    columns: list[str] = field(default_factory=list)  # how labels were read, and what was not read: a line each
 
     def summary(self) -> str:
         parts = [f"{self.file}: {self.rows_in} rows, {len(self.records)} {self.format} records"]
@@ -63,10 +67,17 @@ def load_records(
 ) -> Loaded:
     """The records of `split` (`train` or `eval`), in TRL's `format`.
 
-    `root` is the project's folder, where a relative file is looked for that is not under the working directory.
-    `on_bad_rows`: `refuse` (a UserError names the first malformed row and counts the rest) or `skip` (they are in
-    `Loaded.refused`). `stage` is only for the messages. `fix` and `drop` are repairs and reasons to leave a record
-    out (`repairs.FIXES`, `repairs.DROPS`). Raises UserError where there is nothing sound to load.
+    Args:
+        source: where the rows are, and how they are read.
+        format, split: what is to be loaded.
+        root: the project's folder, where a relative file is looked for that is not under the working directory.
+        on_bad_rows: `refuse` (the first malformed row is named and the rest counted) or `skip` (they are in
+            `Loaded.refused`). Rows that are only ties are not malformed: they are in `Loaded.refused` either way.
+        stage: only for the messages.
+        fix, drop: repairs and reasons to leave a record out (`repairs.FIXES`, `repairs.DROPS`).
+
+    Raises:
+        UserError: there is nothing sound to load.
     """
     if on_bad_rows not in ("refuse", "skip"):
         raise UserError(f"data.on_bad_rows is {on_bad_rows!r}: write refuse or skip")
@@ -77,8 +88,9 @@ def load_records(
     rows = source_of(source, format, "train" if from_train else "eval", root)
     reading = reading_of(source, format, rows)
     read = _read(rows, reading, stage)
-    if read.refused and on_bad_rows == "refuse":
-        raise UserError(_refusal_sentence(read.refused, reading, found_any=bool(read.records)))
+    malformed = [refusal for refusal in read.refused if reason(refusal) != TIE]
+    if malformed and on_bad_rows == "refuse":
+        raise UserError(_refusal_sentence(malformed, reading, found_any=bool(read.records)))
     if not read.records:
         why = (
             f"all {read.rows} rows are malformed, the first: {read.refused[0]}" if read.refused else "it holds no rows"
@@ -101,6 +113,7 @@ def load_records(
         converted_from=", ".join(sorted(read.held - {format})) or None,
         layout=reading.layout,
         repairs=dict(admission.done),
+        columns=read.columns,
     )
 
 
@@ -113,6 +126,8 @@ def reading_of(source: DatasetSource, format: str, rows: Source) -> Reading:
         return Reading(source.layout, format, source.names)
     try:
         return recognise_source(rows, names=source.names, wanted=format)
+    except UndefinedLabels:
+        raise
     except UserError:
         return Reading("trl", format, source.names)
 
@@ -131,13 +146,16 @@ class _Read:
     refused: list[Refusal] = field(default_factory=list)
     rows: int = 0
     held: set[str] = field(default_factory=set)  # the formats that the rows held
+    columns: list[str] = field(default_factory=list)
 
 
 def _read(rows: Source, reading: Reading, stage: str | None) -> _Read:
     """Raises UserError where every row holds records of another format, which do not become the one wanted."""
     read = _Read()
     foreign: Record | None = None
+    use = ColumnUse(reading)
     for outcome in read_outcomes([rows], reading):
+        use.observe(outcome)
         read.rows += outcome.rows
         read.records += outcome.records
         if outcome.refusal is not None:
@@ -145,6 +163,9 @@ def _read(rows: Source, reading: Reading, stage: str | None) -> _Read:
             foreign = foreign or outcome.held
         elif outcome.held is not None:
             read.held.add(outcome.held.format)
+    read.columns = label_lines(use.labels.rows())
+    if unread := [f"{column.name} ({column.seems})" for column in use.unread() if column.looks_like]:
+        read.columns.append(f"columns not read: {', '.join(unread)}")
     if foreign is not None and not read.records:
         raise UserError(_foreign_sentence(foreign, reading, rows.name, stage))
     return read

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from align.data.layouts.labels import label_lines
 from align.data.quality.tally import Tally
 
 SEVERITIES = ("info", "warning", "error")
@@ -83,6 +84,8 @@ class Report:
     statistics: dict[str, Any]
     histograms: dict[str, dict[str, Any]]  # title -> edges, and counts by series
     findings: list[Finding] = field(default_factory=list)
+    labels: list[dict[str, Any]] = field(default_factory=list)  # column, value, meaning, count: how labels were read
+    unread: list[dict[str, Any]] = field(default_factory=list)  # name, rows, looks_like, values: columns not read
     samples: list[dict[str, str]] = field(default_factory=list)  # side -> its text, of a few records drawn by chance
 
     @property
@@ -126,6 +129,14 @@ class Report:
         }
 
 
+def unread_line(columns: Sequence[dict[str, Any]]) -> str:
+    """The columns that were not read, and what they look like: `id, label (looks like a label)`."""
+    return ", ".join(
+        column["name"] + (f" (looks like {column['looks_like']})" if column["looks_like"] else "")
+        for column in columns
+    )
+
+
 def find(tally: Tally, name: str, severity: str, of: int, message: str, remedy: str = "") -> Finding:
     """A finding of what a tally holds, with how often on which side."""
     sides = ", ".join(f"{side} {count}" for side, count in tally.sides.items())
@@ -145,6 +156,9 @@ def to_text(report: Report, width: int = 110) -> str:
         f"rows       {report.rows_in} in = {report.rows_used} used + {report.rows_refused} refused",
         f"records    {report.records}" + "".join(f", {split} {count}" for split, count in report.splits.items()),
     ]
+    lines += [f"read as    {line}" for line in label_lines(report.labels)]
+    if report.unread:
+        lines.append(f"columns not read: {unread_line(report.unread)}")
     for reason, entry in report.refused.items():
         lines.append(f"  refused  {entry['count']:>6}  {reason}  (rows {some(entry['rows'])})")
     for name, value in report.statistics.items():

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from align.data.quality.findings import SEVERITIES, Finding, Report, plain, some
+from align.data.layouts.labels import label_lines
+from align.data.quality.findings import SEVERITIES, Finding, Report, plain, some, unread_line
 from align.data.quality.plots import histogram
 from align.data.quality.style import STYLE
 
@@ -28,6 +29,7 @@ def _section(report: Report) -> str:
         f'<p class="soft">{escape(report.format)}{kind} &middot; layout {escape(report.layout)} '
         f"({escape(report.recognised)})</p>",
         _tiles(report),
+        _columns(report),
         _stages(report),
         "<h2>What was found</h2>",
         "".join(_finding(finding) for finding in report.findings) or '<p class="card sound">Nothing was found.</p>',
@@ -61,6 +63,14 @@ def _tiles(report: Report) -> str:
     ]
     tiles = "".join(f'<div><b class="{kind}">{value}</b><span>{name}</span></div>' for value, name, kind in told)
     return f'<div class="tiles">{tiles}</div>'
+
+
+def _columns(report: Report) -> str:
+    """How each label was read, and which columns were not."""
+    lines = [f"<p>read as <b>{escape(line)}</b></p>" for line in label_lines(report.labels)]
+    if report.unread:
+        lines.append(f'<p class="soft">columns not read: {escape(unread_line(report.unread))}</p>')
+    return "\n".join(lines)
 
 
 def _plural(severity: str, count: int) -> str:

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from align.config.schema import STAGES
-from align.data.layouts.parse import Reading
+from align.data.layouts.parse import TIE, Reading
+from align.data.layouts.unread import ColumnUse
 from align.data.quality.balance import judgement_findings, length_findings, score_findings
+from align.data.quality.columns import column_findings
 from align.data.quality.duplicates import duplicate_findings, split_findings
 from align.data.quality.findings import SEVERITIES, Finding, Report
 from align.data.quality.inspection import Inspection
@@ -33,10 +35,19 @@ def judge(
     *,
     title: str,
     digests: dict[str, str],
+    use: ColumnUse | None = None,
+    importing: bool = False,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     max_length: int | None = None,
 ) -> Report:
-    """The report on everything `seen`; with a tokenizer also tokens and what `max_length` would cut."""
+    """The report on everything `seen`.
+
+    Args:
+        use: what became of the columns of the files, where rows were read from files.
+        importing: a set is made of the rows and nobody has said of which format: a column that was not read and
+            looks like a judgement or a part of the prompt is an error then.
+        tokenizer, max_length: for the tokens of each record, and what would be cut.
+    """
     findings: list[Finding] = []
     statistics: dict[str, Any] = {}
     histograms: dict[str, dict[str, Any]] = {}
@@ -53,6 +64,8 @@ def judge(
         token_findings(seen, findings, statistics, histograms, tokenizer, max_length)
     language_findings(seen, findings, statistics)
     turn_findings(seen, findings, statistics)
+    if use is not None:
+        column_findings(use, findings, rows=seen.rows_in, chosen=not importing)
     records = len(seen.row)
     files = [
         {"name": source.name, "digest": digests[source.name], "rows": seen.file_rows[source.name]}
@@ -78,6 +91,8 @@ def judge(
         statistics=statistics,
         histograms=histograms,
         findings=sorted(findings, key=lambda one: (-SEVERITIES.index(one.severity), -one.share)),
+        labels=use.labels.rows() if use is not None else [],
+        unread=[column.to_json() for column in use.unread()] if use is not None else [],
         samples=[_sample(one) for one in random.Random(0).sample(seen.sample, min(SAMPLES, len(seen.sample)))],
     )
 
@@ -132,8 +147,8 @@ def _other_sheets(sources: Sequence[Source], findings: list[Finding]) -> None:
 
 
 def _refusals(seen: Inspection, findings: list[Finding]) -> None:
-    ties = sum(tally.count for why, tally in seen.refused.items() if why == "verdict is a tie")
-    broken = [(why, tally) for why, tally in seen.refused.items() if why != "verdict is a tie"]
+    ties = sum(tally.count for why, tally in seen.refused.items() if why == TIE)
+    broken = [(why, tally) for why, tally in seen.refused.items() if why != TIE]
     count = sum(tally.count for _, tally in broken)
     if count:
         rows = tuple(place for _, tally in broken for place in tally.rows)[:50]

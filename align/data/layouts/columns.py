@@ -1,0 +1,81 @@
+"""A row's columns found by name: whatever their case, spaces and hyphens, and pairs of them that hold two answers."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+Row = Mapping[str, Any]
+
+ANSWER_NOUNS = ("output", "response", "answer", "completion", "conversation", "reply", "generation", "candidate")
+ANSWER_NOUNS += ("summary", "solution")
+SUFFIXES = (("0", "1"), ("1", "2"), ("a", "b"), ("one", "two"), ("first", "second"))
+"""How two answers are told apart: `response_0` and `response_1`, `output_a` and `output_b`, `first_answer` ..."""
+_NUMBERED = re.compile(rf"(?:model_)?({'|'.join(ANSWER_NOUNS)})_?(0|1|2|a|b|one|two|first|second)")
+_ORDINAL = re.compile(rf"(first|second)_({'|'.join(ANSWER_NOUNS)})")
+
+
+@lru_cache(maxsize=4096)
+def canonical(name: Any) -> str:
+    """`Response A`, `responseA` and `response-a` as `response_a`."""
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(name).strip())
+    return re.sub(r"[\s\-./]+", "_", text).lower()
+
+
+def find(row: Row, names: Sequence[str]) -> tuple[str | None, Any]:
+    """The first of the names that the row has a value under, and the value; (None, None) where it has none.
+
+    A column of exactly that name goes before one that is only spelt alike.
+    """
+    for name in names:
+        if row.get(name) is not None:
+            return name, row[name]
+    columns = _by_canonical(tuple(row))
+    for name in names:
+        column = columns.get(canonical(name))
+        if column is not None and row[column] is not None:
+            return column, row[column]
+    return None, None
+
+
+def column_of(row: Row, names: Sequence[str]) -> str | None:
+    """The first of the names that the row has a value under."""
+    return find(row, names)[0]
+
+
+def answer_pair(row: Row) -> tuple[str, str] | None:
+    """The two columns that hold two answers, the first one first; None where there are no two."""
+    columns = tuple(name for name, value in row.items() if value is not None)
+    return _answer_pair(columns)
+
+
+def answer_number(column: str) -> tuple[str, str] | None:
+    """(noun, suffix) of the name of a column that holds one of several answers: `response`, `0` of `response_0`."""
+    name = canonical(column)
+    if match := _NUMBERED.fullmatch(name):
+        return match[1], match[2]
+    if match := _ORDINAL.fullmatch(name):
+        return match[2], match[1]
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _by_canonical(columns: tuple[Any, ...]) -> dict[str, Any]:
+    """Canonical name -> column, the first one of each name."""
+    found: dict[str, Any] = {}
+    for column in columns:
+        found.setdefault(canonical(column), column)
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _answer_pair(columns: tuple[Any, ...]) -> tuple[str, str] | None:
+    numbered: dict[str, dict[str, str]] = {}
+    for column in columns:
+        if isinstance(column, str) and (found := answer_number(column)):
+            numbered.setdefault(found[0], {}).setdefault(found[1], column)
+    for noun in ANSWER_NOUNS:
+        for first, second in SUFFIXES:
+            if {first, second} <= numbered.get(noun, {}).keys():
+                return numbered[noun][first], numbered[noun][second]
+    return None

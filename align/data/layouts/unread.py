@@ -1,0 +1,237 @@
+"""Which columns of a file its layout reads, measured; and what an unread one looks like by its name.
+
+A column is read if a row gives other records when the column is taken out or holds something else. Nothing is
+declared, so a layout cannot claim a column that it ignores.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from align.data.layouts.annotations import beside
+from align.data.layouts.columns import answer_number, canonical
+from align.data.layouts.labels import LabelCounts
+from align.data.layouts.parse import Outcome, Reading, held_records
+from align.data.layouts.trees import GATHERED
+from align.data.layouts.verdicts import label_text
+from align.records import RecordError
+
+Row = Mapping[str, Any]
+Path = tuple[str, ...]  # a column, or a column and a key of what it holds
+
+TRIES = 30  # rows in which a column is tried, then again whenever its rows have doubled
+VALUES = 12  # different values of an unread column that are counted
+SHORT = 40  # characters of a value that is counted
+NESTED = 30  # keys of a column that are looked at
+TREE = "each message of the tree"  # stands where a column would, before a key of a tree's messages
+
+LOOKS: dict[str, str] = {
+    "a rejected answer": "rejected chosen dispreferred loser worse losing non_preferred",
+    "a label": (
+        "label labels tag preference preferred winner better best good bad verdict vote votes thumb thumbs liked like "
+        "likes dislike feedback correct incorrect judgement judgment judge choice decision accepted accept safe safer "
+        "unsafe harmful toxic annotation annotations agree approved"
+    ),
+    "a score": (
+        "score scores rating ratings rank ranks ranking reward rewards stars grade margin helpfulness correctness "
+        "coherence complexity verbosity harmlessness harmfulness honesty truthfulness quality severity strength "
+        "upvotes points"
+    ),
+    "earlier turns": "history conversation conversations dialog dialogue messages turns",
+    "a system prompt": "system persona",
+    "tools": "tools functions function tool_calls function_call",
+    "an image, sound or video": "image images audio audios video videos picture img",
+}
+"""What an unread column may be, and the words of its name that say so."""
+PROMPT_PARTS = {"input", "context", "instruction", "question", "query", "passage", "passages", "document", "reasoning"}
+
+
+@dataclass
+class Column:
+    """A column that gave nothing to any record so far."""
+
+    name: str
+    rows: int = 0  # in which it holds something
+    judging: int = 0  # of them, those in which that could be a judgement: a text, a number, or an object with one
+    values: Counter[str] = field(default_factory=Counter)
+    tries: int = 0
+
+    @property
+    def looks_like(self) -> str | None:
+        """What it seems to be; None for what needs no saying, such as an id."""
+        seems = looks_like(self.name)
+        judges = seems in ("a label", "a score")
+        return None if judges and not self.judging else seems
+
+    @property
+    def few_values(self) -> dict[str, int]:
+        """Its values with how often each is there, where they are few."""
+        return dict(self.values.most_common(6)) if len(self.values) < VALUES else {}
+
+    @property
+    def seems(self) -> str:
+        """`looks like a label: true 40, false 57`."""
+        values = ", ".join(f"{value} {count}" for value, count in self.few_values.items())
+        return f"looks like {self.looks_like}" + (f": {values}" if values else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """As the report holds it."""
+        return {"name": self.name, "rows": self.rows, "looks_like": self.looks_like, "values": self.few_values}
+
+
+class ColumnUse:
+    """What has become of a file's columns: how labels were read, and which columns were not."""
+
+    def __init__(self, reading: Reading):
+        self.reading = reading
+        self.labels = LabelCounts()
+        self._read: set[Path] = set()
+        self._unread: dict[Path, Column] = {}
+
+    def observe(self, outcome: Outcome) -> None:
+        """One row and what became of it."""
+        self.labels.add(outcome.labels)
+        if not outcome.records or not isinstance(outcome.raw, Mapping):
+            return
+        before = None
+        for path, value in self._columns(outcome.raw):
+            if path in self._read:
+                continue
+            column = self._unread.setdefault(path, Column(self._name(path)))
+            column.rows += 1
+            column.judging += _may_judge(value)
+            if isinstance(value, str | int | float) and len(column.values) < VALUES:
+                column.values[label_text(value)[:SHORT]] += 1
+            if column.tries >= TRIES and column.rows & (column.rows - 1):
+                continue
+            column.tries += 1
+            before = before or self._result(outcome.raw)
+            if any(self._result(other) != before for other in _without(outcome.raw, path)):
+                self._read.add(path)
+                del self._unread[path]
+
+    def unread(self) -> list[Column]:
+        """The columns that no record was made of, in the order seen."""
+        return [column for path, column in self._unread.items() if path[:1] not in self._unread or len(path) == 1]
+
+    def _columns(self, row: Row) -> Iterator[tuple[Path, Any]]:
+        """Every column that holds something, and every key of those that hold objects."""
+        tree = self.reading.layout == "message_tree"
+        if tree:
+            yield from _tree_keys(row)
+        for name, value in row.items():
+            if _holds(value) and not (tree and name in ("prompt", GATHERED)):
+                yield (name,), value
+                if (name,) not in self._unread:
+                    yield from (((name, key), item) for key, item in _keys(value))
+
+    def _result(self, row: Row) -> tuple[Any, ...]:
+        try:
+            return tuple(held_records(row, self.reading)), beside(row)
+        except (RecordError, RecursionError) as error:
+            return (str(error),)
+
+    def _name(self, path: Path) -> str:
+        """The column as the file calls it."""
+        if path[0] == TREE:
+            return path[-1]
+        first = self.reading.names.columns.get(path[0], path[0])
+        return ".".join([first, *path[1:]])
+
+
+def looks_like(name: str) -> str | None:
+    """What a column of that name seems to hold, of what a layout should read; None for anything else."""
+    own = canonical(name.rpartition(".")[2])
+    words = set(own.split("_")) | {own} | {re.sub(r"\d+$", "", word) for word in own.split("_")}
+    for what, known in LOOKS.items():
+        if not words.isdisjoint(known.split()):
+            return what
+    if answer_number(own):
+        return "another answer"
+    return "a part of the prompt" if own in PROMPT_PARTS else None
+
+
+def _holds(value: Any) -> bool:
+    return value is not None and value != "" and value != [] and value != {}
+
+
+def _may_judge(value: Any) -> bool:
+    """Whether a value could be a label or a score: text, a number, true or false, or a list or object of numbers."""
+    if isinstance(value, Mapping | list):
+        items = list(value.values() if isinstance(value, Mapping) else value)
+        return any(isinstance(item, int | float) or isinstance(item, Mapping) and _may_judge(item) for item in items)
+    return isinstance(value, str | int | float)
+
+
+def _keys(value: Any) -> Iterator[tuple[str, Any]]:
+    """The keys of an object, or of the objects of a list, that hold something."""
+    objects = [value] if isinstance(value, Mapping) else value if isinstance(value, list) else []
+    found: dict[str, Any] = {}
+    for item in objects[:NESTED]:
+        if isinstance(item, Mapping):
+            for key, inner in item.items():
+                if isinstance(key, str) and _holds(inner):
+                    found.setdefault(key, inner)
+    return iter(list(found.items())[:NESTED])
+
+
+def _tree_keys(row: Row) -> Iterator[tuple[Path, Any]]:
+    found: dict[str, Any] = {}
+    stack = [row.get("prompt")]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Mapping):
+            replies = node.get("replies")
+            stack += replies if isinstance(replies, list) else []
+            for key, value in node.items():
+                if key != "replies" and _holds(value):
+                    found.setdefault(key, value)
+    return (((TREE, key), value) for key, value in found.items())
+
+
+def _without(row: Row, path: Path) -> Iterator[Row]:
+    """The row without a column, and with something absurd in it."""
+    column, key = path[0], path[-1]
+    for change in (_drop, _spoil):
+        if column == TREE:
+            yield {**row, "prompt": _changed_tree(row["prompt"], key, change)}
+        elif len(path) == 1:
+            yield change(row, column)
+        else:
+            yield {**row, column: _changed(row[column], key, change)}
+
+
+def _drop(item: Row, key: str) -> Row:
+    return {name: value for name, value in item.items() if name != key}
+
+
+def _spoil(item: Row, key: str) -> Row:
+    return {**item, key: _absurd(item[key])}
+
+
+def _changed(value: Any, key: str, change: Callable[[Row, str], Row]) -> Any:
+    """An object without the key, or with another value there; of a list each of its objects."""
+    if isinstance(value, Mapping):
+        return change(value, key) if key in value else value
+    return [change(item, key) if isinstance(item, Mapping) and key in item else item for item in value]
+
+
+def _changed_tree(node: Any, key: str, change: Callable[[Row, str], Row]) -> Any:
+    """A message and all replies to it, each changed."""
+    if not isinstance(node, Mapping):
+        return node
+    node = change(node, key) if key in node else node
+    replies = node.get("replies")
+    changed = [_changed_tree(reply, key, change) for reply in replies] if isinstance(replies, list) else replies
+    return {**node, "replies": changed}
+
+
+def _absurd(value: Any) -> Any:
+    """Another value of the kind, which no set has."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return 987_654_321
+    return f"{value} \u2042" if isinstance(value, str) else {"\u2042": 0}
