@@ -127,7 +127,7 @@ def _import_ratings(
             if rater is None:
                 rater = raters[name] = _imported_rater(tx, name, now)
             told = f"import-{into.id}-{key[:32]}"
-            if number is not None and not ratings.is_known(tx, rater, told):
+            if number is not None and assignment.find_event(tx, rater.id, told) is None:
                 ratings.append(
                     tx,
                     into,

@@ -1,12 +1,14 @@
 """Ratings are events: idempotent, undone, withdrawn; the current view is derived from them."""
 
+from functools import partial
+
 import pytest
 import sqlalchemy as sa
 
 from align.review.errors import Conflict, NotFound, Unfit
-from align.review.schemas import TURNED, RatingIn
+from align.review.schemas import TURNED, RatingIn, SkipIn
 from align.review.store import ratings
-from align.review.tables import event
+from align.review.tables import event, item
 
 from .test_assignment import rate_all, send, take
 
@@ -22,6 +24,70 @@ def test_the_same_key_is_the_same_rating(world):
     for _ in range(3):
         assert send(world, into, rater, given, "a", key="one-key-only")
     assert kinds(world) == ["rate"]
+
+
+def test_the_key_of_another_request_is_refused_and_nothing_is_lost(world):
+    """Answered with 200, a rating that was never stored would be gone."""
+    into = world.campaign()
+    autumn = world.campaign("autumn")
+    rater = world.person("rater", into, autumn)
+    first = take(world, into, rater)
+    send(world, into, rater, first, "a", key="one-key-only", reason="why")
+    second, elsewhere = take(world, into, rater), take(world, autumn, rater)
+    now = world.clock()
+    skipped = SkipIn(key="one-key-only", reason="unclear")
+    others = [
+        lambda: send(world, into, rater, second, "a", key="one-key-only", reason="why"),
+        lambda: send(world, into, rater, first, "b", key="one-key-only", reason="why"),
+        lambda: send(world, into, rater, first, "a", key="one-key-only", reason="another"),
+        lambda: send(world, into, rater, first, "a", key="one-key-only", reason="why", flag=True),
+        lambda: send(world, autumn, rater, elsewhere, "a", key="one-key-only", reason="why"),
+        lambda: world.do(ratings.skip, into, rater, first.id, skipped, now=now),
+        lambda: world.do(ratings.skip, into, rater, second.id, skipped, now=now),
+        lambda: world.do(ratings.undo, into, rater, "one-key-only", now=now),
+    ]
+    for other in others:
+        with pytest.raises(Conflict, match="key of another"):
+            other()
+    assert kinds(world) == ["rate"]
+    world.do(ratings.skip, into, rater, second.id, SkipIn(key="skip-key", reason="unclear"), now=now)
+    with pytest.raises(Conflict, match="key of another"):
+        world.do(ratings.skip, into, rater, second.id, SkipIn(key="skip-key", reason="broken"), now=now)
+    world.do(ratings.undo, into, rater, "undo-key", now=now)
+    with pytest.raises(Conflict, match="key of another"):
+        world.do(ratings.undo, autumn, rater, "undo-key", now=now)
+
+
+def test_over_http_a_reused_key_is_a_conflict(rater):
+    _, browser, _ = rater
+    sent = {"key": "k" * 10, "verdict": "a"}
+    first = browser.api("/spring/next").json()["task"]["assignment"]
+    second = browser.api(f"/spring/assignments/{first}/rating", sent).json()["task"]["assignment"]
+    assert browser.api(f"/spring/assignments/{first}/rating", sent).status_code == 200
+    assert browser.api(f"/spring/assignments/{second}/rating", sent).status_code == 409
+
+
+def test_a_decision_with_the_key_of_another_is_refused(small_world):
+    world = small_world
+    into = world.campaign()
+    admin = world.person("admin")
+    numbers = world.do(lambda tx: list(tx.execute(sa.select(item.c.id).order_by(item.c.id).limit(2)).scalars()))
+    decide = partial(world.do, ratings.adjudicate, into, admin)
+    decide(numbers[0], "a", "", "decide-0001", now=0.0)
+    decide(numbers[0], "a", "", "decide-0001", now=0.0)
+    for number, verdict in ((numbers[1], "a"), (numbers[0], "b")):
+        with pytest.raises(Conflict, match="key of another"):
+            decide(number, verdict, "", "decide-0001", now=0.0)
+    assert world.do(ratings.adjudicated, into.id) == {numbers[0]: "a"}
+
+
+def test_no_key_of_a_rater_keeps_their_ratings_from_being_withdrawn(small_world):
+    world = small_world
+    into = world.campaign(count=2)
+    rater = world.person("rater", into)
+    send(world, into, rater, take(world, into, rater), key="withdraw-1")
+    send(world, into, rater, take(world, into, rater), key="withdraw-2")
+    assert world.do(ratings.withdraw, into, rater, now=0.0) == 2
 
 
 def test_a_second_rating_of_an_item_is_refused(world):

@@ -11,12 +11,12 @@ campaign again gives the same items in the same order and the same sides.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import sqlalchemy as sa
 
-from align.review.errors import NotFound
+from align.review.errors import Conflict, NotFound
 from align.review.store.campaigns import Campaign
 from align.review.store.people import Person
 from align.review.tables import assignment, event, item, membership
@@ -54,19 +54,45 @@ def lock_member(tx: sa.Connection, campaign_id: int, person_id: int) -> sa.Row:
     return row
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """The event that an idempotency key has made before."""
+
+    kind: str
+    campaign_id: int
+    item_id: int
+    assignment_id: int | None
+    verdict: str | None
+    answers: dict[str, str] | None
+    reason: str | None
+    flag: bool
+
+    def check(self, *kinds: str, **values: Any) -> None:
+        """Raises Conflict where the key was used for another kind of request, or with other values."""
+        if self.kind not in kinds or any(getattr(self, name) != value for name, value in values.items()):
+            raise Conflict("this request has the key of another one; load the page again")
+
+
 def own_assignment(
     tx: sa.Connection, assignment_id: int, campaign_id: int, person_id: int, key: str
-) -> tuple[Assignment, str | None]:
-    """The assignment, and the kind of the event that `key` has made of this person's already.
+) -> tuple[Assignment, Earlier | None]:
+    """An assignment of this person, and the event that their `key` has made before.
 
     Raises:
         NotFound: it was not given to this person in this campaign.
     """
-    given = {"campaign": campaign_id, "person": person_id, "assignment": assignment_id, "key": key}
-    row = tx.execute(_OWN, given).first()
+    values = {"campaign": campaign_id, "person": person_id, "assignment": assignment_id, "key": key}
+    row = tx.execute(_OWN, values).first()
     if row is None:
         raise NotFound()
-    return Assignment(*row[:-1]), row.known
+    columns = len(_ASSIGNMENT)
+    return Assignment(*row[:columns]), None if row[columns] is None else Earlier(*row[columns:])
+
+
+def find_event(tx: sa.Connection, person_id: int, key: str) -> Earlier | None:
+    """The event that a person's idempotency key has made."""
+    row = tx.execute(_BY_KEY, {"person": person_id, "key": key}).first()
+    return Earlier(*row) if row else None
 
 
 def take_next(tx: sa.Connection, into: Campaign, rater: Person, *, now: float) -> Assignment | None:
@@ -202,14 +228,13 @@ _UNSEEN = (
 )
 _IS_OPEN, _IS_LEASED = sa.text("item.open > 0"), sa.text("assignment.state = 'leased'")
 _MEMBER = sa.select(membership).where(*_mine(membership)).with_for_update()
-_KNOWN = (
-    sa.select(event.c.kind)
-    .where(event.c.person_id == sa.bindparam("person"), event.c.key == sa.bindparam("key"))
-    .scalar_subquery()
-)
+_EARLIER = tuple(event.c[field.name] for field in fields(Earlier))
+_HAS_KEY = sa.and_(event.c.person_id == sa.bindparam("person"), event.c.key == sa.bindparam("key"))
+_BY_KEY = sa.select(*_EARLIER).where(_HAS_KEY)
 _OWN = (
-    sa.select(*_ASSIGNMENT, _KNOWN.label("known"))
+    sa.select(*_ASSIGNMENT, *_EARLIER)
     .join_from(assignment, item)
+    .outerjoin(event, _HAS_KEY)
     .where(assignment.c.id == sa.bindparam("assignment"), *_mine())
 )
 _LEASES = sa.select(assignment.c.person_id, assignment.c.expires).where(

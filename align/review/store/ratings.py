@@ -1,7 +1,7 @@
 """Ratings: events that are appended, and the current view of them.
 
-Of an assignment the newest of rate, skip, undo and withdraw counts. The same request sent again, which its idempotency
-key tells, is the same event.
+Of an assignment the newest of rate, skip, undo and withdraw counts. A request that is sent again with the same
+idempotency key makes no second event; the key with any other request is a conflict.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from align.review.errors import Conflict, Unfit
 from align.review.schemas import TURNED, RatingIn, SkipIn
 from align.review.store.assignment import (
+    find_event,
     give_back,
     lease_again,
     lock_member,
@@ -50,19 +51,22 @@ def rate(tx: sa.Connection, into: Campaign, rater: Person, assignment_id: int, s
 
     Raises:
         NotFound: the item was not given to this rater.
-        Conflict: it was rated, or skipped, already.
+        Conflict: it was rated or skipped already, or the key belongs to another request.
         Unfit: an answer that the rubric does not have.
     """
     lock_member(tx, into.id, rater.id)
-    given, known = own_assignment(tx, assignment_id, into.id, rater.id, sent.key)
-    if known:
-        return known != "late"
+    given, earlier = own_assignment(tx, assignment_id, into.id, rater.id, sent.key)
+    verdict, answers = turned(into, given.flipped, sent.verdict, sent.answers)
+    reason = sent.reason or None
+    if earlier:
+        same = {"verdict": verdict, "answers": answers, "reason": reason, "flag": sent.flag}
+        earlier.check("rate", "late", assignment_id=given.id, **same)
+        return earlier.kind == "rate"
     if problem := into.settings.check_answers(sent.answers):
         raise Unfit(problem)
     if given.state in ("done", "skipped"):
         raise Conflict("this item was rated already; undo first to change it")
     counts = given.state == "leased" or given.kind != "main" or take_again(tx, given.item_id)
-    verdict, answers = turned(into, given.flipped, sent.verdict, sent.answers)
     append(
         tx,
         into,
@@ -73,7 +77,7 @@ def rate(tx: sa.Connection, into: Campaign, rater: Person, assignment_id: int, s
         key=sent.key,
         verdict=verdict,
         answers=answers,
-        reason=sent.reason or None,
+        reason=reason,
         flag=sent.flag,
         milliseconds=sent.milliseconds,
         at=now,
@@ -86,8 +90,9 @@ def rate(tx: sa.Connection, into: Campaign, rater: Person, assignment_id: int, s
 def skip(tx: sa.Connection, into: Campaign, rater: Person, assignment_id: int, sent: SkipIn, *, now: float) -> None:
     """Let an item go; this rater does not get it again. Raises NotFound, Conflict."""
     lock_member(tx, into.id, rater.id)
-    given, known = own_assignment(tx, assignment_id, into.id, rater.id, sent.key)
-    if known:
+    given, earlier = own_assignment(tx, assignment_id, into.id, rater.id, sent.key)
+    if earlier:
+        earlier.check("skip", assignment_id=given.id, reason=sent.reason, flag=sent.flag)
         return
     if given.state in ("done", "skipped"):
         raise Conflict("this item was rated already; undo first to change it")
@@ -112,10 +117,11 @@ def undo(tx: sa.Connection, into: Campaign, rater: Person, key: str, *, now: flo
     """Take back the newest rating or skip of this rater that still stands: its item is theirs again.
 
     Raises:
-        Conflict: there is none, or the item that was skipped has gone to others.
+        Conflict: there is none, the item that was skipped has gone to others, or the key belongs to another request.
     """
     lock_member(tx, into.id, rater.id)
-    if is_known(tx, rater, key):
+    if earlier := find_event(tx, rater.id, key):
+        earlier.check("undo", campaign_id=into.id)
         return
     newest = (
         sa.select(assignment.c.id, assignment.c.item_id, assignment.c.kind, assignment.c.state)
@@ -143,7 +149,7 @@ def withdraw(tx: sa.Connection, into: Campaign, rater: Person, *, now: float) ->
     standing = [one for one in current(tx, into.id) if one.rater == rater.handle]
     for one in standing:
         held = tx.execute(sa.select(event.c.assignment_id).where(event.c.id == one.event)).scalar()
-        key = f"withdraw-{one.event}"
+        key = f"withdraw:{one.event}"  # with a colon, which no key that a browser sends has
         append(tx, into, rater, item_id=one.item_id, assignment_id=held, kind="withdraw", key=key, at=now)
         if held is not None:
             set_state(tx, held, "withdrawn")
@@ -159,7 +165,9 @@ def adjudicate(
     found = tx.execute(sa.select(item.c.id).where(item.c.id == item_id, item.c.campaign_id == into.id)).first()
     if found is None:
         raise Unfit("the campaign has no such item")
-    if not is_known(tx, admin, key):
+    if earlier := find_event(tx, admin.id, key):
+        earlier.check("adjudicate", item_id=item_id, verdict=verdict, reason=reason)
+    else:
         append(tx, into, admin, item_id=item_id, kind="adjudicate", key=key, verdict=verdict, reason=reason, at=now)
 
 
@@ -266,8 +274,3 @@ def append(tx: sa.Connection, into: Campaign, who: Person, **values: Any) -> int
     blank = dict.fromkeys(("assignment_id", "verdict", "answers", "reason", "milliseconds"))
     row = {**blank, "campaign_id": into.id, "person_id": who.id, "flag": False, **values}
     return tx.execute(_APPEND, row).scalar_one()
-
-
-def is_known(tx: sa.Connection, who: Person, key: str) -> str | None:
-    """The kind of the event that this key has made already."""
-    return tx.execute(sa.select(event.c.kind).where(event.c.person_id == who.id, event.c.key == key)).scalar()
