@@ -16,7 +16,7 @@ from align.artifacts.verification import check_version, open_version
 from align.artifacts.version import Version
 from align.errors import UserError
 from align.review import agreement, loading, security
-from align.review.database import Database, migrate
+from align.review.database import PATIENCE, SERVER_PATIENCE, Database, migrate
 from align.review.errors import Refused
 from align.review.export import RATINGS_FILE, Rules, extract
 from align.review.export import export as export_ratings
@@ -35,7 +35,7 @@ def serve(arguments: argparse.Namespace) -> int:
     from align.review.server import serve as run
 
     place = _place(arguments)
-    database = _database(arguments)
+    database = _database(arguments, SERVER_PATIENCE)
     secret = security.load_secret(place / "secret")
     run(
         database,
@@ -219,9 +219,9 @@ def _place(arguments: argparse.Namespace) -> Path:
     return folder
 
 
-def _database(arguments: argparse.Namespace) -> Database:
+def _database(arguments: argparse.Namespace, patience: float = PATIENCE) -> Database:
     named = arguments.database or os.environ.get("ALIGN_REVIEW_DATABASE")
-    return Database(named or str(_place(arguments) / "review.db"))
+    return Database(named or str(_place(arguments) / "review.db"), patience)
 
 
 def _now(database: Database, work):  # noqa: ANN001, ANN202 - any unit of work

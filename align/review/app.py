@@ -1,5 +1,6 @@
 """The application, put together, and what it says to a request that it refuses. No torch, and up in about a second."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,13 +13,14 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from align.errors import UserError
-from align.review.database import migrate
+from align.review.database import DatabaseUnavailable, migrate
 from align.review.dependencies import Review, page, see_other
 from align.review.errors import Refused
 from align.review.middleware import Gate
 from align.review.routes import accounts, admin, health, rating, settings
 
 ROUTERS = (accounts.public, accounts.router, rating.pages, rating.router, settings.router, admin.router, health.router)
+RETRY_SECONDS = 5
 STATIC = Path(__file__).parent / "static"
 
 
@@ -41,6 +43,7 @@ def create_app(review: Review, *, quiet: bool = False) -> Gate:
     app.add_exception_handler(HTTPException, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(UserError, _mistaken)
+    app.add_exception_handler(DatabaseUnavailable, _unavailable)
     host = urlsplit(review.origin).hostname or ""
     hosts = frozenset({f"[{host}]" if ":" in host else host, "127.0.0.1", "localhost", "[::1]"})
     return Gate(app, hosts=hosts, metrics=review.metrics, quiet=quiet)
@@ -76,6 +79,14 @@ async def _invalid(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
     return _tell(request, 422, f"{where}: {first['msg']}" if where else str(first["msg"]))
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    """The reason, which names the database, is for the log; a browser keeps the rating and sends it again."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    answer = _tell(request, 503, "the server cannot save anything just now; try again in a moment")
+    answer.headers["retry-after"] = str(RETRY_SECONDS)
+    return answer
 
 
 async def _mistaken(request: Request, error: Exception) -> Response:

@@ -22,17 +22,27 @@ R = TypeVar("R")
 Work = Callable[Concatenate[sa.Connection, P], R]
 
 HEAD = "0002"  # the newest of migrations/versions
-BUSY = 30.0  # seconds that a command waits for SQLite's lock while the server writes
+PATIENCE = 30.0  # seconds that a command waits for a lock, while the server writes
+SERVER_PATIENCE = 8.0  # seconds that the server waits: browsers give up after 20
 CONNECTIONS = 16  # of PostgreSQL
 ATTEMPTS = 5
 _RETRIED = ("40001", "40P01")  # serialization failure, deadlock
+# Classes of SQLSTATE: the server or the database that the URL names does not let us in,
+_STATES_OF_SETUP = ("28", "3D", "42501", "25006")  # authorization, catalog name, privilege, read-only
+# and what goes away by itself: connection, locks that are held for too long, resources, operator.
+_STATES_OF_TROUBLE = ("08", "55P03", "53", "57", "58", *_RETRIED)
 
 
 class Database:
-    """One database, named by a SQLAlchemy URL, or by the path of a SQLite file."""
+    """One database, named by a SQLAlchemy URL, or by the path of a SQLite file.
 
-    def __init__(self, url: str):
+    Args:
+        patience: seconds to wait for a lock that another program holds, and for a free connection.
+    """
+
+    def __init__(self, url: str, patience: float = PATIENCE):
         self.url = _parse(url)
+        self.patience = patience
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._engine: Any = None
         self._readers: sa.Engine | None = None
@@ -82,13 +92,13 @@ class Database:
 
     def _one_writer(self) -> Writer:
         if self._writer is None:
-            self._engine = _sqlite(self.url, "BEGIN IMMEDIATE")
+            self._engine = _sqlite(self.url, "BEGIN IMMEDIATE", self.patience)
             self._writer = Writer(self._engine)
         return self._writer
 
     def _read(self, work: Callable[[sa.Connection], R]) -> R:
         if self._readers is None:
-            self._readers = _sqlite(self.url, "BEGIN")
+            self._readers = _sqlite(self.url, "BEGIN", self.patience)
         with explained(str(self)), self._readers.begin() as tx:
             return work(tx)
 
@@ -96,15 +106,22 @@ class Database:
         if self._engine is None:
             from sqlalchemy.ext.asyncio import create_async_engine
 
-            self._engine = create_async_engine(self.url, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=False)
-        for attempt in range(ATTEMPTS):
-            try:
-                with explained(str(self)):
+            self._engine = create_async_engine(
+                self.url,
+                pool_size=CONNECTIONS,
+                max_overflow=0,
+                pool_pre_ping=False,
+                pool_timeout=self.patience,
+                connect_args={"server_settings": {"lock_timeout": f"{self.patience * 1000:.0f}"}},  # milliseconds
+            )
+        with explained(str(self)):
+            for attempt in range(ATTEMPTS):
+                try:
                     async with self._engine.begin() as connection:
                         return await connection.run_sync(work)
-            except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in _RETRIED or attempt == ATTEMPTS - 1:
-                    raise
+                except DBAPIError as error:
+                    if getattr(error.orig, "sqlstate", None) not in _RETRIED or attempt == ATTEMPTS - 1:
+                        raise
         raise AssertionError("the last attempt returns or raises")
 
 
@@ -139,8 +156,12 @@ def migrate(tx: sa.Connection) -> None:
         ) from None
 
 
+class DatabaseUnavailable(UserError):
+    """The database cannot be used now: it is locked, full, restarting or not there. The app answers it with 503."""
+
+
 class explained:
-    """Turns what a database says when it cannot be had into one sentence of ours."""
+    """Turns the errors of a database that cannot be used into one sentence."""
 
     def __init__(self, name: str):
         self.name = name
@@ -149,15 +170,29 @@ class explained:
         pass
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and not isinstance(error, UserError):
-            raise UserError(f"the review database {self.name} cannot be reached ({error}); is it running?") from error
-        if not isinstance(error, sa.exc.OperationalError):
-            return
-        why = str(error.orig).splitlines()[0]
-        if "unable to open" in why or "readonly" in why or "not a database" in why:
-            raise UserError(
-                f"the review database {self.name} cannot be used ({why}); name another: --database"
-            ) from error
+        if (sentence := self._sentence(error)) is not None:
+            raise DatabaseUnavailable(sentence) from error
+
+    def _sentence(self, error: BaseException | None) -> str | None:
+        """What to say of `error`; None where it is a bug, or nothing."""
+        if isinstance(error, OSError):
+            return f"the review database {self.name} cannot be reached ({error}); check that it is running"
+        if isinstance(error, sa.exc.TimeoutError):
+            return f"the review database {self.name} has no free connection; try again"
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        why = (str(cause).splitlines() or [""])[0]
+        state = getattr(cause, "sqlstate", None)
+        if state is not None:
+            if state.startswith(_STATES_OF_SETUP):
+                return f"the review database {self.name} cannot be used ({why}); correct --database"
+            if state.startswith(_STATES_OF_TROUBLE):
+                return f"the review database {self.name} is busy ({why}); try again"
+        elif isinstance(error, sa.exc.OperationalError):
+            if any(word in why for word in ("unable to open", "readonly", "not a database")):
+                return f"the review database {self.name} cannot be used ({why}); name another: --database"
+            if any(word in why for word in ("locked", "busy", "is full", "disk I/O error")):
+                return f"the review database {self.name} is busy ({why}); try again"
+        return None
 
 
 def _parse(text: str) -> sa.URL:
@@ -177,8 +212,8 @@ def _parse(text: str) -> sa.URL:
     return url
 
 
-def _sqlite(url: sa.URL, begin: str) -> sa.Engine:
-    engine = sa.create_engine(url, connect_args={"check_same_thread": False, "timeout": BUSY})
+def _sqlite(url: sa.URL, begin: str, patience: float) -> sa.Engine:
+    engine = sa.create_engine(url, connect_args={"check_same_thread": False, "timeout": patience})
 
     @sa.event.listens_for(engine, "connect")
     def connect(connection: Any, record: object) -> None:

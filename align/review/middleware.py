@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -41,6 +42,7 @@ HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
 )
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # seconds
 
 
@@ -81,7 +83,8 @@ class Gate:
     """ASGI middleware: the first to see a request and the last to see its answer.
 
     Args:
-        hosts: the names this server answers to; another `Host` is a page that points its own name here.
+        hosts: the host names this server answers to. A page elsewhere can point a name of its own at this address
+            (DNS rebinding), but not one of these.
         quiet: write no log.
     """
 
@@ -112,8 +115,8 @@ class Gate:
             await send(message)
 
         try:
-            if _host(headers) not in self.hosts:
-                await _refuse(answer, 421, "this server does not answer to that name")
+            if _host(scope["headers"]) not in self.hosts:
+                await _refuse(answer, 421, "this server does not answer to that host name")
             elif _declared(headers) > largest:
                 await _refuse(answer, 413, f"more than {largest} bytes")
             else:
@@ -160,9 +163,11 @@ class _Body:
         return message
 
 
-def _host(headers: dict[bytes, bytes]) -> str:
-    text = headers.get(b"host", b"").decode("latin-1").lower()
-    return text.rpartition(":")[0] if ":" in text and not text.endswith("]") else text
+def _host(headers: list[tuple[bytes, bytes]]) -> str | None:
+    """The host name of the one `Host` header, without its port; None where the header is anything else."""
+    values = [value for name, value in headers if name == b"host"]
+    found = _HOST.fullmatch(values[0].decode("latin-1").lower()) if len(values) == 1 else None
+    return found[1] if found else None
 
 
 def _declared(headers: dict[bytes, bytes]) -> int:

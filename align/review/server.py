@@ -15,14 +15,27 @@ from align.review.dependencies import Review
 from align.review.store import people
 
 HEAD_SECONDS = 10.0  # for the head of a request to arrive
+HEAD_BYTES = 32 * 1024  # of a request's line and headers together
+HEAD_FIELDS = 100  # headers of a request
 IDLE_SECONDS = 30  # that a connection is kept without one
 FIRST_LINK_SECONDS = 86400.0
 
 
+class HeadTooLarge(Exception):
+    """A request's head is over the limits."""
+
+
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, which lets go of who sends a head byte by byte."""
+    """uvicorn's protocol with limits on the head of a request: its time, its size and its number of headers.
+
+    The size is counted twice. What the parser has read is counted as it comes, and so is what it only collects: the
+    beginning of a header that never ends, chunk extensions, trailers.
+    """
 
     _head: asyncio.TimerHandle | None = None
+    _collected = 0  # bytes received since the parser last finished a head or a piece of a body
+    _head_bytes = 0
+    _head_fields = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -30,9 +43,54 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._await_head()
+        self._collected += len(data)
         super().data_received(data)
+        if self._collected > HEAD_BYTES and not self.transport.is_closing():
+            self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        self._head_bytes = self._head_fields = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_fields += 1
+        self._count_head(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._collected = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._collected = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._over_limit():
+            self._refuse_head()
+        else:
+            super().send_400_response(msg)
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._over_limit():
+            raise HeadTooLarge  # the parser reports it as an error, and uvicorn answers it
+
+    def _over_limit(self) -> bool:
+        return self._head_bytes > HEAD_BYTES or self._head_fields > HEAD_FIELDS
+
+    def _refuse_head(self) -> None:
+        detail = b"the head of the request is too large"
+        head = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\nconnection: close\r\n"
+        self.transport.write(head + b"content-length: %d\r\n\r\n%b" % (len(detail), detail))
+        self.transport.close()
 
     def on_headers_complete(self) -> None:
+        self._collected = 0
         if self._head is not None:
             self._head.cancel()
             self._head = None

@@ -195,7 +195,8 @@ class Browser:
         self.world = world
         # A database of its own: asyncpg's connections belong to one event loop, and each client has one.
         url = world.database.url.render_as_string(hide_password=False)
-        app = create_app(replace(world.review, database=Database(url)), quiet=True)
+        database = Database(url, world.database.patience)
+        app = create_app(replace(world.review, database=database), quiet=True)
         self.client = TestClient(app, base_url=ORIGIN, follow_redirects=False, raise_server_exceptions=True)
         self.client.__enter__()
         world.clients.append(self.client)

@@ -49,10 +49,40 @@ def test_requests_without_the_pages_token_are_refused(rater, token):
     assert browser.api("/spring/next", **{"x-csrf-token": security.csrf_token(SECRET, session)}).status_code == 200
 
 
-def test_another_host_name_is_refused(rater):
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8765", "localhost:1", "LOCALHOST", "[::1]:80", "[::1]"])
+def test_the_names_of_this_server_are_answered(rater, host):
     _, browser, _ = rater
-    assert browser.client.get("/login", headers={"host": "evil.example"}).status_code == 421
-    assert browser.client.get("/login", headers={"host": "localhost:8000"}).status_code == 200
+    assert browser.client.get("/login", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1:8765.evil.example",
+        "127.0.0.1.evil.example",
+        "evil.example:127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:123456",
+        "127.0.0.1:80:80",
+        "[::1",
+        "[::1].evil.example",
+        "me@127.0.0.1",
+        "127.0.0.1/x",
+        " ",
+        "",
+    ],
+)
+def test_any_other_host_is_refused(rater, host):
+    _, browser, _ = rater
+    assert browser.client.get("/login", headers={"host": host}).status_code == 421
+
+
+def test_a_request_with_two_hosts_is_refused(rater):
+    _, browser, _ = rater
+    headers = [("host", "127.0.0.1"), ("host", "evil.example")]
+    for order in (headers, headers[::-1]):
+        assert browser.client.get("/login", headers=order).status_code == 421
 
 
 @pytest.mark.parametrize("role", ["rater", "admin"])

@@ -1,17 +1,15 @@
 """Running a campaign: made, filled, watched, decided, taken out; and what machines ask."""
 
-import asyncio
 import csv
 import io
 import json
 
 import pyarrow.parquet as parquet
 import pytest
-import uvicorn
 from starlette.testclient import TestClient
 
 from align.records import Comparison
-from align.review import plots, routes, server
+from align.review import plots, routes
 from align.review.app import create_app
 from align.review.store import campaigns, people, ratings
 
@@ -180,30 +178,3 @@ def test_plots_of_nothing_and_of_nasty_names_are_whole():
     assert plots.growth([], title="t", whole=3) == ""
     svg = plots.bars([("<script>", 0.0)], title='"')
     assert "<script>" not in svg and 'aria-label="&#34;: &lt;script&gt; 0"' in svg
-
-
-def test_a_head_that_does_not_come_ends_the_connection(small_world, monkeypatch):
-    """A client that sends its head byte by byte is let go; one that is quick is answered."""
-
-    async def visit() -> tuple[bytes, bytes]:
-        config = uvicorn.Config(
-            create_app(small_world.review, quiet=True), port=0, http=server.Protocol, log_level="error"
-        )
-        process = uvicorn.Server(config)
-        task = asyncio.create_task(process.serve())
-        while not process.started:
-            await asyncio.sleep(0)
-        port = process.servers[0].sockets[0].getsockname()[1]
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-        answered = await reader.read()
-        monkeypatch.setattr(server, "HEAD_SECONDS", 0.1)
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /login HTTP/1.1\r\nHo")
-        answers = answered, await asyncio.wait_for(reader.read(), 30)
-        process.should_exit = True
-        await task
-        return answers
-
-    answered, dropped = asyncio.run(visit())
-    assert answered.startswith(b"HTTP/1.1 200") and dropped == b""

@@ -1,5 +1,7 @@
 """Both databases: the migrations make the tables, work is whole or not done, what is committed stays."""
 
+import asyncio
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -12,11 +14,11 @@ from alembic.migration import MigrationContext
 
 from align.errors import UserError
 from align.review import database as reviewed
-from align.review.database import HEAD, Database, migrate
+from align.review.database import HEAD, Database, DatabaseUnavailable, migrate
 from align.review.store import assignment, people, ratings
 from align.review.tables import item, metadata, person
 
-from .conftest import World
+from .conftest import World, make_postgres_database
 from .test_assignment import send, take
 
 
@@ -76,6 +78,51 @@ def test_work_that_fails_is_undone_alone(database):
 def test_a_database_that_cannot_be_had_is_told(name, word):
     with pytest.raises(UserError, match=word):
         Database(name).now(migrate)
+
+
+def test_a_database_that_is_locked_for_long_is_answered_with_503(small_world, capsys):
+    """And the rating is taken when it is sent again."""
+    world = small_world
+    rater = world.person("rater", world.campaign())
+    world.database.patience = 0.01
+    browser = world.browser(rater)
+    number = browser.api("/spring/next").json()["task"]["assignment"]
+    rating = f"/spring/assignments/{number}/rating", {"key": "k" * 10, "verdict": "a"}
+    other = sqlite3.connect(world.database.url.database, isolation_level=None)
+    other.execute("begin immediate")
+    for request in (rating, ("/spring/next", None)):
+        answer = browser.api(*request)
+        assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
+        assert world.database.url.database not in answer.text
+    assert browser.get("/rate/spring").status_code == 200  # readers do not wait for the lock
+    assert "is busy (database is locked)" in capsys.readouterr().err
+    other.execute("rollback")
+    other.close()
+    assert browser.api(*rating).status_code == 200
+
+
+@pytest.mark.slow
+def test_a_lock_on_postgresql_ends_after_a_while(postgres):
+    url = make_postgres_database(postgres)
+    Database(url).now(migrate)
+
+    def add(tx: sa.Connection) -> people.Person:
+        return people.add_person(tx, role="rater", now=0.0)
+
+    async def run() -> None:
+        holder, impatient = Database(url), Database(url, patience=0.1)
+        await holder.read(lambda tx: None)
+        async with holder._engine.begin() as connection:
+            await connection.execute(sa.text("lock table person"))
+            with pytest.raises(DatabaseUnavailable, match="is busy"):
+                await impatient.run(add)
+        assert await impatient.run(add)
+        await impatient.close()
+        await holder.close()
+
+    asyncio.run(run())
+    with pytest.raises(DatabaseUnavailable, match="correct --database"):
+        Database(f"{postgres}/nowhere").now(migrate)
 
 
 def test_a_password_in_a_url_is_not_shown():
