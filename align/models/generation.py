@@ -110,23 +110,32 @@ def generate(
             completions.append(Completion(text, ids[index], tokens, end is not None))
         return completions
 
-    with _no_generation_config(model):
+    with _plain(model):
         done = ranks.map_batches(complete, order, batch_size)
     by_index = dict(zip(order, done, strict=True))
     return [by_index[index] for index in range(len(prompts))]
 
 
 @contextlib.contextmanager
-def _no_generation_config(model: "PreTrainedModel") -> Iterator[None]:
-    """Keep transformers from adding what the model's own generation config asks for, such as penalties."""
+def _plain(model: "PreTrainedModel") -> Iterator[None]:
+    """Keep out of generation what the model's configs ask for beside: penalties, and a mixture's router logits.
+
+    SFT's trainer has the model return router logits; with a cache their loss fails (transformers 5.23).
+    """
     from transformers import GenerationConfig
 
     holders = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]
     own = model.generation_config
+    text_config = model.config.get_text_config()
+    router_logits = getattr(text_config, "output_router_logits", None)
     for holder in holders:
         holder.generation_config = GenerationConfig()
+    if router_logits:
+        text_config.output_router_logits = False
     try:
         yield
     finally:
         for holder in holders:
             holder.generation_config = own
+        if router_logits:
+            text_config.output_router_logits = router_logits

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from align.artifacts.bases import is_adapter, resolve_base
 from align.artifacts.model_files import tensor_shapes
+from align.artifacts.tokenizer_files import special_tokens
 from align.contract.tokenizers import no_pad_token
 from align.errors import UserError
 from align.models import adapters
+from align.models.published_config import remember_configs
 from align.models.reward_probe import check_finite
 
 if TYPE_CHECKING:
@@ -95,7 +97,9 @@ def build_model(architecture: dict[str, Any], tokenizer: "PreTrainedTokenizerBas
     )
     set_seed(seed)
     with _explained(f"model.new.architecture ({kind})", "AutoModelForCausalLM"), unpartitioned():
-        return AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config)
+    remember_configs(model)
+    return model
 
 
 def load_policy(path: Path, *, lora: "LoraConfig | None" = None, **options: Any) -> "PreTrainedModel":
@@ -158,6 +162,9 @@ def load_reward_model(
         model = adapters.graft(base, path, lora)
     if center := read_score_center(path):
         model.config.score_center = center
+    text_config = model.config.get_text_config()
+    if text_config.pad_token_id is None and "pad_token" in (named := special_tokens(path)):
+        text_config.pad_token_id = named["pad_token"][1]  # the base's config may name none, and a batch needs one
     return model
 
 
@@ -208,6 +215,7 @@ def load_whole(
             "another kind of model, or damaged"
         )
     check_finite(model, path, "it is damaged, or comes from a run that diverged: name another")
+    remember_configs(model)
     return model
 
 

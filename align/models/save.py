@@ -3,7 +3,6 @@
 Weights are safetensors only, and `from_pretrained` of transformers or PEFT loads the folder without align.
 """
 
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from align.artifacts.bases import ADAPTER_CONFIG, is_adapter
 from align.artifacts.model_files import tensor_shapes
-from align.data.tokens.chat_template import end_ids
 from align.distributed import ranks
 from align.models import adapters
 from align.models.load import SCORE_CENTER, unpartitioned
+from align.models.published_config import write_configs
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 PICKLES = ("training_args.bin", "pytorch_model.bin", "adapter_model.bin")
 
@@ -26,7 +25,7 @@ def save_model(trainer: "Trainer", folder: Path) -> None:
     """Save the trained model, its tokenizer and chat template to `folder`; all ranks call this, one writes.
 
     Under ZeRO-3 the weights are gathered. An adapter is saved without the reference copy that TRL keeps next to it.
-    The generation config ends a completion where the chat template ends a turn.
+    The configs are those of the model that was loaded (`published_config`).
 
     Raises:
         RuntimeError: a tensor was saved empty, which is a bug.
@@ -50,8 +49,7 @@ def finish_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase",
         tokenizer.save_pretrained(str(folder))
         for leftover in (*PICKLES, "README.md"):
             (folder / leftover).unlink(missing_ok=True)
-        if getattr(model, "generation_config", None) is not None:
-            save_generation_config(model.generation_config, tokenizer, folder)
+        write_configs(model, tokenizer, folder)
         if is_adapter(folder) and getattr(model.config, "score_center", None):
             (folder / SCORE_CENTER).write_text(json.dumps({"score_center": model.config.score_center}) + "\n", "utf-8")
         empty = [name for name, shape in tensor_shapes(folder).items() if 0 in shape]
@@ -60,29 +58,19 @@ def finish_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase",
     ranks.barrier()
 
 
-def save_generation_config(config: "GenerationConfig", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
-    """Save how the model generates: it stops at the tokenizer's EOS and where its chat template ends a turn."""
-    saved = copy.deepcopy(config)
-    ends = end_ids(tokenizer, config.eos_token_id)
-    saved.eos_token_id = ends[0] if len(ends) == 1 else ends
-    saved.pad_token_id = tokenizer.pad_token_id
-    saved.save_pretrained(str(folder))
-
-
 def save_merged(folder: Path, load: Callable[[Path], "PreTrainedModel"]) -> None:
     """Replace the adapter in `folder` by base and adapter merged; the main process works, all ranks wait.
 
     Args:
         load: gives the merged model from a folder: `load_policy` or `load_reward_model` with their options.
     """
+    from transformers import AutoTokenizer
+
     if ranks.is_main():
         with unpartitioned():
             merged = load(folder)
-        generation = folder / "generation_config.json"
-        before = generation.read_bytes() if generation.is_file() else None
         merged.save_pretrained(str(folder))
-        if before is not None:
-            generation.write_bytes(before)
+        write_configs(merged, AutoTokenizer.from_pretrained(str(folder)), folder)
         for file in (ADAPTER_CONFIG, adapters.ADAPTER_WEIGHTS, SCORE_CENTER):
             (folder / file).unlink(missing_ok=True)
     ranks.barrier()

@@ -89,10 +89,15 @@ def add_value_adapter(policy: PeftModel, source: Path | None) -> nn.Linear:
     return linear(head)
 
 
-def add_reward_adapter(policy: PeftModel, name: str, source: Path) -> "AdapterClassifier":
-    """Put a reward adapter, frozen, on the policy's base, in place of a second network."""
+def add_reward_adapter(policy: PeftModel, name: str, source: Path, *, pad_token_id: int) -> "AdapterClassifier":
+    """Put a reward adapter, frozen, on the policy's base, in place of a second network.
+
+    Args:
+        source: the adapter's folder.
+        pad_token_id: of the reward model's tokenizer.
+    """
     head = linear(_load_adapter(policy, name, source)).requires_grad_(False)
-    return AdapterClassifier(policy, name, head, read_score_center(source))
+    return AdapterClassifier(policy, name, head, pad_token_id, read_score_center(source))
 
 
 def _load_adapter(policy: PeftModel, name: str, source: Path) -> Tensor:
@@ -136,21 +141,27 @@ class AdapterClassifier(nn.Module):
     """A reward model that is an adapter on the policy's base: a sequence classifier with one label, to be called.
 
     Args:
+        pad_token_id: of the reward model's tokenizer.
         center: what is taken off each score.
     """
 
-    def __init__(self, policy: "PreTrainedModel", name: str, head: nn.Linear, center: float = 0.0):
+    def __init__(self, policy: "PreTrainedModel", name: str, head: nn.Linear, pad_token_id: int, center: float = 0.0):
         super().__init__()
+        self.pad_token_id = pad_token_id
         self.policy = policy
         self.name = name
         self.head = head.to(policy.device)
         self.config = SimpleNamespace(score_center=center)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
-        """`.logits`, [texts, 1], read at the last token that is not padding; padding is on the right."""
+        """The scores, `.logits` of shape [texts, 1], read where transformers' sequence classifiers read them.
+
+        That is the last token whose id is not the pad token's: the one before EOS where EOS is also the pad token.
+        """
         whole = self.policy.get_base_model()
         with adapter(self.policy, self.name):
             backbone = getattr(whole, whole.base_model_prefix)
             states = backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-        last = states[torch.arange(len(states)), attention_mask.sum(1) - 1]
+        positions = torch.arange(input_ids.size(1), device=input_ids.device)
+        last = states[torch.arange(len(states)), (positions * (input_ids != self.pad_token_id)).argmax(-1)]
         return SimpleNamespace(logits=self.head(last.to(self.head.weight.dtype)))

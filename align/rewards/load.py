@@ -82,7 +82,8 @@ def place_rewards(rewards: list[RewardFunction], inputs: dict[str, Any], trainer
         if reward.model is None:
             from align.models.shared_base import add_reward_adapter
 
-            reward.model = add_reward_adapter(trainer.policy, f"reward{number}", given.path)
+            pad = reward.tokenizer.pad_token_id
+            reward.model = add_reward_adapter(trainer.policy, f"reward{number}", given.path, pad_token_id=pad)
         elif is_deepspeed_zero3_enabled():
             reward.shard(trainer.accelerator)
 
