@@ -19,8 +19,8 @@ def is_adapter(folder: Path) -> bool:
 def resolve_base(folder: Path, *, code: bool = False) -> Input:
     """The base of the adapter in `folder`; with `code`, the Python files of a base from the Hub too.
 
-    Inside an artifact the manifest says it, as a version of the same store, so a store may move; elsewhere PEFT's own
-    record does.
+    Inside an artifact the manifest names it, as a version of the same store; elsewhere PEFT's own record does, where a
+    relative path begins at the adapter's folder.
 
     Raises:
         UserError: the base is gone, or is no longer what the adapter was trained on.
@@ -33,8 +33,9 @@ def resolve_base(folder: Path, *, code: bool = False) -> Input:
     name = recorded.get("base_model_name_or_path") or ""
     if record is not None and record["kind"] != "path":
         text = record["ref"]
-    elif Path(name).is_absolute() or Path(name).exists():
-        text = str(Path(name).absolute())
+    elif (folder / name).is_dir() or Path(name).exists() or name.startswith("."):
+        # PEFT takes a relative path from the working directory; in an export it is relative to the adapter
+        text = str(folder / name if (folder / name).is_dir() or name.startswith(".") else Path(name).absolute())
     else:
         text = HUB_PREFIX + name + (f"@{recorded['revision']}" if recorded.get("revision") else "")
     try:

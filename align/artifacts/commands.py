@@ -55,6 +55,7 @@ def artifacts_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("right", metavar="REF")
     parser = _add_ref(command("export", export_version, "a plain Hugging Face directory with a card", json=False))
     parser.add_argument("folder", metavar="DIR", help="a new folder")
+    parser.add_argument("--base", metavar="hf:ORG/NAME", help="an adapter's base on the Hub, instead of a copy of it")
     for name, run, summary in (
         ("push", push_version, "send a version to a remote store"),
         ("pull", pull_version, "fetch a version from a remote store"),
@@ -287,7 +288,8 @@ def export_version(arguments: argparse.Namespace) -> int:
 
     store = _open(arguments)
     version = store.resolve(arguments.ref)
-    print(f"exported {version.ref} to {export(store, version, Path(arguments.folder).expanduser())}")
+    folder = export(store, version, Path(arguments.folder).expanduser(), base=arguments.base)
+    print(f"exported {version.ref} to {folder}")
     return 0
 
 

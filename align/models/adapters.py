@@ -6,6 +6,7 @@ et al. 2023 (arXiv:2305.14314).
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,18 +22,24 @@ if TYPE_CHECKING:
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
-def name_base(path: Path, base: Input) -> None:
-    """Write into the adapter in `path` the base it belongs to, so that PEFT alone finds it.
+def name_base(path: Path, base: Input, published: Path) -> None:
+    """Write into the adapter in `path` which base it belongs to, by a name that stays true when the store moves.
 
-    A base from the hub is named by repository and commit, not by where this machine's cache has it.
+    A base from the Hub is named by repository and commit, a version of the same store by its path relative to the
+    adapter's, and a folder outside the store by its absolute path.
+
+    Args:
+        published: the folder that the adapter's files will lie in.
     """
     config = read_adapter_config(path)
     if base.kind == "hub":
         config["base_model_name_or_path"], config["revision"] = parse_hub(base.ref)
+    elif base.kind == "artifact":
+        config["base_model_name_or_path"] = os.path.relpath(base.path, published)
     else:
         config["base_model_name_or_path"] = str(base.path.resolve())
     if isinstance(config["target_modules"], list):
-        config["target_modules"].sort()  # PEFT writes a set, whose order is another in each process
+        config["target_modules"].sort()  # PEFT writes a set, whose order differs from process to process
     (path / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 

@@ -37,7 +37,7 @@ def publish(
     for part in ("model", "value_model"):
         if is_adapter(output_dir / part):
             base = base_of(plan)
-            name_base(output_dir / part, base)
+            name_base(output_dir / part, base, store.root / cfg.name / "version" / "model")
             adapters[part] = {"kind": cfg.adapter.kind, "base": base.to_manifest()}
     if cfg.model.trust_remote_code and "policy" in plan.inputs and model_dir.is_dir() and "model" not in adapters:
         leave_code(model_dir, plan.inputs["policy"])

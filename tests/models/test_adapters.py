@@ -1,18 +1,21 @@
 """LoRA and QLoRA from end to end: what is published, what goes on from it, and what the reference is."""
 
+import contextlib
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
+from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from align.artifacts.bases import is_adapter, resolve_base
 from align.artifacts.store import Store, Version
+from align.cli import main
 from align.config.compose import compose
 from align.data.loading.examples import load_split
 from align.data.tokens.chat_template import render
@@ -116,12 +119,16 @@ def test_an_adapter_is_published_with_its_base_and_loads_without_align(lora_mode
     assert version.manifest.adapter["base"]["ref"] == "pretrain:v1"
     assert version.manifest.adapter["kind"] == "lora"
     recorded = json.loads((folder / "adapter_config.json").read_text())
-    assert Path(recorded["base_model_name_or_path"]).samefile(base)
+    assert recorded["base_model_name_or_path"] == "../../../pretrain/v0001/model"
+    assert (folder / recorded["base_model_name_or_path"]).samefile(base)
     assert recorded["r"] == 4 and recorded["inference_mode"]
 
     ours = logits(load_frozen(folder), folder)
-    for auto_class in (AutoModelForCausalLM, AutoPeftModelForCausalLM):
-        torch.testing.assert_close(logits(auto_class.from_pretrained(folder), folder), ours, atol=1e-5, rtol=0)
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
+    torch.testing.assert_close(logits(theirs, folder), ours, atol=1e-5, rtol=0)
+    with contextlib.chdir(folder):  # a relative path begins at the working directory for PEFT
+        for auto_class in (AutoModelForCausalLM, AutoPeftModelForCausalLM):
+            torch.testing.assert_close(logits(auto_class.from_pretrained("."), folder), ours, atol=1e-5, rtol=0)
     assert (logits(AutoModelForCausalLM.from_pretrained(base), folder) - ours).abs().max() > 1e-2
 
 
@@ -129,7 +136,8 @@ def test_a_reward_adapter_loads_without_align_as_a_classifier_with_one_label(lor
     folder = model_of(lora_models, "reward_lora")
     ours = logits(load_reward_model(folder), folder)
     for auto_class in (AutoModelForSequenceClassification, AutoPeftModelForSequenceClassification):
-        theirs = logits(auto_class.from_pretrained(folder, num_labels=1), folder)
+        with contextlib.chdir(folder):
+            theirs = logits(auto_class.from_pretrained(".", num_labels=1), folder)
         torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
 
 
@@ -156,7 +164,8 @@ def test_a_moved_store_still_loads_and_goes_on(lora_store, tmp_path):
     torch.testing.assert_close(logits(load_frozen(folder), folder), before)
     version = run_stage(moved, "stage=sft", "inputs.policy=sft_lora", *LORA, "name=next")
     recorded = json.loads((version.model_dir / "adapter_config.json").read_text())
-    assert recorded["base_model_name_or_path"] == str(model_of(moved, "pretrain").resolve())
+    assert recorded["base_model_name_or_path"] == "../../../pretrain/v0001/model"
+    assert not [file for file in folder.iterdir() if str(lora_store).encode() in file.read_bytes()]
 
 
 def test_an_adapter_is_merged_after_its_store_has_moved(lora_store, tmp_path):
@@ -181,6 +190,51 @@ def test_a_base_from_the_hub_is_named_by_repository_and_commit(lora_store, tmp_p
     asked.clear()
     load_frozen(version.model_dir)
     assert [(name, options["revision"]) for name, options in asked] == [("org/model", commit)]
+
+
+# -- what is exported --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ref", ["sft_lora", "reward_lora"])
+def test_an_exported_adapter_brings_its_base_and_loads_anywhere(lora_store, tmp_path, ref):
+    version = Store(lora_store).resolve(ref)
+    load = load_frozen if ref == "sft_lora" else load_reward_model
+    expected = logits(load(version.model_dir), version.model_dir)
+    assert main(["artifacts", "export", ref, str(tmp_path / "first"), "--artifacts", str(lora_store)]) == 0
+    lora_store.rename(tmp_path / "gone")
+    folder = (tmp_path / "first").rename(tmp_path / "elsewhere")
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "./base"
+    assert not [file for file in folder.rglob("*.json") if str(lora_store).encode() in file.read_bytes()]
+    code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1]
+    scope = {"folder": str(folder)}
+    exec(code, scope)  # the card says how
+    torch.testing.assert_close(logits(scope["model"], folder), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(load(folder), folder), expected, atol=1e-6, rtol=0)
+    if ref == "sft_lora":
+        version = run_stage(tmp_path / "new", "stage=sft", f"inputs.policy={folder}", *LORA)
+        assert version.manifest.adapter["base"]["ref"] == str(folder / "base")
+
+
+def test_an_exported_adapter_names_a_base_on_the_hub(lora_store, tmp_path, capsys):
+    command = ["artifacts", "export", "sft_lora", "--artifacts", str(lora_store)]
+    assert main([*command, str(tmp_path / "out"), "--base", "hf:org/model@v2"]) == 0
+    recorded = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (recorded["base_model_name_or_path"], recorded["revision"]) == ("org/model", "v2")
+    assert not (tmp_path / "out" / "base").exists()
+    assert main([*command, str(tmp_path / "other"), "--base", "org/model"]) == 2
+    assert "'org/model' is not a Hugging Face repository: write hf:org/name" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+    command[2] = "sft:v1"
+    assert main([*command, str(tmp_path / "other"), "--base", "hf:org/model"]) == 2
+    assert "sft:v1 is not an adapter, so --base hf:org/model has no meaning for it" in capsys.readouterr().err
+
+
+def test_an_exported_adapter_without_the_base_it_names_is_refused(lora_store, tmp_path):
+    assert main(["artifacts", "export", "sft_lora", str(tmp_path / "out"), "--artifacts", str(lora_store)]) == 0
+    shutil.rmtree(tmp_path / "out" / "base")
+    folder = tmp_path / "out"
+    with pytest.raises(UserError, match="is an adapter, and its base cannot be had: input .*out/base. does not exist"):
+        load_frozen(folder)
 
 
 # -- a base that is gone -----------------------------------------------------------------------------------------

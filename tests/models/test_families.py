@@ -34,7 +34,6 @@ FORMATS = {
     "grpo": "prompt_only",
     "sample": "prompt_only",
     "evaluate": "preference",
-    "score": "preference",
 }
 ONLINE = ("ppo", "rloo", "grpo")
 TRAINED = ("pretrain", "sft", "reward", "dpo", "kto", *ONLINE)
@@ -72,9 +71,12 @@ class World:
             "name": name or stage,
             "artifacts.root": self.root(family),
             "data": "local",
-            "inputs.policy": self.hub(family) if stage in ("sft", "pretrain") else "sft:v1",
         }
-        chosen |= self._data(FORMATS[stage])
+        if stage == "score":
+            chosen |= {"inputs.reward_model": "reward:v1"}
+        else:
+            chosen["inputs.policy"] = self.hub(family) if stage in ("sft", "pretrain") else "sft:v1"
+            chosen |= self._data(FORMATS[stage])
         if stage in TRAINED:
             chosen |= {f"trainer.{key}": value for key, value in world.TRAINER.items()}
             chosen |= {"trainer.max_steps": 1, "trainer.per_device_train_batch_size": 4}
@@ -175,7 +177,7 @@ def test_every_family_is_evaluated_sampled_and_scored(families, family):
     assert families.run(family, "sample").manifest.metrics["prompts"] == 4
     pairs = families.root(family).parent / "data" / "preference.train.jsonl"
     assert main(["data", "import", str(pairs), "--name", "pairs", "--artifacts", str(families.root(family))]) == 0
-    scored = families.run(family, "score", inputs__dataset="pairs:v1", inputs__reward_model="reward:v1")
+    scored = families.run(family, "score", inputs__dataset="pairs:v1")
     assert scored.manifest.type == "dataset"
 
 
@@ -228,7 +230,7 @@ def test_sft_learns_the_tokens_that_the_template_writes(families, family):
     rows = {"trainer__max_steps": 1, "trainer__learning_rate": 0, "trainer__per_device_train_batch_size": 40}
     version = families.run(family, "sft", name="frozen", **rows, **more)
     tokenizer = AutoTokenizer.from_pretrained(version.model_dir)
-    model = AutoModelForCausalLM.from_pretrained(version.model_dir, dtype=torch.float64, attn_implementation="eager")
+    model = AutoModelForCausalLM.from_pretrained(version.model_dir, attn_implementation="eager")
     lines = (families.folder / "data" / "prompt_completion.train.jsonl").read_text().splitlines()
     losses: list[torch.Tensor] = []
     for row in map(json.loads, lines):
@@ -239,7 +241,7 @@ def test_sft_learns_the_tokens_that_the_template_writes(families, family):
         with torch.no_grad():
             logps = model(torch.tensor([ids])).logits[0].log_softmax(-1)
         losses.append(-logps[:-1].gather(1, torch.tensor(ids)[1:, None])[len(begin) - 1 :, 0])
-    assert logged(version, "loss") == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
+    assert logged(version, "loss") == pytest.approx(torch.cat(losses).mean().item(), rel=1e-4)
 
 
 @pytest.mark.slow
@@ -323,15 +325,8 @@ def test_an_adapter_goes_on_in_every_stage(families, family, stage):
     if stage in ONLINE:
         families.run(family, "reward", name="rated", **LORA, inputs__policy="tuned:v1")
         more = {"inputs__reward_model": "rated:v1"}
-    version = families.run(
-        family,
-        stage,
-        name=f"{stage}-on",
-        **LORA,
-        inputs__policy="tuned:v1",
-        trainer__learning_rate=0.05,
-        **more,
-    )
+    more["inputs__policy"] = "tuned:v1"
+    version = families.run(family, stage, name=f"{stage}-on", **LORA, **more)
     before = load_file(families.model(family, "tuned") / "adapter_model.safetensors")
     after = load_file(version.model_dir / "adapter_model.safetensors")
     assert before.keys() == after.keys()
