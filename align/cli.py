@@ -13,6 +13,7 @@ from align.artifacts.commands import add_root, artifacts_group
 from align.data.commands import data_group
 from align.errors import UserError
 from align.review.commands import review_group
+from align.runs.commands import runs_group
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +61,7 @@ class _PrintVersion(argparse.Action):
         parser.exit()
 
 
-GROUPS = (artifacts_group, data_group, review_group)
+GROUPS = (artifacts_group, runs_group, data_group, review_group)
 
 
 if __name__ == "__main__":

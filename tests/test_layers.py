@@ -15,7 +15,7 @@ LAYERS = (
     ("run",),
     ("stages",),
     ("ppo", "evaluation", "training", "models", "rewards"),
-    ("contract", "data"),
+    ("contract", "data", "runs"),
     ("config", "artifacts", "distributed"),
     ("records", "errors"),
 )

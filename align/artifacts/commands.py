@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from align.artifacts.store import Store
+
 
 def add_root(parser: argparse.ArgumentParser, default: object = argparse.SUPPRESS) -> None:
     """The option that says where the store is."""
@@ -103,7 +105,7 @@ def list_artifacts(arguments: argparse.Namespace) -> int:
     from align.artifacts.listing import Selection, list_table, select
     from align.artifacts.metrics import Condition
 
-    store = _open(arguments)
+    store = open_store(arguments)
     selection = Selection(
         names=arguments.names,
         type=arguments.type,
@@ -117,7 +119,7 @@ def list_artifacts(arguments: argparse.Namespace) -> int:
     listing = select(store, selection)
     if arguments.json:
         versions = [(row, store.version(row.name, row.summary.number)) for row in listing.rows]
-        _print_json([as_json(version) | {"aliases": list(row.aliases)} for row, version in versions])
+        print_json([as_json(version) | {"aliases": list(row.aliases)} for row, version in versions])
     else:
         print(list_table(listing, selection) or _nothing_listed(store.root, listing.total))
         for removal in store.quarantined() if selection.is_empty else []:
@@ -137,10 +139,10 @@ def show_artifact(arguments: argparse.Namespace) -> int:
     """`align artifacts show REF`."""
     from align.artifacts.display import as_json, description
 
-    store = _open(arguments)
+    store = open_store(arguments)
     version = store.resolve(arguments.ref)
     if arguments.json:
-        _print_json(as_json(version))
+        print_json(as_json(version))
     else:
         print(description(store, version))
     return 0
@@ -150,14 +152,14 @@ def show_lineage(arguments: argparse.Namespace) -> int:
     """`align artifacts lineage REF`."""
     from align.artifacts.lineage import lineage, tree
 
-    store = _open(arguments)
+    store = open_store(arguments)
     node = lineage(store, store.resolve(arguments.ref))
     if arguments.json:
-        _print_json(node.to_json())
+        print_json(node.to_json())
     elif arguments.svg:
         from align.artifacts.lineage_svg import to_svg
 
-        _write_text(arguments.svg, to_svg(node))
+        write_text(arguments.svg, to_svg(node))
         print(f"wrote {arguments.svg}")
     else:
         print(tree(node))
@@ -173,7 +175,7 @@ def verify_artifacts(arguments: argparse.Namespace) -> int:
 
     if bool(arguments.ref) == arguments.all:
         raise UserError("verify takes one REF, or --all: align artifacts verify sft:v2")
-    store = _open(arguments)
+    store = open_store(arguments)
     if arguments.all:
         sweep = Sweep(store, restart=arguments.restart)
         findings, total, skipped = sweep.findings(), len(sweep.left), len(sweep.versions) - len(sweep.left)
@@ -195,7 +197,7 @@ def verify_artifacts(arguments: argparse.Namespace) -> int:
         for sentence in finding.evidence + finding.unread:
             print(f"    {sentence}")
     if arguments.json:
-        _print_json(report)
+        print_json(report)
     elif arguments.all:
         print(f"{total} versions, {human_size(hashed)}: {f'{bad} not whole' if bad else 'all whole'}")
     return 1 if bad else 0
@@ -206,7 +208,7 @@ def move_alias(arguments: argparse.Namespace) -> int:
     from align.artifacts.refs import LATEST
     from align.errors import UserError
 
-    store = _open(arguments)
+    store = open_store(arguments)
     version = store.resolve(arguments.ref)
     expect = arguments.expect
     if expect is not None and not (expect.isascii() and expect.removeprefix("v").isdigit()):
@@ -222,7 +224,7 @@ def move_alias(arguments: argparse.Namespace) -> int:
 
 def pin_version(arguments: argparse.Namespace) -> int:
     """`align artifacts pin REF`."""
-    store = _open(arguments)
+    store = open_store(arguments)
     version = store.resolve(arguments.ref)
     print(f"{version.ref} {'is pinned' if store.pin(version) else 'was pinned already'}: gc keeps it")
     return 0
@@ -230,7 +232,7 @@ def pin_version(arguments: argparse.Namespace) -> int:
 
 def unpin_version(arguments: argparse.Namespace) -> int:
     """`align artifacts unpin REF`."""
-    store = _open(arguments)
+    store = open_store(arguments)
     version = store.resolve(arguments.ref)
     print(f"{version.ref} {'is no longer pinned' if store.unpin(version) else 'was not pinned'}")
     return 0
@@ -241,7 +243,7 @@ def collect_garbage(arguments: argparse.Namespace) -> int:
     from align.artifacts.gc import collect, plan_collection
     from align.artifacts.text import human_size, minute
 
-    store = _open(arguments)
+    store = open_store(arguments)
     plan = plan_collection(
         store, grace_days=arguments.grace_days, max_versions=arguments.max_versions, max_gb=arguments.max_gb
     )
@@ -249,7 +251,7 @@ def collect_garbage(arguments: argparse.Namespace) -> int:
     leftovers = [str(path) for path in plan.leftovers]
     if arguments.json:
         refs = [version.ref for version in gone]
-        _print_json({"applied": arguments.apply, "removed": refs, "leftovers": leftovers, "kept": plan.kept})
+        print_json({"applied": arguments.apply, "removed": refs, "leftovers": leftovers, "kept": plan.kept})
         return 0
     verb = "removed" if arguments.apply else "would remove"
     for ref, why in () if arguments.apply else plan.kept.items():
@@ -271,10 +273,10 @@ def show_difference(arguments: argparse.Namespace) -> int:
     """`align artifacts diff REF REF`."""
     from align.artifacts.diff import compare
 
-    store = _open(arguments)
+    store = open_store(arguments)
     difference = compare(store.resolve(arguments.left), store.resolve(arguments.right))
     if arguments.json:
-        _print_json(difference.to_json())
+        print_json(difference.to_json())
     else:
         print(difference)
     return 0
@@ -286,7 +288,7 @@ def export_version(arguments: argparse.Namespace) -> int:
 
     from align.artifacts.export import export
 
-    store = _open(arguments)
+    store = open_store(arguments)
     version = store.resolve(arguments.ref)
     folder = export(store, version, Path(arguments.folder).expanduser(), base=arguments.base)
     print(f"exported {version.ref} to {folder}")
@@ -298,7 +300,7 @@ def push_version(arguments: argparse.Namespace) -> int:
     from align.artifacts.remote import Remote, explain_remote_errors
     from align.artifacts.transfer import push
 
-    store = _open(arguments)
+    store = open_store(arguments)
     version = store.resolve(arguments.ref)
     with explain_remote_errors(f"push {version.ref}", arguments.url):
         push(store, version, Remote(arguments.url), lineage=arguments.lineage)
@@ -311,17 +313,19 @@ def pull_version(arguments: argparse.Namespace) -> int:
     from align.artifacts.transfer import pull
 
     with explain_remote_errors(f"pull {arguments.ref}", arguments.url):
-        pull(_open(arguments), arguments.ref, Remote(arguments.url), lineage=arguments.lineage)
+        pull(open_store(arguments), arguments.ref, Remote(arguments.url), lineage=arguments.lineage)
     return 0
 
 
-def _open(arguments: argparse.Namespace):  # noqa: ANN202 - Store, imported when a command runs
+def open_store(arguments: argparse.Namespace) -> "Store":
+    """The store that the command line names."""
     from align.artifacts.store import Store
 
     return Store.open(arguments.artifacts)
 
 
-def _write_text(file: str, text: str) -> None:
+def write_text(file: str, text: str) -> None:
+    """Write a file that the user named; UserError if it cannot be written."""
     from pathlib import Path
 
     from align.errors import UserError
@@ -332,7 +336,8 @@ def _write_text(file: str, text: str) -> None:
         raise UserError(f"{file} cannot be written ({error.strerror}); name another file") from None
 
 
-def _print_json(value: object) -> None:
+def print_json(value: object) -> None:
+    """Print a value for programs."""
     import json
 
     print(json.dumps(value, indent=2))

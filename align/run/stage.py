@@ -31,9 +31,10 @@ from align.run.library_logging import hush
 from align.run.multirun import run_all
 from align.run.plan import Plan, check_data, make_plan
 from align.run.publish import publish
+from align.runs.progress import PROGRESS_FILE
+from align.runs.record import ERRORS, RECORD_FILE
 from align.training.tracking import Tracker, check_wandb
 
-ERRORS = "errors"  # in a run's folder: what each rank that failed said
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 RANKS_WAIT = 5.0  # seconds; the deepspeed launcher looks after its processes every second
 
@@ -242,7 +243,8 @@ def write_record(run_dir: Path, plan: Plan) -> None:
     record |= {"group": cfg.tracking.group, "inputs": plan.to_manifest()}
     with explain_disk_errors("record this run", run_dir):
         remove_tree(run_dir / ERRORS)
-        write_durably(run_dir / "run.json", (json.dumps(record, indent=2) + "\n").encode())
+        (run_dir / PROGRESS_FILE).unlink(missing_ok=True)
+        write_durably(run_dir / RECORD_FILE, (json.dumps(record, indent=2) + "\n").encode())
         write_durably(run_dir / "config.yaml", to_yaml(cfg).encode())
 
 

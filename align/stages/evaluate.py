@@ -134,6 +134,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
             width = piece_width(asked.max_length, context_length(system.path))
             row["perplexity"] = perplexity(policy, tokenizer, texts, batch_size=size, width=width)
         rows.append(row)
+        tracker.progress(number, len(systems), "models")
 
     # save
     if ranks.is_main():

@@ -83,6 +83,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
                     same += 1
                 else:
                     known.append({"completion": content, "model": policy.ref, "seed": seed, "ended": completion.ended})
+            tracker.progress(said, len(policies) * asked.answers * len(prompts), "answers")
         del model
     kept = [row for row in zip(prompts, answers, tools, strict=True) if len(row[1]) > 1]
     if judge is not None:

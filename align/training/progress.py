@@ -65,6 +65,7 @@ class TrackingCallback(TrainerCallback):
         )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        self.tracker.progress(state.global_step, state.max_steps)
         now = time.monotonic()
         last = state.global_step >= state.max_steps
         if not ranks.is_main() or (now - self._printed < self.every and not last):

@@ -15,6 +15,7 @@ from align.artifacts.disk import sync_file
 from align.artifacts.manifest import json_numbers
 from align.distributed import ranks
 from align.errors import UserError
+from align.runs.progress import ProgressWriter
 
 INIT_TIMEOUT = 60.0  # seconds that W&B has to answer at the start ...
 FINISH_TIMEOUT = 120.0  # ... and to take the last lines at the end; what it did not take is on disk
@@ -48,6 +49,7 @@ class Tracker:
     ):
         self.metrics_file = folder / "metrics.jsonl"
         self.samples_file = folder / "samples.jsonl"
+        self._progress = ProgressWriter(folder)
         self._wandb = None
         self._told = 0  # calls of W&B's log; the same call has the same number in a resumed run
         if not ranks.is_main():
@@ -81,6 +83,11 @@ class Tracker:
             return None
         run = self._wandb
         return {"entity": run.entity or None, "project": run.project, "id": run.id, "url": run.url or None}
+
+    def progress(self, done: int, total: int, unit: str = "steps") -> None:
+        """Note how far the run is, for `align runs`; cheap enough for every step."""
+        if ranks.is_main():
+            self._progress.note(done, total, unit)
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
         """Append one line of numbers at optimizer step `step`."""

@@ -1,0 +1,1 @@
+"""Runs as people watch them: their records, curves and differences, and what they left on disk."""
