@@ -227,7 +227,7 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Preference:
-    """A prompt, the answer that was preferred and the one that was not; `margin` is by how much, where it is known."""
+    """A prompt, the answer that was preferred and the one that was not; `margin`, 0 or more, is by how much."""
 
     format: ClassVar[str] = "preference"
     prompt: Content
@@ -242,12 +242,15 @@ class Preference:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Raises RecordError, also where both sides are the same."""
+        """Raises RecordError, also where both sides are the same, or the margin is negative."""
         prompt = _content(row, "prompt")
         chosen, rejected = (_completion(row, side, prompt) for side in ("chosen", "rejected"))
         if chosen == rejected:
             raise RecordError("rejected", f"is the same as chosen ({shown(rejected)})")
-        return cls(prompt, chosen, rejected, _margin(row), as_tools(row.get("tools")))
+        margin = _margin(row)
+        if margin is not None and margin < 0:
+            raise RecordError("margin", f"is {shown(margin)}, below 0, which says that rejected is the better answer")
+        return cls(prompt, chosen, rejected, margin, as_tools(row.get("tools")))
 
 
 @dataclass(frozen=True)

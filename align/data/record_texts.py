@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from align.records import Content, Record, Text, prompt_key
+from align.records import Content, Message, Record, Text, UnpairedPreference, prompt_key
+
+_REASONING = ("reasoning_content", "reasoning", "thinking")  # the keys under which data sets keep it
 
 
 def sides_of(record: Record) -> dict[str, Content]:
@@ -16,18 +18,42 @@ def sides_of(record: Record) -> dict[str, Content]:
     return {name: getattr(record, name) for name in names if hasattr(record, name)}
 
 
+_NOT_TEXT = ("role", "content", "name", "tool_call_id", "weight")
+
+
 def flat(content: Content) -> str:
-    """The words of a side, messages one after the other."""
+    """Everything a side says, messages one after the other: reasoning and tool calls go before a message's words."""
     if isinstance(content, str):
         return content
-    return "\n".join(message.get("content") or "" for message in content)
+    return "\n".join(text for message in content for text in (*_extras(message), message.get("content") or ""))
+
+
+def _extras(message: Message) -> Iterator[str]:
+    """What a message says beside its content: its reasoning as it is, anything else as JSON."""
+    for key, value in message.items():
+        if key not in _NOT_TEXT and value not in (None, "", [], {}):
+            yield value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def spoken(content: Content) -> str:
-    """A side as a person reads it: who says what, where it is more than one message."""
-    if isinstance(content, str) or len(content) == 1:
+    """A side as a person reads it: who says what, where it is more than one message or more than words."""
+    if isinstance(content, str) or (len(content) == 1 and not [*_extras(content[0])]):
         return flat(content)
-    return "\n\n".join(f"{message['role']}: {message.get('content') or ''}" for message in content)
+    return "\n\n".join(_spoken(message) for message in content)
+
+
+def _spoken(message: Message) -> str:
+    parts = [f"{message['role']}: {message.get('content') or ''}".rstrip()]
+    if reasoning := next((message[key] for key in _REASONING if isinstance(message.get(key), str)), ""):
+        parts.insert(0, f"{message['role']} (reasoning): {reasoning}")
+    for call in message.get("tool_calls") or []:
+        function = call.get("function", call) if isinstance(call, Mapping) else call
+        named = isinstance(function, Mapping) and isinstance(function.get("name"), str)
+        arguments = function.get("arguments") if named else function
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        parts.append(f"{message['role']} calls {function['name'] if named else 'a tool'}: {arguments}")
+    return "\n\n".join(parts)
 
 
 def role_problem(turns: list[dict[str, Any]]) -> str | None:
@@ -60,15 +86,39 @@ def text_hash(text: str) -> int:
 
 
 def record_hash(record: Record) -> int:
-    """The same for records that say the same, within a process."""
-    return hash(json.dumps(record.to_row(), sort_keys=True))
+    """The same for records that say the same: words, reasoning, tool calls and the tools that are offered."""
+    label = record.label if isinstance(record, UnpairedPreference) else None
+    return text_hash(_json([_prompt(record), *_answers(record), label]))
 
 
 def pair_hash(record: Record) -> int:
-    """The same for a pair and the pair turned round, and for an answer with either label; within a process."""
-    row = record.to_row()
-    answers = sorted(json.dumps(row[side]) for side in ("completion", "chosen", "rejected") if side in row)
-    return hash((prompt_key(record), *answers))
+    """The same for a pair and the pair turned round, and for an answer with either label."""
+    return text_hash(_json([_prompt(record), *sorted(_answers(record))]))
+
+
+def _prompt(record: Record) -> list[Any]:
+    """What two records share that answer the same: the prompt's words, what else it says, and its tools."""
+    content = record.content if isinstance(record, Text) else record.prompt
+    extras = [[*_extras(message)] for message in content] if isinstance(content, list) else []
+    return [prompt_key(record), extras if any(extras) else None, record.tools]
+
+
+def _answers(record: Record) -> list[str]:
+    sides = {"text": record.content} if isinstance(record, Text) else sides_of(record)
+    return [_json(_exact(content)) for side, content in sides.items() if side != "prompt"]
+
+
+def _exact(content: Content) -> Any:
+    """An answer as it is; one message of words alone is the same as its words."""
+    if isinstance(content, str):
+        return content
+    if len(content) == 1 and content[0]["role"] == "assistant" and content[0].keys() <= {"role", "content", "weight"}:
+        return content[0].get("content")
+    return [{key: value for key, value in message.items() if key != "weight"} for message in content]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def fraction(record: Record) -> float:

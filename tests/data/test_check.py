@@ -90,15 +90,44 @@ def test_duplicates_contradictions_and_near_duplicates(tmp_path, capsys):
     rows[31] = change(rows[30], "chosen", text.replace(text.split()[40], "changed"))
     findings = found(check(capsys, write(tmp_path / "rows.jsonl", rows)))
     assert findings["exact_duplicates"]["rows"] == ["10"]
-    assert findings["contradictions"]["rows"] == ["20"] and findings["contradictions"]["severity"] == "error"
+    assert findings["contradictions"]["rows"] == ["5", "20"] and findings["contradictions"]["severity"] == "error"
     assert findings["near_duplicates"]["rows"] == ["31"]
 
 
 def test_one_answer_with_both_labels_is_a_contradiction(tmp_path, capsys):
     rows = [{"prompt": f"q {i}", "completion": f"a {i}", "label": i % 2 == 0} for i in range(30)]
     rows.append(rows[3] | {"label": True})
-    findings = found(check(capsys, write(tmp_path / "rows.jsonl", rows)))
-    assert findings["contradictions"]["rows"] == ["30"]
+    rows += [rows[3], rows[7] | {"label": True}]
+    finding = found(check(capsys, write(tmp_path / "rows.jsonl", rows)))["contradictions"]
+    assert finding["rows"] == ["3", "7", "30", "31", "32"] and finding["count"] == 5
+    assert "in 2 groups" in finding["message"] and finding["examples"] == [["30", "against 3"], ["32", "against 7"]]
+    store, name = tmp_path / "store", ["--name", "kept", "--drop", "contradictions"]
+    assert main(["data", "import", str(tmp_path / "rows.jsonl"), *name, "--artifacts", str(store)]) == 0
+    assert Store(store).resolve("kept").manifest.notes["repairs"] == {"left out: contradictions": 5}
+
+
+def test_records_that_differ_in_what_they_call_or_think_are_no_duplicates(tmp_path, capsys):
+    def row(tool="get_weather", thought="It may rain.", tools=("a",)):
+        call = {"type": "function", "function": {"name": tool, "arguments": {"city": "Oslo"}}}
+        answer = {"role": "assistant", "content": "", "reasoning_content": thought, "tool_calls": [call]}
+        question = {"role": "user", "content": "How is it outside?"}
+        return {"prompt": [question], "completion": [answer], "tools": [{"name": name} for name in tools]}
+
+    rows = [row(), row(tool="get_time"), row(thought="Let me look."), row(tools=("a", "b"))]
+    assert "exact_duplicates" not in found(check(capsys, write(tmp_path / "rows.jsonl", rows)))
+    finding = found(check(capsys, write(tmp_path / "rows.jsonl", [*rows, row(tool="get_time")])))["exact_duplicates"]
+    assert finding["rows"] == ["4"] and finding["examples"] == [["4", "the same as 1"]]
+    # what is only said in thought, or in the arguments of a call, is looked at like any other words
+    rows[2] = row(thought="Write to ann.lee@example.org first.")
+    assert found(check(capsys, write(tmp_path / "rows.jsonl", rows)))["emails"]["rows"] == ["2"]
+
+
+def test_a_negative_margin_is_refused(tmp_path, capsys):
+    rows = [row | {"margin": margin} for row, margin in zip(clean(3), (0.0, 1.5, -0.5), strict=True)]
+    report = check(capsys, write(tmp_path / "rows.jsonl", rows))
+    assert report["records"] == 2
+    (refused,) = report["refused"].values()
+    assert refused["rows"] == ["2"] and "-0.5, below 0" in refused["example"]
 
 
 def test_length_and_position_bias(tmp_path, capsys):
@@ -211,6 +240,18 @@ def test_answers_that_sft_would_not_learn_are_counted(tmp_path, capsys):
     assert (earlier["count"], earlier["of"]) == (2, 4) and "experiment=every_turn" in earlier["remedy"]
     assert report["statistics"]["messages before the answer"] == {"1": "50.0%", "3": "25.0%", "5": "25.0%"}
     assert "earlier_answers" not in found(check(capsys, write(tmp_path / "short.jsonl", [chat(1)] * 2)))
+
+
+def test_every_number_of_messages_is_counted(tmp_path, capsys):
+    def chat(turns):
+        return {"messages": [{"role": ("user", "assistant")[i % 2], "content": f"{i}"} for i in range(2 * turns)]}
+
+    few = check(capsys, write(tmp_path / "few.jsonl", [chat(turns) for turns in range(1, 11)]))
+    assert few["statistics"]["messages before the answer"] == {str(2 * turns - 1): "10.0%" for turns in range(1, 11)}
+    many = check(capsys, write(tmp_path / "many.jsonl", [chat(turns) for turns in range(1, 41)]))
+    shares = many["statistics"]["messages before the answer"]
+    assert list(shares) == ["1", "3", "5", "7-10", "11-20", "21-50", "51-79"]
+    assert sum(float(share.rstrip("%")) for share in shares.values()) == pytest.approx(100)
 
 
 def test_what_the_report_says_mends_the_set_does(tmp_path, capsys):

@@ -52,7 +52,8 @@ def duplicate_findings(seen: Inspection, findings: list[Finding], statistics: di
                 "warning" if share > 0.1 else "info",
                 len(members),
                 records,
-                f"records that share 8 in 10 word triples with an earlier one, in {len(groups)} groups (MinHash)",
+                "records that share 8 in 10 triples of words (of characters, in scripts without spaces) with an "
+                f"earlier one, in {len(groups)} groups (MinHash)",
                 "look at them; a set of templates teaches its templates",
                 tuple(seen.place(i) for i in sorted(members)[:50]),
                 examples,
@@ -68,24 +69,32 @@ def _repeats(hashes: np.ndarray) -> np.ndarray:
 
 def _contradictions(seen: Inspection, whole: np.ndarray, pair: np.ndarray, findings: list[Finding]) -> None:
     """The same pair with the sides turned round, or one answer that is both good and bad."""
-    order = np.lexsort((whole, pair))
-    same = (pair[order][1:] == pair[order][:-1]) & (whole[order][1:] != whole[order][:-1])
-    if seen.labels or "chosen" in seen.side_lengths:
-        against = [(int(order[i + 1]), int(order[i])) for i in np.flatnonzero(same)]
-        if against:
-            share = len(against) / len(whole)
-            findings.append(
-                Finding(
-                    "contradictions",
-                    "error" if share >= 0.01 else "warning",
-                    len(against),
-                    len(whole),
-                    "records that say the opposite of another about the same answers",
-                    "leave out both, or ask again",
-                    tuple(seen.place(max(both)) for both in against[:50]),
-                    tuple((seen.place(max(both)), f"against {seen.place(min(both))}") for both in against[:5]),
-                )
-            )
+    if not seen.labels and "chosen" not in seen.side_lengths:
+        return
+    order = np.lexsort((np.arange(len(pair)), pair))
+    starts = np.flatnonzero(np.concatenate(([True], pair[order][1:] != pair[order][:-1])))
+    groups = [group for group in np.split(order, starts[1:]) if len(group) > 1 and len(set(whole[group])) > 1]
+    if not groups:
+        return
+    groups.sort(key=lambda group: group[0])
+    records = sorted(int(record) for group in groups for record in group)
+    examples = []
+    for group in groups[:5]:
+        other = next(record for record in group if whole[record] != whole[group[0]])
+        examples.append((seen.place(int(other)), f"against {seen.place(int(group[0]))}"))
+    findings.append(
+        Finding(
+            "contradictions",
+            "error" if len(records) >= 0.01 * len(whole) else "warning",
+            len(records),
+            len(whole),
+            f"records that contradict each other about the same answers, in {len(groups)} "
+            f"{'group' if len(groups) == 1 else 'groups'}",
+            "leave out every record of such a group, or ask again",
+            tuple(seen.place(record) for record in records[:50]),
+            tuple(examples),
+        )
+    )
 
 
 def split_findings(seen: Inspection, findings: list[Finding]) -> None:

@@ -1,13 +1,15 @@
 """The data report: what was read, what became of it, and what was found, each finding with a severity."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from align.data.layouts.labels import label_lines
-from align.data.quality.tally import Tally
 
+EXAMPLES = 5
+ROWS = 50  # places named in a finding
 SEVERITIES = ("info", "warning", "error")
 REFUSE = (*SEVERITIES, "never")
 
@@ -21,11 +23,35 @@ MENDS = {
     "line_ends": "--fix line_ends",
     "end_markers": "--fix end_markers",
     "outer_space": "--fix space",
-    **{name: f"--drop {name}" for name in ("secrets", "emails", "phones", "turn_markers", "role_order")},
+    **{name: f"--drop {name}" for name in ("secrets", "emails", "phones", "identity_numbers")},
+    **{name: f"--drop {name}" for name in ("turn_markers", "role_order")},
     "replacement_characters": "--drop replacement_characters",
     "unseen_tools": "--drop tools",
 }
 """A finding's name -> what `align data import` takes to be rid of it; for `overlap_<benchmark>` see Finding.mend."""
+
+
+@dataclass
+class Tally:
+    """How often something was found, and where first."""
+
+    count: int = 0
+    rows: list[str] = field(default_factory=list)
+    examples: list[tuple[str, str]] = field(default_factory=list)
+    sides: Counter[str] = field(default_factory=Counter)
+    last: str = ""
+
+    def add(self, place: str, text: str = "", side: str | None = None) -> None:
+        """Count `place` once, however often it is named in a row."""
+        if side:
+            self.sides[side] += 1
+        if place == self.last:
+            return
+        self.last, self.count = place, self.count + 1
+        if len(self.rows) < ROWS:
+            self.rows.append(place)
+        if text and len(self.examples) < EXAMPLES:
+            self.examples.append((place, text))
 
 
 @dataclass(frozen=True)

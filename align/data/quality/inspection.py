@@ -1,6 +1,5 @@
 """Reads every outcome once and keeps what the report needs: counts, examples, 175 bytes a record (290 at its end)."""
 
-import json
 import random
 from array import array
 from bisect import insort
@@ -13,11 +12,11 @@ from align.data.layouts.judged import JUDGED
 from align.data.layouts.omissions import remarks
 from align.data.layouts.parse import Outcome, reason
 from align.data.quality import patterns
+from align.data.quality.findings import ROWS, Tally
 from align.data.quality.near_duplicates import ngram_hashes, signature, word_hashes
-from align.data.quality.tally import ROWS, Tally
 from align.data.quality.text_scan import ANSWERS, scan
 from align.data.readers.row import Unreadable
-from align.data.record_texts import flat, role_problem, sides_of, text_hash
+from align.data.record_texts import flat, pair_hash, record_hash, role_problem, sides_of, text_hash
 from align.data.tools import uses_tools
 from align.records import Content, Preference, Record, RecordError, Text, UnpairedPreference, prompt_key
 
@@ -149,7 +148,7 @@ class Inspection:
             self.labels[record.label] += 1
         if isinstance(record, Preference):
             self.margins += record.margin is not None
-        self._hashes(record, texts)
+        self._hashes(record)
         self._structure(record, sides, texts, place)
         self._words("\n".join(texts.values()), place)
         seen = len(self.row)
@@ -165,17 +164,14 @@ class Inspection:
             self.found[name].add(place, f"{side}: {example}", side)
         if side in ANSWERS:
             self.answers += 1
-            opening = " ".join(text[:80].lower().split()[:4])
+            opening = patterns.opening_of(text)
             if opening in self.openings or len(self.openings) < OPENINGS:
                 self.openings[opening] += 1
 
-    def _hashes(self, record: Record, texts: dict[str, str]) -> None:
-        prompt = text_hash(prompt_key(record))
-        answers = [text_hash(texts[side]) for side in texts if side != "prompt"] or [prompt]
-        self.prompts.append(prompt)
-        self.pair.append(text_hash(json.dumps([prompt, *sorted(answers)])))
-        label = record.label if isinstance(record, UnpairedPreference) else None
-        self.whole.append(text_hash(json.dumps([prompt, *answers, label])))
+    def _hashes(self, record: Record) -> None:
+        self.prompts.append(text_hash(prompt_key(record)))
+        self.pair.append(pair_hash(record))
+        self.whole.append(record_hash(record))
 
     def _structure(self, record: Record, sides: dict[str, Content], texts: dict[str, str], place: str) -> None:
         content = sides.get("prompt", sides.get("text"))
@@ -204,8 +200,8 @@ class Inspection:
                 hits = np.isin(grams, known, kind="sort") if len(grams) else grams
                 if hits.any():
                     first = int(np.flatnonzero(hits)[0])
-                    said = " ".join(text.split()[first : first + self.ngram])
-                    self.found[f"benchmark {name}"].add(place, patterns.snippet(said))
+                    words = patterns.words_of(text)[first : first + self.ngram]
+                    self.found[f"benchmark {name}"].add(place, patterns.snippet(patterns.joined(words)))
 
     # -- what was seen ----------------------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from align.data.quality.patterns import words_of
+
 SIZE = 64  # hashes a signature
 BANDS = 16  # of 4 hashes: texts that share 8 of 10 triples meet in a band with a chance of 0.9998
 THRESHOLD = 0.8  # estimated share of common triples from which two texts count as nearly the same
@@ -24,7 +26,7 @@ _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
 
 def word_hashes(text: str) -> np.ndarray:
     """A hash a word, or a character in scripts without spaces."""
-    words = text.lower().split()
+    words = words_of(text)
     if len(words) * 20 < len(text):
         words = [character for character in text if not character.isspace()]
     # encoded in one go: a call a word would take most of the time

@@ -16,23 +16,54 @@ TURN_MARKER = re.compile(
 END_MARKER = re.compile(r"\s*(?:<\|(?:endoftext|im_end|eot_id|end|end_of_text)\|>|</s>|<end_of_turn>|<eos>)\s*\Z")
 LINE_END = re.compile("\r\n?|\x85|\u2028|\u2029")
 """What ends a line beside a line feed: Windows' two characters, NEL, and Unicode's separators."""
-EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,4}\.[A-Za-z]{2,24}\b")
+# A boundary of a word is one of ASCII letters and digits: between Chinese characters nothing else parts them.
+EMAIL = re.compile(
+    r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,4}\.[A-Za-z]{2,24}\b", re.ASCII
+)
 PHONE = re.compile(
     r"(?<![\w.$/-])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]\d{2,4}){2,4}"
-    r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}[.-]\d{3}[.-]\d{4}|1?-?800-\d{3}-\d{4})(?![\w-])"
+    r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}[.-]\d{3}[.-]\d{4}|1?-?800-\d{3}-\d{4}"
+    r"|(?:\+?86[ -]?)?(?!1\d{4}0{6})1[3-9]\d([ -]?)\d{4}\1\d{4}|\(?0\d{2,3}\)?[ -]\d{7,8})(?![\w-])",
+    re.ASCII,
 )
+"""Telephone numbers as they are written abroad, in North America and in China."""
 SECRET = re.compile(
     r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}\b|\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{32,}"
     r"|\bhf_[A-Za-z0-9]{34}\b|\bxox[abprs]-[A-Za-z0-9-]{20,}|-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----"
-    r"|\bAIza[0-9A-Za-z_-]{35}\b|\beyJ[A-Za-z0-9_-]{20,}\.eyJ[A-Za-z0-9_-]{20,}\."
+    r"|\bAIza[0-9A-Za-z_-]{35}\b|\beyJ[A-Za-z0-9_-]{20,}\.eyJ[A-Za-z0-9_-]{20,}\.",
+    re.ASCII,
 )
+
+
+class _IdentityNumber:
+    """Numbers that name a person: a Chinese resident's, by its check digit, and a US social security number."""
+
+    _CANDIDATE = re.compile(
+        r"(?<![\w.-])(?:([1-9]\d{5}(?:18|19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx])"
+        r"|(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4})(?![\w-])",
+        re.ASCII,
+    )
+    _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)  # GB 11643-1999, ISO 7064 MOD 11-2
+
+    def search(self, text: str) -> re.Match[str] | None:
+        """The first one in a text, as a pattern's `search`."""
+        return next((found for found in self._CANDIDATE.finditer(text) if self._holds(found[1])), None)
+
+    def _holds(self, number: str | None) -> bool:
+        if number is None:
+            return True
+        total = sum(int(digit) * weight for digit, weight in zip(number, self._WEIGHTS, strict=False))
+        return number[-1].upper() == "10X98765432"[total % 11]
+
+
+IDENTITY = _IdentityNumber()
 REFUSAL = re.compile(
     r"\bas an ai\b|\bas a (?:large )?language model\b|\bi(?:'|’)?m (?:just |only )?an ai\b"
     r"|\bi(?:'|’)?m (?:very |so |really )?sorry,? but i (?:can(?:'|’)?t|cannot|am unable|am not able)"
     r"|\bi (?:can(?:'|’)?t|cannot|won(?:'|’)?t|am unable to|am not able to) (?:help|assist|provide|do that|answer|"
     r"fulfill)"
     r"|\bi(?:'|’)?m (?:unable|not able) to (?:help|assist|provide|answer)"
-    r"|对不起，我(?:无法|不能)|作为一个?(?:人工智能|AI)",
+    r"|(?:对不起|抱歉)[，,]?(?:但是?)?我?(?:无法|不能)|(?:作为|我是)一?[个名]?(?:人工智能|AI)",
     re.IGNORECASE,
 )
 _REFUSES = (
@@ -46,7 +77,9 @@ _REFUSES = (
     "won’t",
     "able to",
     "对不起",
+    "抱歉",
     "作为",
+    "人工智能",
 )
 REFUSAL_PART = 400  # characters at an answer's start where a refusal would be
 
@@ -58,8 +91,39 @@ def refusal(answer: str) -> re.Match[str] | None:
     return REFUSAL.search(start) if any(sign in low for sign in _REFUSES) else None
 
 
+# scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese and Chinese
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_HAS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in small letters; in a script without spaces between them each character is one."""
+    text = text.lower()
+    return text.split() if text.isascii() or not _HAS_UNSPACED.search(text) else _WORD.findall(text)
+
+
+def joined(words: list[str]) -> str:
+    """Words in a row as they would stand in a text."""
+    return "".join(
+        word if _HAS_UNSPACED.match(word) or position == 0 else f" {word}" for position, word in enumerate(words)
+    )
+
+
+def opening_of(text: str) -> str:
+    """The first four words of a text, or eight where characters are words."""
+    text = " ".join(text[:80].lower().split())
+    words = [*_WORD.finditer(text)][:8]
+    if words and not _HAS_UNSPACED.match(text):
+        words = words[:4]
+    return text[: words[-1].end()] if words else ""
+
+
 _SCRIPTS = (
-    ("Chinese", 0x4E00, 0x9FFF),
+    ("Chinese", 0x3400, 0x9FFF),
     ("Japanese", 0x3040, 0x30FF),
     ("Korean", 0xAC00, 0xD7AF),
     ("Cyrillic", 0x0400, 0x04FF),
@@ -87,14 +151,14 @@ def language_of(text: str) -> str:
     Good enough to see a mix in thousands of rows, not to judge one row.
     """
     text = text[:600]
-    foreign = [] if text.isascii() else [ord(letter) for letter in text if letter > "\u024f" and letter.isalpha()]
-    if foreign:
-        letters = sum(map(str.isalpha, text))
-        counts = {name: sum(low <= code <= high for code in foreign) for name, low, high in _SCRIPTS}
-        if counts["Japanese"] > 0.1 * letters:
+    if not text.isascii():
+        # a word counts once, in Latin letters as in Chinese: a few long names do not make a text English
+        starts = [ord(word[0]) for word in re.findall(f"[{_UNSPACED}]|[^\\W\\d_{_UNSPACED}]+", text)]
+        counts = {name: sum(low <= code <= high for code in starts) for name, low, high in _SCRIPTS}
+        if counts["Japanese"] > 0.1 * len(starts):
             return "Japanese"
         name = max(counts, key=counts.__getitem__)
-        if counts[name] > 0.3 * letters:
+        if starts and counts[name] > 0.3 * len(starts):
             return name
     words = re.findall(r"[^\W\d_]+", text.lower())
     votes = {language: sum(word in common for word in words) for language, common in _WORDS.items()}

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.data.quality.balance import histogram_of
-from align.data.quality.findings import Finding, find
+from align.data.quality.findings import Finding, Tally, find
 from align.data.quality.inspection import Inspection
-from align.data.quality.tally import Tally
 from align.data.record_texts import sides_of
 from align.data.tokens.chat_template import render, render_prompt, render_text
 from align.data.tools import unrendered

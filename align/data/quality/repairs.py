@@ -46,6 +46,7 @@ _PATTERNS = {
     "secrets": patterns.SECRET,
     "emails": patterns.EMAIL,
     "phones": patterns.PHONE,
+    "identity_numbers": patterns.IDENTITY,
     "mojibake": patterns.MOJIBAKE,
 }
 DROPS: dict[str, str] = {

@@ -22,6 +22,12 @@ _TEXT_FINDINGS: tuple[tuple[str, str, str, str], ...] = (
         "look whether they are people's",
     ),
     (
+        "identity_numbers",
+        "warning",
+        "texts with what looks like a person's identity number",
+        "take them out, or replace them with invented ones",
+    ),
+    (
         "turn_markers",
         "warning",
         "texts with a turn's marker inside: the model learns to write both sides, or a template breaks",
@@ -101,12 +107,22 @@ def turn_findings(seen: Inspection, findings: list[Finding], statistics: dict[st
     total = sum(seen.turns.values())
     if not total:
         return
-    told = {f"{count}": f"{times / total:.1%}" for count, times in sorted(seen.turns.items())[:6]}
-    statistics["messages before the answer" if "text" not in seen.side_lengths else "messages"] = told
+    name = "messages before the answer" if "text" not in seen.side_lengths else "messages"
+    statistics[name] = {span: f"{times / total:.1%}" for span, times in _spans(seen.turns).items()}
     if seen.earlier and "completion" in seen.side_lengths and not seen.labels:
         message = "conversations with an earlier answer of the assistant: sft learns the last one alone"
         remedy = "stage=sft experiment=every_turn learns them all"
         findings.append(Finding("earlier_answers", "info", seen.earlier, total, message, remedy))
+
+
+def _spans(turns: Counter[int]) -> dict[str, int]:
+    """How often each number of messages is there; where there are many numbers, from 7 on by spans."""
+    if len(turns) <= 12:
+        return {str(count): times for count, times in sorted(turns.items())}
+    spans = {(count, count): 0 for count in range(7)} | {(7, 10): 0, (11, 20): 0, (21, 50): 0, (51, max(turns)): 0}
+    for count, times in turns.items():
+        spans[next(span for span in spans if span[0] <= count <= span[1])] += times
+    return {str(low) if low == high else f"{low}-{high}": times for (low, high), times in spans.items() if times}
 
 
 def mixed_languages(languages: Counter[str]) -> bool:

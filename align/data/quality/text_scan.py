@@ -16,6 +16,7 @@ _ANYWHERE = (
         ("Human:", "Assistant:", "<|", "INST]", "<s>", "</s>", "SYS>", "turn>", "###"),
     ),
     ("phones", patterns.PHONE, tuple("0123456789")),
+    ("identity_numbers", patterns.IDENTITY, tuple("0123456789")),
     (
         "secrets",
         patterns.SECRET,
@@ -41,4 +42,4 @@ def scan(text: str, side: str, conversational: bool) -> Iterator[tuple[str, str]
     if patterns.END_MARKER.search(text[-40:]):
         yield "end_markers", patterns.snippet(text[-60:])
     if conversational and text != text.strip():
-        yield "outer_space", json.dumps(text[:20] + " ... " + text[-20:])
+        yield "outer_space", json.dumps(text[:20] + " ... " + text[-20:], ensure_ascii=False)
