@@ -8,6 +8,7 @@ a record the definitions of the `tools` that may be called, which its chat templ
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -35,9 +36,19 @@ class NoConversion(ValueError):
         self.need = need
 
 
+_HIDDEN = re.compile("[\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+"""What would hide, turn round or break the text around it, or is no character."""
+
+
+def readable_json(value: Any, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
+    """`value` as JSON for people: every script as it is, and what could harm a terminal or a file escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=default)
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def shown(value: Any, limit: int = 60) -> str:
     """`value` as one short line, for a message."""
-    text = json.dumps(value, ensure_ascii=False, default=repr)
+    text = readable_json(value, default=repr)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

@@ -1,6 +1,5 @@
 """The card of an exported version: what its manifest says, in Markdown with the Hub's metadata on top."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from align.artifacts.store import Store
 from align.artifacts.summary import kind
 from align.artifacts.text import printable, short_number
 from align.artifacts.version import Version
+from align.records import readable_json
 
 _TAGS = {"model": "text-generation", "reward_model": "text-classification"}
 _LIBRARY = {True: "peft", False: "transformers"}
@@ -32,7 +32,7 @@ def card(store: Store, version: Version, *, base: str | None = None) -> str:
         head |= {"pipeline_tag": _TAGS.get(manifest.type)}
     head["datasets"] = list(dict.fromkeys(_datasets(root)))
     lines = ["---"]
-    lines += [f"{key}: {json.dumps(value)}" for key, value in head.items() if value]
+    lines += [f"{key}: {readable_json(value)}" for key, value in head.items() if value]
     lines += ["---", "", f"# {version.ref}", ""]
     lines.append(f"A {kind(manifest)}, made by align on {(manifest.ended or '?')[:10]}. It is never changed; its")
     lines += [f"content has the digest `{manifest.digest}`.", ""]

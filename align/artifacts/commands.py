@@ -338,6 +338,6 @@ def write_text(file: str, text: str) -> None:
 
 def print_json(value: object) -> None:
     """Print a value for programs."""
-    import json
+    from align.records import readable_json
 
-    print(json.dumps(value, indent=2))
+    print(readable_json(value, indent=2))

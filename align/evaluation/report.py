@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from align.artifacts.manifest import json_numbers
+from align.records import readable_json
 
 COLUMNS = (
     ("model", "model", ""),
@@ -47,7 +48,7 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(
-        json.dumps(json_numbers({"baseline": baseline, "models": rows}), indent=2) + "\n", "utf-8"
+        readable_json(json_numbers({"baseline": baseline, "models": rows}), indent=2) + "\n", "utf-8"
     )
     with (folder / "samples.jsonl").open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)

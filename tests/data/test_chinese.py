@@ -1,5 +1,6 @@
 """Chinese text, which has no spaces: personal numbers, near duplicates, languages, characters shown as they are."""
 
+import json
 import random
 
 import numpy as np
@@ -9,6 +10,7 @@ from align.cli import main
 from align.data.quality import patterns
 from align.data.quality.near_duplicates import benchmark_grams, near_groups, ngram_hashes, signature, word_hashes
 from align.data.readers.read import read_rows
+from align.records import readable_json, shown
 from tests.data.data_command import change, check, clean, found, write
 from tests.data.test_check import shared
 
@@ -93,6 +95,16 @@ def test_the_language_of_chinese_with_latin_names():
     assert patterns.language_of("The word 你好 means hello and is what you say to a friend") == "English"
     languages = [patterns.language_of(text) for text in zhongjing()]
     assert set(languages) == {"Chinese"}
+
+
+def test_json_for_people_shows_every_script_and_nothing_that_hides():
+    assert readable_json({"名": "值", "n": [1.5, None]}) == '{"名": "值", "n": [1.5, null]}'
+    nasty = "\x1b[31m \x9b \u202e \ufeff \ud800 \u2028"
+    text = readable_json({"a": nasty})
+    assert text.isascii() and text.isprintable() and json.loads(text) == {"a": nasty}
+    assert shown(nasty).isascii()
+    with pytest.raises(TypeError):
+        readable_json(object())
 
 
 def test_chinese_is_shown_as_it_is(tmp_path, capsys):

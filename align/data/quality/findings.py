@@ -1,12 +1,12 @@
 """The data report: what was read, what became of it, and what was found, each finding with a severity."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from align.data.layouts.labels import label_lines
+from align.records import readable_json
 
 EXAMPLES = 5
 ROWS = 50  # places named in a finding
@@ -208,7 +208,7 @@ def to_text(report: Report, width: int = 110) -> str:
 def dump(reports: Sequence[Report]) -> str:
     """JSON for programs: an object for one set, a list for several."""
     told = [report.to_json() for report in reports]
-    return json.dumps(told[0] if len(told) == 1 else told, indent=2, ensure_ascii=False) + "\n"
+    return readable_json(told[0] if len(told) == 1 else told, indent=2) + "\n"
 
 
 def some(places: Sequence[Any], limit: int = 8) -> str:

@@ -1,9 +1,9 @@
 """What can be seen in one text alone: markers, characters, secrets and refusals unfit to be learnt."""
 
-import json
 from collections.abc import Iterator
 
 from align.data.quality import patterns
+from align.records import readable_json
 
 ANSWERS = ("completion", "chosen", "rejected")
 _ANYWHERE = (
@@ -42,4 +42,4 @@ def scan(text: str, side: str, conversational: bool) -> Iterator[tuple[str, str]
     if patterns.END_MARKER.search(text[-40:]):
         yield "end_markers", patterns.snippet(text[-60:])
     if conversational and text != text.strip():
-        yield "outer_space", json.dumps(text[:20] + " ... " + text[-20:], ensure_ascii=False)
+        yield "outer_space", readable_json(text[:20] + " ... " + text[-20:])
