@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from align.distributed import kernels
+from align.distributed import cpu, kernels
 from align.errors import UserError
 
 ORPHAN_GRACE = 120.0  # seconds that a rank without a launcher has to write a checkpoint
@@ -104,17 +104,6 @@ def _command(pid: int) -> str:
         return ""
 
 
-def divide_cores() -> None:
-    """Give each of this node's ranks its share of the CPU cores, unless OMP_NUM_THREADS says otherwise.
-
-    Must come before torch is imported. The deepspeed launcher leaves every rank all cores, on which they then wait for
-    each other.
-    """
-    ranks = os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE")  # deepspeed's word, or torchrun's
-    if is_launched() and ranks:
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // int(ranks))))
-
-
 def join(*, deepspeed: bool) -> None:
     """Join the process group: gloo on CPU, nccl on GPU.
 
@@ -132,6 +121,7 @@ def join(*, deepspeed: bool) -> None:
 
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else whoever imports DeepSpeed is warned that it is so
+        cpu.keep_memory()
     if not is_launched():
         if not deepspeed:
             return

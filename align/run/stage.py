@@ -24,7 +24,7 @@ from align.artifacts.store import Store, Version, utc_now
 from align.artifacts.text import human_size
 from align.config.compose import compose, public, to_yaml
 from align.config.schema import STAGES, Config
-from align.distributed import preemption, ranks
+from align.distributed import cpu, preemption, ranks
 from align.distributed.preemption import STOPPED, Stopped
 from align.errors import UserError
 from align.run.library_logging import hush
@@ -97,7 +97,7 @@ def run(cfg: Config) -> int:
     """Run one stage on this process, which may be one rank of many."""
     with preemption.stoppable(), contextlib.ExitStack() as held:
         hush()
-        ranks.divide_cores()
+        cpu.set_threads()
         ranks.end_with_launcher()
         store = Store.open(cfg.artifacts.root)
         plan = hold = None
