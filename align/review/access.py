@@ -98,7 +98,7 @@ async def authorize(request: Request, role: Role, limit: str | None = None) -> N
     if role is not Role.PUBLIC:
         await _identify(request, role)
         if limit is not None:
-            await get_review(request).limiter.hit(limit, str(request.state.signed_in.id))
+            await get_review(request).limiter.hit((limit, str(request.state.signed_in.id)))
     if changes:
         await _check_token(request)
 

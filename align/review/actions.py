@@ -44,6 +44,7 @@ def serve(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         public_url=arguments.public_url,
         artifacts=arguments.artifacts,
+        trusted_proxies=arguments.trusted_proxy,
     )
     return 0
 

@@ -63,7 +63,10 @@ def _tell(request: Request, status: int, detail: str) -> Response:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return _tell(request, error.status, error.detail)
+    answer = _tell(request, error.status, error.detail)
+    if error.retry_after is not None:
+        answer.headers["retry-after"] = str(error.retry_after)
+    return answer
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -29,6 +29,14 @@ def review_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     serve.add_argument("--host", default="127.0.0.1", help="whom to listen to (default: this machine alone)")
     serve.add_argument("--public-url", metavar="URL", help="how browsers reach it, such as https://review.example.org")
 
+    serve.add_argument(
+        "--trusted-proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="a proxy whose X-Forwarded-For names the visitor, such as 127.0.0.1 or 10.0.0.0/8; may be repeated",
+    )
+
     load = command("load", "put comparisons into a campaign, which is made if it is new")
     load.add_argument("source", metavar="REF_OR_FILE", help="comparisons:v1, or ./pairs.jsonl with or without ratings")
     load.add_argument("--campaign", required=True, metavar="NAME")

@@ -15,6 +15,7 @@ from align.review.database import Database
 from align.review.errors import Unauthenticated
 from align.review.middleware import Metrics
 from align.review.pages import load_templates
+from align.review.rate_limits import Limiter
 from align.review.store import people
 from align.review.store.people import Person
 
@@ -37,7 +38,7 @@ class Review:
     origin: str
     artifacts: str | None = None
     clock: Callable[[], float] = time.time
-    limiter: security.Limiter = field(default_factory=security.Limiter)
+    limiter: Limiter = field(default_factory=Limiter)
     metrics: Metrics = field(default_factory=Metrics)
     templates: Environment = field(default_factory=load_templates)
 

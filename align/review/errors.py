@@ -6,9 +6,11 @@ class Refused(Exception):
 
     status = 400
 
-    def __init__(self, detail: str):
+    def __init__(self, detail: str, *, retry_after: int | None = None):
+        """`retry_after`: seconds until it is worth trying again."""
         super().__init__(detail)
         self.detail = detail
+        self.retry_after = retry_after
 
 
 class Unauthenticated(Refused):

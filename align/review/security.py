@@ -1,30 +1,31 @@
-"""Tokens, passwords, the secret, and how often somebody may try."""
+"""Tokens, passwords, and the secret of an installation."""
 
+import asyncio
 import hashlib
 import hmac
 import os
 import secrets
 import stat
-import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from limits import RateLimitItem, parse
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import FixedWindowRateLimiter
 
 from align.errors import UserError
-from align.review.errors import TooMany
 
+T = TypeVar("T")
 SECRET_BYTES = 32
 SECRET_VARIABLE = "ALIGN_REVIEW_SECRET"
 SHORTEST_PASSWORD = 10
 LONGEST_PASSWORD = 256
 _WELL_KNOWN = ("secret", "changeme", "change-me", "password", "insecure", "default", "example", "align")
 _HASHER = PasswordHasher()
-_HASHING = threading.Semaphore(2)  # 64 MiB each: many sign-ins at once shall not fill the memory
+# 64 MiB and a tenth of a second each: many sign-ins at once must fill neither the memory nor the threads of others.
+_HASHING = ThreadPoolExecutor(2, "passwords")
 
 
 def new_token() -> str:
@@ -85,41 +86,23 @@ def same(token: str, expected: str) -> bool:
 
 def hash_password(password: str) -> str:
     """argon2id, with its salt and parameters."""
-    with _HASHING:
-        return _HASHER.hash(password)
+    return _HASHER.hash(password)
 
 
 def is_password(password: str, encoded: str | None) -> bool:
     """Whether the password is right; takes as long where there is nobody to compare with."""
-    with _HASHING:
-        try:
-            return _HASHER.verify(encoded or _nobody(), password) and encoded is not None
-        except (VerificationError, InvalidHashError):
-            return False
+    try:
+        return _HASHER.verify(encoded or _nobody(), password) and encoded is not None
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+async def in_turn(work: Callable[..., T], *arguments: str | None) -> T:
+    """Run `hash_password` or `is_password` in one of the threads for them."""
+    return await asyncio.get_running_loop().run_in_executor(_HASHING, work, *arguments)
 
 
 @cache
 def _nobody() -> str:
     """The hash of a password that no one has."""
     return _HASHER.hash(secrets.token_hex(16))
-
-
-class Limiter:
-    """How often something may be tried, counted in this process."""
-
-    RATES = {
-        "login-address": "20/minute",
-        "login-name": "8/minute",
-        "invite": "20/minute",
-        "rating": "1200/minute",
-        "page": "600/minute",
-    }
-
-    def __init__(self) -> None:
-        self._window = FixedWindowRateLimiter(MemoryStorage())
-        self._rates: dict[str, RateLimitItem] = {name: parse(rate) for name, rate in self.RATES.items()}
-
-    async def hit(self, what: str, who: str) -> None:
-        """Count one try. Raises TooMany."""
-        if not await self._window.hit(self._rates[what], what, who):
-            raise TooMany("too many tries; wait a minute")

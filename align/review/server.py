@@ -1,7 +1,9 @@
 """The server process: a socket, a database that is up to date, and on the first start a link for the first admin."""
 
 import asyncio
+import ipaddress
 import socket
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -115,6 +117,19 @@ def check_url(text: str) -> str:
     return f"{found.scheme}://{found.netloc}".lower()
 
 
+def check_proxies(addresses: Sequence[str]) -> list[str]:
+    """The proxies whose `X-Forwarded-For` is believed. Raises UserError where one is no address or network."""
+    for address in addresses:
+        try:
+            ipaddress.ip_network(address)
+        except ValueError as error:
+            raise UserError(
+                f"--trusted-proxy {address!r} is not an address or a network ({error}); write it like 127.0.0.1 or "
+                "10.0.0.0/8"
+            ) from None
+    return list(addresses)
+
+
 def first_link(review: Review) -> str | None:
     """A link for the first admin, where there is none yet; those made before stop working."""
     token, now = security.new_token(), review.clock()
@@ -132,9 +147,25 @@ def first_link(review: Review) -> str | None:
 
 
 def serve(
-    database: Database, secret: bytes, *, host: str, port: int, public_url: str | None, artifacts: str | None
+    database: Database,
+    secret: bytes,
+    *,
+    host: str,
+    port: int,
+    public_url: str | None,
+    artifacts: str | None,
+    trusted_proxies: Sequence[str] = (),
 ) -> None:
-    """Run the app until it is told to end. Raises UserError where the port is taken."""
+    """Run the app until it is stopped.
+
+    Args:
+        public_url: how browsers reach the app, through a proxy; None where they reach it directly.
+        trusted_proxies: addresses and networks of the proxies in front of the app.
+
+    Raises:
+        UserError: the port is taken, or a setting is not valid.
+    """
+    proxies = check_proxies(trusted_proxies)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With its protocol named: asyncio switches Nagle's delay off only on sockets that say they are TCP.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -156,16 +187,26 @@ def serve(
         print(
             "others can read what raters type: put a server with TLS in front, and name it in --public-url", flush=True
         )
-    config = uvicorn.Config(
+    if review.secure and not proxies:
+        print(
+            "all visitors will share the proxy's address and its rate limits: name the proxy with --trusted-proxy",
+            flush=True,
+        )
+    uvicorn.Server(make_config(review, proxies)).run(sockets=[listening])
+
+
+def make_config(review: Review, trusted_proxies: Sequence[str] = ()) -> uvicorn.Config:
+    """How uvicorn runs the app."""
+    return uvicorn.Config(
         create_app(review),
         http=Protocol,
         ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=10,
         limit_concurrency=2000,
     )
-    uvicorn.Server(config).run(sockets=[listening])

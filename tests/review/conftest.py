@@ -24,6 +24,7 @@ from align.review.app import create_app
 from align.review.database import Database, migrate
 from align.review.dependencies import Review
 from align.review.loading import to_items
+from align.review.rate_limits import Limiter
 from align.review.schemas import Settings
 from align.review.store import campaigns, people
 from align.review.store.campaigns import Campaign
@@ -154,8 +155,15 @@ class World:
         self.database = database
         self.artifacts = artifacts
         self.clock = Clock()
-        self.review = Review(database, SECRET, ORIGIN, artifacts=str(artifacts), clock=self.clock)
+        self.waits: list[float] = []  # seconds that requests were held back
+        limiter = Limiter(self.clock, self.sleep)
+        self.review = Review(database, SECRET, ORIGIN, artifacts=str(artifacts), clock=self.clock, limiter=limiter)
         self.clients: list[TestClient] = []
+
+    async def sleep(self, seconds: float) -> None:
+        """Time passes at once."""
+        self.waits.append(seconds)
+        self.clock.now += seconds
 
     def do(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """A unit of work."""
@@ -183,21 +191,21 @@ class World:
 
         return self.do(work)
 
-    def browser(self, person: Person | None = None) -> "Browser":
+    def browser(self, person: Person | None = None, *, address: str = "192.0.2.1") -> "Browser":
         """A browser that nobody, or `person`, is signed in on."""
-        return Browser(self, person)
+        return Browser(self, person, address)
 
 
 class Browser:
     """Sends what a browser would: cookies, Origin, and the token of the page it is on."""
 
-    def __init__(self, world: World, person: Person | None = None):
+    def __init__(self, world: World, person: Person | None, address: str):
         self.world = world
         # A database of its own: asyncpg's connections belong to one event loop, and each client has one.
         url = world.database.url.render_as_string(hide_password=False)
         database = Database(url, world.database.patience)
         app = create_app(replace(world.review, database=database), quiet=True)
-        self.client = TestClient(app, base_url=ORIGIN, follow_redirects=False, raise_server_exceptions=True)
+        self.client = TestClient(app, base_url=ORIGIN, follow_redirects=False, client=(address, 50000))
         self.client.__enter__()
         world.clients.append(self.client)
         self.csrf: str | None = None

@@ -4,11 +4,10 @@ from typing import Annotated
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Form, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from pydantic import StringConstraints
 
-from align.review import security
+from align.review import rate_limits, security
 from align.review.access import PersonRoute, PublicRoute
 from align.review.dependencies import SESSION_SECONDS, get_review, page, see_other, transact
 from align.review.errors import NotFound
@@ -48,14 +47,19 @@ async def login_page(request: Request) -> Response:
 
 @public.post("/login")
 async def login(request: Request, name: SignInName, password: Password) -> Response:
-    """Sign in; who is not known and who types a wrong password are told the same, after the same time."""
-    review = get_review(request)
-    await review.limiter.hit("login-address", request.client.host if request.client else "")
-    await review.limiter.hit("login-name", name.casefold())
+    """Sign in. An unknown name and a wrong password get the same answer after the same time."""
+    review, address, account = get_review(request), _network(request), name.casefold()
+    uses = (
+        ("login-address", address),
+        ("login-address-account", f"{address} {account}"),
+        ("login-account", account),
+    )
+    await review.limiter.hit(*uses)
     found = await review.database.read(people.credentials, name)
-    right = await run_in_threadpool(security.is_password, password, found[1] if found else None)
+    right = await security.in_turn(security.is_password, password, found[1] if found else None)
     if found is None or not right:
         return page(request, "login.html", 401, name=name, problem="The name or the password is not right.")
+    review.limiter.refund(*uses)
     return await _begin_session(request, found[0])
 
 
@@ -72,20 +76,15 @@ async def logout(request: Request) -> Response:
 
 @public.get("/invite/{token}")
 async def invitation(request: Request, token: str) -> Response:
-    review = get_review(request)
-    await review.limiter.hit("invite", request.client.host if request.client else "")
-    found = await review.database.read(people.find_invite, security.digest(token), review.clock())
-    if found is None:
-        raise NotFound("this invitation was used or is too old; ask for another")
-    return page(request, "invite.html", invitation=found)
+    return page(request, "invite.html", invitation=await _find_invitation(request, token))
 
 
 @public.post("/invite/{token}")
 async def accept(request: Request, token: str, name: SignInName, password: NewPassword) -> Response:
     """Choose a name and a password; the invitation is used up."""
     review = get_review(request)
-    await review.limiter.hit("invite", request.client.host if request.client else "")
-    hashed = await run_in_threadpool(security.hash_password, password)
+    await _find_invitation(request, token)  # before a hash is computed for somebody who has none
+    hashed = await security.in_turn(security.hash_password, password)
 
     def work(tx: sa.Connection) -> Person:
         made = people.accept_invite(tx, security.digest(token), name=name, password=hashed, now=review.clock())
@@ -111,10 +110,12 @@ async def change_password(request: Request, old: Password, new: NewPassword) -> 
         return me, found[1] if found else None
 
     me, encoded = await transact(request, current, reads=True)
-    await review.limiter.hit("login-name", (me.name or "").casefold())
-    if not await run_in_threadpool(security.is_password, old, encoded):
+    use = ("password", str(me.id))
+    await review.limiter.hit(use)
+    if not await security.in_turn(security.is_password, old, encoded):
         return page(request, "account.html", 403, problem="The old password is not right.")
-    hashed = await run_in_threadpool(security.hash_password, new)
+    review.limiter.refund(use)
+    hashed = await security.in_turn(security.hash_password, new)
 
     def work(tx: sa.Connection, me: Person) -> None:
         people.set_password(tx, me.id, hashed)
@@ -122,6 +123,28 @@ async def change_password(request: Request, old: Password, new: NewPassword) -> 
 
     await transact(request, work)
     return await _begin_session(request, me)
+
+
+def _network(request: Request) -> str:
+    """What an address is counted by."""
+    return rate_limits.network(request.client.host if request.client else "")
+
+
+async def _find_invitation(request: Request, token: str) -> sa.Row:
+    """The invitation that a link names; only links that are not known count against an address.
+
+    Raises:
+        NotFound: it does not exist, was used or is too old.
+        TooMany: the address has tried too many unknown links.
+    """
+    review = get_review(request)
+    use = ("invite", _network(request))
+    await review.limiter.hit(use)
+    invitation = await review.database.read(people.find_invite, security.digest(token), review.clock())
+    if invitation is None:
+        raise NotFound("this invitation was used or is too old; ask for another")
+    review.limiter.refund(use)
+    return invitation
 
 
 async def _begin_session(request: Request, person: Person) -> Response:
