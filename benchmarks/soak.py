@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from align.artifacts.provenance import packages  # noqa: E402
 from align.artifacts.store import Store  # noqa: E402
-from align.config.schema import STAGES  # noqa: E402
+from align.stages.spec import STAGES  # noqa: E402
 from tests.run.kills import KILLED, Kill, Zygote, differences, moments, overrides, publish_pairs  # noqa: E402
 
 DROPOUT = {f"model.new.architecture.{name}_pdrop": "0.1" for name in ("resid", "embd", "attn")}

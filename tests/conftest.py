@@ -14,10 +14,11 @@ import pytest
 
 from align.artifacts.store import Store, Version
 from align.config.compose import compose
-from align.config.schema import STAGES, LauncherConfig
+from align.config.schema import LauncherConfig
 from align.run import stage
 from align.run.launchers import command
 from align.run.plan import make_plan
+from align.stages.spec import STAGES
 
 # One thread a process: tiny matrices gain nothing from more, and sums are then the same on any number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -63,7 +64,7 @@ def stage_overrides(root: Path, *overrides: str) -> list[str]:
     """
     given = dict(text.split("=", 1) for text in overrides)
     stage = given["stage"]
-    defaults = {"artifacts.root": str(root)}
+    defaults = {"artifacts.root": str(root), "data": "demo"}
     if STAGES[stage].trainer_config is not None:
         defaults |= FEW_STEPS
         if STAGES[stage].online:

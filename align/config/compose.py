@@ -21,31 +21,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from align.artifacts.tokenizer_files import ASPECTS
 from align.config import overrides as _overrides
-from align.config.identity import formats_read, identity_config
-from align.config.paths import PROJECT, local_path
-from align.config.schema import FORMATS, STAGES, Config, DataConfig, DatasetConfig
-from align.config.trl_fields import check_trainer
+from align.config.paths import PROJECT
+from align.config.schema import Config
 from align.config.types import nearest
-from align.config.validate import build
+from align.config.validate import build, check
 from align.errors import UserError
-
-__all__ = [
-    "FORMATS",
-    "PROJECT",
-    "STAGES",
-    "Config",
-    "DataConfig",
-    "DatasetConfig",
-    "compose",
-    "expand_sweep",
-    "formats_read",
-    "identity_config",
-    "local_path",
-    "public",
-    "to_yaml",
-]
+from align.stages.spec import STAGES
 
 
 def compose(overrides: list[str], conf_dir: Path | None = None) -> Config:
@@ -78,7 +60,7 @@ def compose(overrides: list[str], conf_dir: Path | None = None) -> Config:
         raise UserError(f"{error.full_key} leads nowhere: {str(error).splitlines()[0]}") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"the config cannot be composed: {' '.join(str(error).split())}") from error
-    cfg = _check(build(Config, values))
+    cfg = check(build(Config, values))
     cfg.from_environment = from_environment
     return cfg
 
@@ -164,50 +146,3 @@ def _check_stage(stage: Any) -> None:
         raise UserError(f"no stage is given; add stage=NAME, one of {known}")
     if stage not in list(STAGES):
         raise UserError(f"no stage {str(stage)!r}{nearest(str(stage), STAGES) or ';'} stages: {known}")
-
-
-def _check(cfg: Config) -> Config:
-    """What no single key can tell: the trainer block against its TRL class, files, keys that exclude each other."""
-    stage = cfg.stage
-    cfg.trainer = check_trainer(stage, STAGES[stage].trainer_config, cfg.trainer)
-    if isinstance(cfg.inputs.policy, list) and stage not in ("evaluate", "sample"):
-        raise UserError(
-            f"inputs.policy is a list, but stage {stage} takes one model; only evaluate and sample take several"
-        )
-    policies = len(cfg.inputs.policy) if isinstance(cfg.inputs.policy, list) else 1
-    if stage == "sample" and cfg.sample.answers * policies < 2:
-        raise UserError(
-            f"sample.answers={cfg.sample.answers} of {policies} policy gives nothing to compare; set "
-            "sample.answers=2, or name two policies"
-        )
-    if isinstance(cfg.inputs.reward_model, list) and not STAGES[stage].online:
-        raise UserError(f"inputs.reward_model is a list, but stage {stage} takes one; name one")
-    if STAGES[stage].online and cfg.inputs.reward_model is None and not cfg.online.reward_functions:
-        raise UserError(
-            f"stage {stage} has nothing that scores a completion; add inputs.reward_model=<ref> or "
-            "online.reward_functions=[file.py:function]"
-        )
-    if stage == "pretrain" and cfg.inputs.policy is None and cfg.model.new is None:
-        raise UserError("stage pretrain has no model; add model=tiny_gpt2 (from scratch) or model=gpt2 (continued)")
-    if stage == "pretrain" and cfg.inputs.policy is None:
-        _fit_to_context(cfg)
-    if cfg.adapter.merge and cfg.adapter.kind == "none":
-        raise UserError("adapter.merge=true has no adapter to merge; add adapter=lora or adapter=qlora")
-    for aspect in cfg.model.accept_drift:
-        if aspect not in ASPECTS:
-            raise UserError(
-                f"model.accept_drift has {aspect!r}{nearest(aspect, ASPECTS) or ';'} it takes {', '.join(ASPECTS)}"
-            )
-    template = cfg.model.chat_template
-    if template is not None and not local_path(template).is_file():
-        raise UserError(f"model.chat_template={template} is not a file; name a .jinja file, as conf/model/chat.jinja")
-    return cfg
-
-
-def _fit_to_context(cfg: Config) -> None:
-    """A new model's rows are no longer than its context; the stage's default length is meant for larger models."""
-    architecture = cfg.model.new.architecture
-    context = architecture.get("max_position_embeddings") or architecture.get("n_positions")
-    length = cfg.trainer.get("max_length")
-    if context is not None and length is not None:
-        cfg.trainer["max_length"] = min(length, context)

@@ -2,7 +2,8 @@
 
 The annotations are the checks: an unknown key or a value of another kind is refused by name
 (align/config/validate.py).
-`choice` narrows a string to a few words.
+`choice` narrows a string to a few words. A field's metadata says what a run's identity makes of it (identity.py):
+`code` names the key under which the digest of the file that it names is kept; `identity: False` leaves it out.
 """
 
 from __future__ import annotations
@@ -12,32 +13,9 @@ from types import MappingProxyType
 from typing import Any
 
 from align.config.paths import local_path
+from align.errors import UserError
 
 FORMATS = ("language_modeling", "prompt_completion", "preference", "unpaired_preference", "prompt_only")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What the config must know of a stage: whose fields its `trainer:` block has, which dataset formats it reads."""
-
-    trainer_config: str | None  # the class in trl or align.ppo, None where nothing is trained
-    formats: tuple[str, ...]  # the first is the one `inputs.dataset` replaces
-    online: bool = False  # trains on what the policy itself answers, scored by reward models and functions
-
-
-STAGES = {
-    "pretrain": Stage("SFTConfig", ("language_modeling",)),
-    "sft": Stage("SFTConfig", ("prompt_completion",)),
-    "reward": Stage("RewardConfig", ("preference", "prompt_completion")),
-    "dpo": Stage("DPOConfig", ("preference",)),
-    "kto": Stage("KTOConfig", ("unpaired_preference",)),
-    "ppo": Stage("PPOConfig", ("prompt_only", "language_modeling"), online=True),
-    "rloo": Stage("RLOOConfig", ("prompt_only",), online=True),
-    "grpo": Stage("GRPOConfig", ("prompt_only",), online=True),
-    "evaluate": Stage(None, ("preference", "prompt_only", "language_modeling")),
-    "sample": Stage(None, ("prompt_only",)),
-    "score": Stage(None, ()),  # any dataset artifact that has answers
-}
 
 
 def choice(*words: str) -> Any:
@@ -133,6 +111,8 @@ class DataConfig:
     drop: list[str] = field(default_factory=list)  # reasons to leave a record out, such as duplicates
     overlong: str = choice("refuse", "drop", "truncate")  # records longer than trainer.max_length
     refuse: str = choice("error", "warning", "info", "never")  # findings of a dataset's report that stop a run
+    # the data was not chosen: conf/data/default.yaml sets it, and only the demo's own models train on it
+    unnamed: bool = field(default=False, metadata={"identity": False})
 
 
 @dataclass
@@ -214,8 +194,8 @@ class OnlineBlock:
 
     # beside inputs.reward_model: f(prompts, completions, **columns) -> a score or None each; `file.py:function` or
     # `package.module:function`. trainer.reward_weights weighs the reward models first, then these
-    reward_functions: list[str] = field(default_factory=list)
-    reward_batch_size: int = 32  # texts a forward pass of a reward model
+    reward_functions: list[str] = field(default_factory=list, metadata={"code": "reward_code"})
+    reward_batch_size: int = field(default=32, metadata={"identity": False})  # texts a forward pass of a reward model
     reward_max_length: int | None = None  # tokens of prompt and answer a reward model reads; null is its context
 
 
@@ -232,12 +212,23 @@ class SampleBlock:
     batch_size: int = 32  # prompts, or answers scored, a forward pass
     seed: int = 0
 
+    def check(self, cfg: Config) -> None:
+        """Raises UserError if the answers to a prompt are fewer than two."""
+        policies = len(cfg.inputs.policy) if isinstance(cfg.inputs.policy, list) else 1
+        if self.answers * policies < 2:
+            raise UserError(
+                f"sample.answers={self.answers} of {policies} policy gives nothing to compare; set "
+                "sample.answers=2, or name two policies"
+            )
+
 
 @dataclass
 class EvaluateBlock:
     """Read by stage evaluate."""
 
-    judge: str | None = None  # judge(prompt, completion) -> float: `file.py:function` or `package.module:function`
+    judge: str | None = field(
+        default=None, metadata={"code": "judge_code"}
+    )  # judge(prompt, completion) -> float: `file.py:function` or `package.module:function`
     max_prompts: int | None = 256  # prompts answered; null is all
     max_rows: int | None = 1024  # rows scored of each other dataset; null is all
     max_length: int | None = None  # tokens a piece of a text, for perplexity; null is the model's context

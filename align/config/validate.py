@@ -1,14 +1,17 @@
-"""A composed mapping becomes the schema's dataclasses; a key or value that has no place there is named."""
+"""From a composed mapping to a checked `Config`: unknown keys, wrong values and keys that exclude each other."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any, get_type_hints
 
-from align.config.schema import STAGES, Config
-from align.config.trl_fields import OWNED, trainer_fields
+from align.artifacts.tokenizer_files import ASPECTS
+from align.config.paths import local_path
+from align.config.schema import Config
+from align.config.trl_fields import OWNED, check_trainer, trainer_fields
 from align.config.types import UNFIT, fit, nearest, words
 from align.errors import UserError
+from align.stages.spec import STAGES
 
 
 def build(cls: type, values: Any, path: str = "") -> Any:
@@ -36,6 +39,46 @@ def build(cls: type, values: Any, path: str = "") -> Any:
         if required and field.name not in built:
             raise UserError(f"{path}{field.name} is missing; set it")
     return cls(**built)
+
+
+def check(cfg: Config) -> Config:
+    """The config, after the checks that need more than one key: the trainer block, inputs, files.
+
+    Raises:
+        UserError: names the key, its value and the remedy.
+    """
+    stage, spec = cfg.stage, STAGES[cfg.stage]
+    cfg.trainer = check_trainer(stage, spec.trainer_config, cfg.trainer)
+    for role in vars(cfg.inputs):
+        if isinstance(getattr(cfg.inputs, role), list) and not (role in spec.inputs and spec.inputs[role].many):
+            takers = [name for name, other in STAGES.items() if role in other.inputs and other.inputs[role].many]
+            raise UserError(
+                f"inputs.{role} is a list, but stage {stage} takes one; only {' and '.join(takers)} take several"
+            )
+    if spec.online and not cfg.inputs.reward_model and not cfg.online.reward_functions:
+        raise UserError(
+            f"stage {stage} has nothing that scores a completion; add inputs.reward_model=<ref> or "
+            "online.reward_functions=[file.py:function]"
+        )
+    if spec.new_model and cfg.inputs.policy is None:
+        if cfg.model.new is None:
+            raise UserError(
+                f"stage {stage} has no model; add model=tiny_gpt2 (from scratch) or model=gpt2 (continued)"
+            )
+        _fit_to_context(cfg)
+    if spec.block is not None and hasattr(getattr(cfg, spec.block), "check"):
+        getattr(cfg, spec.block).check(cfg)
+    if cfg.adapter.merge and cfg.adapter.kind == "none":
+        raise UserError("adapter.merge=true has no adapter to merge; add adapter=lora or adapter=qlora")
+    for aspect in cfg.model.accept_drift:
+        if aspect not in ASPECTS:
+            raise UserError(
+                f"model.accept_drift has {aspect!r}{nearest(aspect, ASPECTS) or ';'} it takes {', '.join(ASPECTS)}"
+            )
+    template = cfg.model.chat_template
+    if template is not None and not local_path(template).is_file():
+        raise UserError(f"model.chat_template={template} is not a file; name a .jinja file, as conf/model/chat.jinja")
+    return cfg
 
 
 def _build_value(cls: type, key: str, value: Any, path: str) -> Any:
@@ -77,3 +120,12 @@ def _dataclass_in(hint: Any) -> type | None:
 
 def _names(cls: type) -> list[str]:
     return [field.name for field in dataclasses.fields(cls)]
+
+
+def _fit_to_context(cfg: Config) -> None:
+    """A new model's rows are no longer than its context; the stage's default length is meant for larger models."""
+    architecture = cfg.model.new.architecture
+    context = architecture.get("max_position_embeddings") or architecture.get("n_positions")
+    length = cfg.trainer.get("max_length")
+    if context is not None and length is not None:
+        cfg.trainer["max_length"] = min(length, context)

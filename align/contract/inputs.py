@@ -12,58 +12,11 @@ from align.artifacts.model_files import context_length, tensor_shapes
 from align.artifacts.tokenizer_files import drift, read_json
 from align.contract.tokenizers import check_drift, check_embeddings, check_recorded
 from align.errors import UserError
-
-# Role -> artifact types it may have, a stage at a time. An input from a path or the hub has no type of its own.
-DEMANDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "pretrain": {"policy": ("model",)},
-    "sft": {"policy": ("model",)},
-    "reward": {"policy": ("model", "reward_model")},
-    "dpo": {"policy": ("model",), "ref_model": ("model",)},
-    "kto": {"policy": ("model",), "ref_model": ("model",)},
-    "ppo": {
-        "policy": ("model",),
-        "ref_model": ("model",),
-        "reward_model": ("reward_model",),
-        "value_model": ("value_model", "reward_model"),
-    },
-    "rloo": {"policy": ("model",), "ref_model": ("model",), "reward_model": ("reward_model",)},
-    "grpo": {"policy": ("model",), "ref_model": ("model",), "reward_model": ("reward_model",)},
-    "evaluate": {
-        "policy": ("model",),
-        "ref_model": ("model",),
-        "baseline": ("model",),
-        "reward_model": ("reward_model",),
-    },
-    "sample": {"policy": ("model",), "reward_model": ("reward_model",)},
-    "score": {"reward_model": ("reward_model",)},
-}
-PRODUCES = {
-    "pretrain": "model",
-    "sft": "model",
-    "reward": "reward_model",
-    "dpo": "model",
-    "kto": "model",
-    "ppo": "model",
-    "rloo": "model",
-    "grpo": "model",
-    "evaluate": "report",
-    "sample": "comparisons",
-    "score": "dataset",
-}
-# TRL's own trainers, which load their reference from where the policy came from.
-OWN_REFERENCE = ("rloo", "grpo")
-OPTIONAL = {
-    "pretrain": ("policy",),
-    "ppo": ("reward_model", "value_model"),
-    "rloo": ("reward_model",),
-    "grpo": ("reward_model",),
-    "evaluate": ("policy", "ref_model", "baseline", "reward_model"),
-    "sample": ("reward_model",),
-}
+from align.stages.spec import STAGES, makers
 
 
 def check_inputs(stage: str, inputs: dict[str, Input | list[Input]], accept_drift: Collection[str] = ()) -> None:
-    """Every role the stage needs is there, of the right type and whole; roles it does not read are refused.
+    """Every role that the stage needs is filled, by an artifact of the right type and whole; others are refused.
 
     Args:
         accept_drift: in what policy and reference may differ, `model.accept_drift`.
@@ -71,45 +24,43 @@ def check_inputs(stage: str, inputs: dict[str, Input | list[Input]], accept_drif
     Raises:
         UserError: names the role, what it is and how to get what is needed.
     """
-    demands = DEMANDS[stage]
-    for role, types in demands.items():
+    roles = STAGES[stage].inputs
+    for role, demand in roles.items():
         if role not in inputs:
-            if role not in OPTIONAL.get(stage, ()):
+            if demand.required:
                 raise UserError(
-                    f"stage {stage} needs input {role}; give one: inputs.{role}=<ref, hf:org/model or path>"
+                    f"stage {stage} needs input {role}; name one: inputs.{role}=<ref, hf:org/model or path>"
                 )
             continue
-        given = inputs[role]
-        for one in given if isinstance(given, list) else [given]:
-            check_type(stage, role, one, types)
-            check_model_folder(role, one)
-            check_recorded(role, one)
+        for model in _listed(inputs[role]):
+            check_type(stage, role, model)
+            check_model_folder(role, model)
+            check_recorded(role, model)
             if "vocabulary" not in accept_drift:
-                check_embeddings(role, one)
+                check_embeddings(role, model)
     for role in inputs:
-        if role not in demands and role != "dataset":
-            raise UserError(f"stage {stage} has no input {role}; it takes {', '.join([*demands, 'dataset'])}")
-    if stage in OWN_REFERENCE and inputs["ref_model"].digest != inputs["policy"].digest:
-        raise UserError(
-            f"stage {stage} measures KL from the policy as it came in, and inputs.ref_model="
-            f"{inputs['ref_model'].text} is another model; leave it out, or take stage=ppo"
-        )
+        if role not in roles and role != "dataset":
+            raise UserError(f"stage {stage} has no input {role}; it takes {', '.join([*roles, 'dataset'])}")
+    for role, demand in roles.items():
+        if demand.fixed and role in inputs and inputs[role].digest != inputs[demand.default].digest:
+            raise UserError(
+                f"stage {stage} measures KL from the policy as it came in, and inputs.{role}={inputs[role].text} is "
+                "another model; leave it out, or use stage=ppo"
+            )
     if "ref_model" in inputs:
-        policies = inputs.get("policy", [])
-        for policy in policies if isinstance(policies, list) else [policies]:
+        for policy in _listed(inputs.get("policy", [])):
             check_drift(policy, inputs["ref_model"], accept_drift)
 
 
-def check_type(stage: str, role: str, given: Input, types: tuple[str, ...]) -> None:
+def check_type(stage: str, role: str, model: Input) -> None:
     """An artifact's type is one that the role may have."""
-    if given.type is not None and given.type not in types:
-        article = {
-            "reward_model": "deepspeed launch/run.py stage=reward",
-            "model": "deepspeed launch/run.py stage=sft",
-        }
+    types = STAGES[stage].inputs[role].types
+    if model.type is not None and model.type not in types:
+        names = makers(types)
+        remedy = f", or make one: deepspeed launch/run.py stage={names[0]}" if names else ""
         raise UserError(
-            f"stage {stage} needs input {role} of type {' or '.join(types)}; {given.ref} is a {given.type}. "
-            f"Name another, or make one: {article[types[0]]}"
+            f"stage {stage} needs input {role} of type {' or '.join(types)}; {model.ref} is a {model.type}. "
+            f"Name another{remedy}"
         )
 
 
@@ -205,3 +156,7 @@ def check_room(given: Input, tokens: int | None, key: str = "trainer.max_complet
         raise UserError(
             f"{key}={tokens} leaves no room for a prompt in the context of {given.ref}, {context} tokens; lower it"
         )
+
+
+def _listed(inputs: Input | list[Input]) -> list[Input]:
+    return inputs if isinstance(inputs, list) else [inputs]

@@ -180,11 +180,11 @@ def show_data(arguments: argparse.Namespace) -> int:
 
     from align.artifacts.store import Store
     from align.config.compose import compose
-    from align.config.schema import STAGES
     from align.data.arguments import check_positive, load_tokenizer, names_of, split_sources, stage_length
     from align.data.layouts.parse import read_outcomes, recognise_source
     from align.data.tokens.loss_mask import Loss
     from align.data.tokens.preview import show_record, to_json, to_terminal
+    from align.stages.spec import STAGES
 
     if arguments.rows < 1 or arguments.skip < 0:
         raise UserError(f"--rows {arguments.rows} --skip {arguments.skip}: write a positive number, and 0 or more")

@@ -3,11 +3,12 @@
 import argparse
 
 from align.artifacts.commands import add_root
+from align.config.schema import FORMATS
 from align.data.actions import check_data, import_data, list_rules, make_data, show_data
+from align.stages.spec import STAGES
 
 _SEVERITIES = ("info", "warning", "error", "never")
-_STAGES = ("pretrain", "sft", "reward", "dpo", "kto")
-_FORMATS = ("language_modeling", "prompt_completion", "preference", "unpaired_preference", "prompt_only")
+_STAGES = [name for name, spec in STAGES.items() if spec.trainer_config and not spec.online]
 
 
 def data_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -47,7 +48,7 @@ def data_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     make = commands.add_parser("make", help="a set out of sets: split, mix, filter", description=make_data.__doc__)
     make.add_argument("parts", nargs="+", metavar="REF", help="hh:v1, hh:v1*0.3 (weight), hh:v1=5000 (at most)")
     make.add_argument("--name", required=True, help="of the new dataset")
-    make.add_argument("--as", dest="format", choices=_FORMATS, help="convert, such as preference to unpaired")
+    make.add_argument("--as", dest="format", choices=FORMATS, help="convert, such as preference to unpaired")
     make.add_argument("--rows", type=int, metavar="N", help="train records in all")
     make.add_argument(
         "--eval-fraction", type=float, metavar="X", help="split anew by prompt (default: keep the splits)"
@@ -96,7 +97,7 @@ def data_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _add_reading(parser: argparse.ArgumentParser, against: bool = True) -> None:
-    parser.add_argument("--as", dest="format", choices=_FORMATS, help="what to make of it (default: what it holds)")
+    parser.add_argument("--as", dest="format", choices=FORMATS, help="what to make of it (default: what it holds)")
     parser.add_argument("--layout", help="how rows are written (default: told from the first rows; see data rules)")
     parser.add_argument("--columns", action="append", metavar="OURS=THEIRS", help="fields that have another name")
     parser.add_argument("--labels", action="append", metavar="THEIRS=OURS", help="labels that have another name: B=2")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from align.artifacts import run_lock
+from align.artifacts.inputs import resolve_input
 from align.artifacts.manifest import json_digest
 from align.artifacts.store import Store, Version
 from align.artifacts.text import clock, table
@@ -31,7 +32,8 @@ from align.evaluation.report import gain
 from align.pipeline.dry_run import forecast
 from align.pipeline.steps import Step, as_list, check_steps, flatten, load_steps, select, split_name
 from align.run.launchers import command, environment, launch, terminable, world_size
-from align.run.plan import Plan, make_plan
+from align.run.plan import Plan, make_plan, resolve_data
+from align.run.preflight import describe_data
 
 LAST_LINES = 8  # of a failing step's log
 LEFT_OUT = "left out"
@@ -107,6 +109,8 @@ def run(name: str, steps: list[Step], chosen: set[str], *, dry: bool = False) ->
             elif coming.issuperset(missing):
                 failed[step.name] = f"runs after {', '.join(missing)}"
                 coming.add(step.name)
+                print(f"{head}: {failed[step.name]}\n    {describe_step(step)}", flush=True)
+                continue
             else:
                 failed[step.name] = _why_not(step, next(one for one in missing if one not in coming), failed)
             print(f"{head}: {failed[step.name]}", flush=True)
@@ -125,6 +129,8 @@ def run(name: str, steps: list[Step], chosen: set[str], *, dry: bool = False) ->
                 failed[step.name] = LEFT_OUT if step.name not in chosen else forecast(plan, store)
                 coming |= {step.name} & chosen
                 print(f"{head}: {failed[step.name]}", flush=True)
+                if step.name in chosen:
+                    print(f"    {describe_data(plan.cfg, plan.inputs.get('dataset'))}", flush=True)
             else:
                 print(f"{head}: starting{eta.told(steps[number - 1 :])}", flush=True)
                 with eta.measure(step):
@@ -147,6 +153,15 @@ def group_name(name: str, steps: list[Step]) -> str:
         [step.name, {k: v for k, v in step.overrides.items() if not k.startswith("launcher.env")}] for step in steps
     ]
     return f"{name}-{json_digest(described)[:8]}"
+
+
+def describe_step(step: Step) -> str:
+    """The data of a step whose models are still to be made."""
+    cfg = compose(as_list(step.overrides))
+    ref = cfg.inputs.dataset
+    dataset = resolve_input(Store.open(cfg.artifacts.root), ref, repo_type="dataset") if ref is not None else None
+    resolve_data(cfg, dataset)
+    return describe_data(cfg, dataset)
 
 
 def _why_not(step: Step, needs: str, failed: dict[str, str]) -> str:

@@ -15,7 +15,7 @@ from align.config.schema import Config
 from align.config.types import nearest
 from align.errors import UserError
 from align.run.launchers import check_launcher, world_size
-from align.run.plan import resolve_data, resolve_inputs
+from align.run.plan import check_named, find_outsider, reads_demo, resolve_data, resolve_inputs
 from align.training.tracking import check_wandb
 
 # What an override may begin with: the config's own keys and the groups of conf/.
@@ -151,6 +151,7 @@ def check_steps(steps: list[Step]) -> None:
         UserError: names the step.
     """
     names = [step.name for step in steps]
+    outsiders: dict[str, str] = {}  # step -> the model behind it that is not of the demo
     for step in steps:
         try:
             if "experiment" in step.overrides:
@@ -162,8 +163,14 @@ def check_steps(steps: list[Step]) -> None:
             for role, given in step.given().items():
                 if set(flatten([given])) & set(names):
                     setattr(cfg.inputs, role, None)  # is still to be made
-            inputs = resolve_inputs(cfg, Store.open(cfg.artifacts.root))
-            resolve_data(cfg, inputs.get("dataset"))
+            store = Store.open(cfg.artifacts.root)
+            inputs = resolve_inputs(cfg, store)
+            data = resolve_data(cfg, inputs.get("dataset"))
+            earlier = [outsiders[name] for name in flatten(step.given().values()) if name in outsiders]
+            outsider = next(iter(earlier), None) or find_outsider(inputs, store)
+            check_named(cfg, data, outsider)
+            if outsider is not None or not reads_demo(data):
+                outsiders[step.name] = outsider or step.name
         except UserError as error:
             raise UserError(f"step {step.name}: {error}") from error
 

@@ -5,36 +5,27 @@ launcher and logging cadence, the world size, the versions of packages, and the 
 identity and published: nothing to do, unless `force`. Same identity and half done: resume.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from align.artifacts.inputs import Input, resolve_input
+from align.artifacts.lineage import Node, lineage
 from align.artifacts.manifest import json_digest
 from align.artifacts.model_files import default_length
 from align.artifacts.provenance import numeric_packages
 from align.artifacts.refs import check_name
-from align.artifacts.remote_code import check_code
 from align.artifacts.store import Store, Version
-from align.artifacts.verification import verify_input
 from align.config.identity import formats_read, identity_config
 from align.config.paths import PROJECT
-from align.config.schema import STAGES, Config
-from align.contract.inputs import (
-    DEMANDS,
-    PRODUCES,
-    check_dtype,
-    check_inputs,
-    check_max_length,
-    check_room,
-    check_value_model,
-)
-from align.contract.tokenizers import check_assistant_turns, check_template, check_tokenizer
+from align.config.schema import FORMATS, Config, DataConfig
+from align.contract.inputs import check_dtype, check_inputs, check_value_model
+from align.contract.tokenizers import check_template
 from align.data.build.scores import check_scorable
-from align.data.loading.examples import check_dataset_input, has_eval, held_out, load_split, offers, source_of
+from align.data.loading.examples import check_dataset_input, offers, source_of
 from align.data.loading.sources import digest, pinned
 from align.errors import UserError
-from align.records import kind
-from align.rewards.user_functions import load_function, load_judge
+from align.stages.spec import STAGES
 
 
 @dataclass(frozen=True)
@@ -70,51 +61,57 @@ class Plan:
         """Role -> record, as the manifest keeps a run's inputs."""
         records: dict[str, Any] = {}
         for role, given in self.inputs.items():
-            if role == "references":
+            if isinstance(given, dict):
                 records[role] = [one.to_manifest() for one in given.values()]
             elif isinstance(given, list):
                 records[role] = [one.to_manifest() for one in given]
             else:
                 records[role] = given.to_manifest()
-        records |= {
-            f"data.{format}": {"ref": _data_ref(told, self.cfg.stage), **told} for format, told in self.data.items()
-        }
+        records |= {f"data.{format}": record for format, record in self.data_records().items()}
         return {role: record for role, record in records.items() if record}
+
+    def data_records(self) -> dict[str, dict[str, Any]]:
+        """Format -> record, as the manifest keeps the data that a run reads."""
+        held_out = STAGES[self.cfg.stage].held_out
+        return {format: {"ref": _data_ref(record, held_out), **record} for format, record in self.data.items()}
 
 
 def make_plan(cfg: Config, store: Store, *, world_size: int) -> Plan:
-    """Resolve every input once, check what files alone can show, and name the run.
+    """Resolve every input once, check what files alone can show, and compute the run's identity. No record is read.
 
     Raises:
         UserError: a missing or unfit input, or missing data.
     """
     check_name(cfg.name)
+    spec = STAGES[cfg.stage]
     inputs = resolve_inputs(cfg, store)
-    named = {role: given for role, given in inputs.items() if role != "references"}
-    check_inputs(cfg.stage, named, cfg.model.accept_drift)
+    check_inputs(
+        cfg.stage, {role: held for role, held in inputs.items() if role != "references"}, cfg.model.accept_drift
+    )
+    for role, demand in spec.inputs.items():
+        if demand.trained and role in inputs:
+            check_dtype(role, inputs[role], adapter=cfg.adapter.kind)
     if isinstance(inputs.get("policy"), Input):
         check_template(inputs["policy"], cfg.model.chat_template, cfg.model.accept_drift)
     if "value_model" in inputs:
         lora, shares = cfg.adapter.kind != "none", cfg.trainer.get("share_backbone", False)
         check_value_model(inputs["policy"], inputs["value_model"], lora=lora, share_backbone=shares)
-    if STAGES[cfg.stage].trainer_config is not None:
-        for role in ("policy", "value_model"):
-            if role in inputs:
-                check_dtype(role, inputs[role], adapter=cfg.adapter.kind)
     if "policy" in inputs and "max_length" in cfg.trainer and cfg.trainer["max_length"] is None:
         cfg.trainer["max_length"] = default_length(inputs["policy"].path)
     data = resolve_data(cfg, inputs.get("dataset"))
-    name_of = {
-        "stage": cfg.stage,
-        "config": identity_config(cfg),
-        "world_size": world_size,
-        "packages": numeric_packages(
-            deepspeed=cfg.deepspeed.config is not None, quantized=cfg.adapter.kind == "qlora"
-        ),
-        "inputs": {role: _digests(given) for role, given in sorted(inputs.items())},
-        "data": {format: told["digest"] for format, told in sorted(data.items())},
-    }
-    identity = json_digest(name_of)
+    check_named(cfg, data, find_outsider(inputs, store))
+    identity = json_digest(
+        {
+            "stage": cfg.stage,
+            "config": identity_config(cfg),
+            "world_size": world_size,
+            "packages": numeric_packages(
+                deepspeed=cfg.deepspeed.config is not None, quantized=cfg.adapter.kind == "qlora"
+            ),
+            "inputs": {role: _digests(held) for role, held in sorted(inputs.items())},
+            "data": {format: record["digest"] for format, record in sorted(data.items())},
+        }
+    )
     return Plan(cfg, inputs, data, identity, world_size, find_published(store, identity, cfg.name))
 
 
@@ -124,136 +121,141 @@ def find_published(store: Store, identity: str, name: str) -> list[Version]:
 
 
 def resolve_inputs(cfg: Config, store: Store) -> dict[str, Any]:
-    """Role -> `Input` for every role the config names, aliases resolved to versions.
+    """Role -> `Input` for every role the config names, aliases resolved to versions; a list for a role of many.
 
-    The reference of a stage that has one is the policy as it came in, unless another is named.
+    A role that is not named takes its default: the policy as it came in, or what each policy's manifest records.
     """
+    roles = STAGES[cfg.stage].inputs
     named = {role: text for role, text in vars(cfg.inputs).items() if text is not None}
     inputs: dict[str, Any] = {}
     for role, text in named.items():
         options = {"repo_type": "dataset"} if role == "dataset" else {"code": cfg.model.trust_remote_code}
-        if isinstance(text, list):
-            inputs[role] = [resolve_input(store, one, maker=_maker(one), **options) for one in text]
-        else:
-            inputs[role] = resolve_input(store, text, maker=_maker(text), **options)
+        texts = text if isinstance(text, list) else [text]
+        resolved = [resolve_input(store, ref, maker=_maker(ref), **options) for ref in texts]
+        inputs[role] = resolved if isinstance(text, list) or (role in roles and roles[role].many) else resolved[0]
     if "dataset" in inputs:
         check_dataset_input(inputs["dataset"], cfg.data.refuse)
-    if "ref_model" in DEMANDS[cfg.stage] and cfg.stage != "evaluate" and "policy" in inputs:
-        inputs.setdefault("ref_model", inputs["policy"])
-    if STAGES[cfg.stage].online and isinstance(inputs.get("reward_model"), Input):
-        inputs["reward_model"] = [inputs["reward_model"]]
-    if cfg.stage in ("evaluate", "sample") and isinstance(inputs.get("policy"), Input):
-        inputs["policy"] = [inputs["policy"]]
-    if cfg.stage == "evaluate":
-        systems = [*inputs.get("policy", []), *([inputs["baseline"]] if "baseline" in inputs else [])]
-        references = {system.ref: _reference(system, inputs.get("ref_model"), store) for system in systems}
-        inputs["references"] = {ref: reference for ref, reference in references.items() if reference is not None}
+    for role, demand in roles.items():
+        if demand.default == "policy" and "policy" in inputs:
+            inputs.setdefault(role, inputs["policy"])
+        if demand.default == "manifest":
+            systems = [*inputs.get("policy", []), *([inputs["baseline"]] if "baseline" in inputs else [])]
+            references = {system.ref: _reference(system, inputs.get(role), store) for system in systems}
+            inputs["references"] = {ref: reference for ref, reference in references.items() if reference is not None}
     return inputs
 
 
 def resolve_data(cfg: Config, dataset: Input | None) -> dict[str, dict[str, Any]]:
     """Format -> digest and sources of every dataset the stage will read; hub sets are pinned in `cfg`.
 
+    Where the stage reads prompts and the data block has none, they are taken from another format's rows.
+
     Raises:
         UserError: the data block has nothing of the stage's format.
     """
-    if cfg.stage == "score":
+    spec = STAGES[cfg.stage]
+    if not spec.formats:
         check_scorable(dataset)
         return {}
-    main = STAGES[cfg.stage].formats[0]
-    told: dict[str, dict[str, Any]] = {}
-    for format in STAGES[cfg.stage].formats:
+    main = spec.formats[0]
+    if dataset is None and "prompt_only" in spec.formats:
+        take_prompts(cfg.data)
+    records: dict[str, dict[str, Any]] = {}
+    for format in spec.formats:
         if dataset is not None and (format == main or offers(cfg.data, dataset, format)):
             continue
         if format not in (main, *formats_read(cfg)):
             continue
-        if format != main and cfg.stage == "ppo" and getattr(cfg.data, format).train is None:
-            raise UserError(
-                f"trainer.ptx_coef mixes in texts and there are none; name some: data.{format}.train=<file>"
-            )
+        entry = getattr(cfg.data, format)
+        if format in spec.optional_formats and entry.train is None:
+            key = spec.optional_formats[format]
+            raise UserError(f"{key} reads {format} data and none is named; add data.{format}.train=<file>")
         if not offers(cfg.data, None, format):
             continue
-        entry = getattr(cfg.data, format)
-        told[format] = digest(source_of(entry), format, PROJECT)
-        entry.source = pinned(source_of(entry), told[format]).source
-    if dataset is None and main not in told and not (cfg.stage == "evaluate" and told):
-        offered = [format for format in vars(cfg.data) if hasattr(getattr(cfg.data, format), "train")]
-        offered = [format for format in offered if offers(cfg.data, None, format)]
+        # what is held out is all that an evaluation reads, if it has a file of its own
+        splits = ("eval",) if spec.held_out and entry.train is None else ("train", "eval")
+        records[format] = digest(source_of(entry), format, PROJECT, splits)
+        entry.source = pinned(source_of(entry), records[format]).source
+    if dataset is None and main not in records and not (spec.held_out and records):
+        offered = [format for format in FORMATS if offers(cfg.data, None, format)]
         has = f"the data block offers {', '.join(offered)}" if offered else "the data block names no files"
         raise UserError(
             f"stage {cfg.stage} needs {main} data; {has}. Name some: data.{main}.train=<file>, another data=<set>, "
             "or inputs.dataset=<ref>"
         )
-    return told
+    return records
 
 
-def check_data(plan: Plan) -> None:
-    """Read the data once, before an accelerator is taken: well-formed, of the right format, and the tokenizer fits.
+def take_prompts(data: DataConfig) -> None:
+    """Let the prompts of another format stand in for `data.prompt_only`, if that names no rows."""
+    if offers(data, None, "prompt_only"):
+        return
+    for format in ("preference", "prompt_completion", "unpaired_preference"):
+        if offers(data, None, format):
+            data.prompt_only = replace(getattr(data, format))
+            return
+
+
+def check_named(cfg: Config, records: dict[str, dict[str, Any]], outsider: str | None) -> None:
+    """The demo data is a default for the demo's own models only; for any other model data must be named.
+
+    Args:
+        records: format -> what the manifest records of the data that the stage reads.
+        outsider: a model that the stage uses and that is not of the demo, if there is one (`find_outsider`).
 
     Raises:
-        UserError: names file, row and field; or what the tokenizer lacks; or why there is no such judge.
+        UserError: names the model, and the ways to name data.
     """
-    cfg, dataset = plan.cfg, plan.inputs.get("dataset")
-    verify_inputs(plan)
-    if cfg.stage == "evaluate":
-        for format in STAGES[cfg.stage].formats:
-            held_out(cfg.data, dataset, format)
-        if cfg.evaluate.judge:
-            load_judge(cfg.evaluate.judge)
-        return
-    if cfg.stage == "score":
-        chats = kind(load_split(cfg.data, dataset, dataset.manifest.format, "train").records[0]) == "conversational"
-        template, pad = cfg.model.chat_template, cfg.model.pad_token
-        check_tokenizer(plan.inputs["reward_model"], conversational=chats, chat_template=template, pad_token=pad)
-        return
-    if cfg.stage == "sample":
-        prompts = load_split(cfg.data, dataset, "prompt_only", cfg.sample.split, stage=cfg.stage).records
-        chats, template, pad = kind(prompts[0]) == "conversational", cfg.model.chat_template, cfg.model.pad_token
-        for policy in plan.inputs["policy"]:
-            if cfg.model.trust_remote_code:
-                check_code(policy)
-            check_tokenizer(policy, conversational=chats, chat_template=template, pad_token=pad)
-            check_room(policy, cfg.sample.max_new_tokens, "sample.max_new_tokens")
+    if outsider is None or not cfg.data.unnamed or not reads_demo(records):
         return
     format = STAGES[cfg.stage].formats[0]
-    train = load_split(cfg.data, dataset, format, "train", stage=cfg.stage)
-    if has_eval(cfg.data, dataset, format):
-        load_split(cfg.data, dataset, format, "eval", stage=cfg.stage)
-    if "policy" in plan.inputs:
-        policy: Input = plan.inputs["policy"]
-        if cfg.model.trust_remote_code:
-            check_code(policy)
-        conversational = kind(train.records[0]) == "conversational"
-        check_tokenizer(
-            policy,
-            conversational=conversational,
-            chat_template=cfg.model.chat_template,
-            pad_token=cfg.model.pad_token,
-        )
-        if cfg.trainer.get("assistant_only_loss"):
-            check_assistant_turns(policy, conversational=conversational, chat_template=cfg.model.chat_template)
-        check_max_length(policy, cfg.trainer.get("max_length"))
-    if STAGES[cfg.stage].online:
-        check_room(policy, cfg.trainer.get("max_completion_length"))
-        for name in cfg.online.reward_functions:
-            load_function(name, "online.reward_functions")
+    raise UserError(
+        f"stage {cfg.stage} would use {outsider} with the demo data, because no data is named; name yours: "
+        f"data=local data.{format}.train=<file>, inputs.dataset=<ref> or data=<a name in conf/data>; or data=demo, "
+        "if you want the demo data"
+    )
 
 
-def verify_inputs(plan: Plan) -> None:
-    """Every input artifact is what was published, by its hashes, as `artifacts.verify` asks.
-
-    Raises:
-        UserError: one is corrupt; it is in quarantine now.
-    """
-    block, store = plan.cfg.artifacts, Store.open(plan.cfg.artifacts.root)
-    given = [one for value in plan.inputs.values() for one in _flat(value)]
-    for one in {one.ref: one for one in given}.values():
-        verify_input(store, one, mode=block.verify, below_gb=block.verify_below_gb)
+def find_outsider(inputs: dict[str, Any], store: Store) -> str | None:
+    """The ref of an input model that something other than the demo's data is behind, None where there is none."""
+    for model in each_input({role: inputs[role] for role in ("policy", "baseline") if role in inputs}):
+        if not _is_of_demo(model, store):
+            return model.ref
+    return None
 
 
-def output_type(stage: str) -> str:
-    """The artifact type that a stage publishes."""
-    return PRODUCES[stage]
+def reads_demo(records: dict[str, dict[str, Any]]) -> bool:
+    """Whether some of the data that a stage reads is the demo's."""
+    return any(is_demo(_data_ref(record)) for record in records.values())
+
+
+def is_demo(ref: str) -> bool:
+    """Whether a dataset's name in a manifest is a file of the demo."""
+    return ref.startswith("data/demo/")
+
+
+def each_input(inputs: dict[str, Any]) -> list[Input]:
+    """Every input of a plan, one after the other, whatever its role holds."""
+    models: list[Input] = []
+    for held in inputs.values():
+        models += held.values() if isinstance(held, dict) else held if isinstance(held, list) else [held]
+    return models
+
+
+def _is_of_demo(model: Input, store: Store) -> bool:
+    """Whether nothing but the demo data is behind a model."""
+    if model.kind != "artifact":
+        return False
+
+    def leaves(node: Node) -> Iterator[Node]:
+        if not node.parents:
+            yield node
+        for parent in node.parents:
+            yield from leaves(parent)
+
+    tree = lineage(store, store.resolve(model.ref))
+    outside = [leaf for leaf in leaves(tree) if leaf.version is None]
+    return all(leaf.role.startswith("data.") and is_demo(leaf.ref) for leaf in outside)
 
 
 def _maker(text: str) -> str | None:
@@ -284,17 +286,11 @@ def _reference(system: Input, given: Input | None, store: Store) -> Input | None
     return found
 
 
-def _data_ref(told: dict[str, Any], stage: str) -> str:
-    """A dataset's name in a manifest: its train file (what is held out, if that is what is read), or the hub set."""
-    first, second = ("eval", "train") if stage == "evaluate" else ("train", "eval")
-    part = told.get(first) or told[second]
+def _data_ref(record: dict[str, Any], held_out: bool = False) -> str:
+    """A dataset's name in a manifest: its train file (or what is held out, if only that is read), or the hub set."""
+    first, second = ("eval", "train") if held_out else ("train", "eval")
+    part = record.get(first) or record[second]
     return part["file"] if "file" in part else f"hf:{part['dataset']}@{part['revision']}"
-
-
-def _flat(given: Any) -> list[Input]:
-    if isinstance(given, dict):
-        return list(given.values())
-    return given if isinstance(given, list) else [given]
 
 
 def _digests(given: Any) -> Any:

@@ -14,7 +14,8 @@ from align.artifacts.tokenizer_files import fingerprint
 from align.config.compose import public, to_yaml
 from align.config.paths import PROJECT
 from align.data.build.publish import described
-from align.run.plan import Plan, find_published, output_type
+from align.run.plan import Plan, find_published
+from align.stages.spec import STAGES
 
 TRAINER_SEED = 42  # transformers' default for `trainer.seed`
 
@@ -43,7 +44,7 @@ def publish(
         leave_code(model_dir, plan.inputs["policy"])
     notes = {"stage": cfg.stage, "world_size": plan.world_size}
     format = None
-    if output_type(cfg.stage) == "dataset":
+    if STAGES[cfg.stage].produces == "dataset":
         format, told = described(output_dir, plan.inputs["dataset"])
         notes |= told
     facts = {
@@ -79,7 +80,7 @@ def publish(
     return store.publish(
         folder,
         name=cfg.name,
-        type=output_type(cfg.stage),
+        type=STAGES[cfg.stage].produces,
         format=format,
         metrics=metrics,
         adapter=adapters.get("model"),

@@ -23,16 +23,18 @@ from align.artifacts.provenance import process
 from align.artifacts.store import Store, Version, utc_now
 from align.artifacts.text import human_size
 from align.config.compose import compose, public, to_yaml
-from align.config.schema import STAGES, Config
+from align.config.schema import Config
 from align.distributed import cpu, preemption, ranks
 from align.distributed.preemption import STOPPED, Stopped
 from align.errors import UserError
 from align.run.library_logging import hush
 from align.run.multirun import run_all
-from align.run.plan import Plan, check_data, make_plan
+from align.run.plan import Plan, make_plan
+from align.run.preflight import preflight
 from align.run.publish import publish
 from align.runs.progress import PROGRESS_FILE
 from align.runs.record import ERRORS, RECORD_FILE
+from align.stages.spec import STAGES, module_of
 from align.training.tracking import Tracker, check_wandb
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
@@ -108,7 +110,7 @@ def run(cfg: Config) -> int:
                 plan = plan.again(store)  # it may have been published while this process looked
             if not plan.is_done:
                 write_record(hold.run_dir, plan)
-                check_data(plan)
+                preflight(plan)
                 check_wandb(cfg.tracking.wandb)
                 check_space(plan, store)
         if ranks.world_size() == 1 and plan.is_done:
@@ -166,7 +168,7 @@ def execute(plan: Plan, store: Store, hold: run_lock.Hold | None) -> Version | N
         tags=cfg.tracking.tags,
         config={**public(cfg), "inputs": plan.to_manifest(), "identity": plan.identity},
     ) as tracker:
-        stage = importlib.import_module(f"align.stages.{cfg.stage}")
+        stage = importlib.import_module(module_of(cfg.stage))
         try:
             metrics = stage.run(cfg, plan.inputs, output_dir, tracker)
         except Stopped as stop:

@@ -9,9 +9,9 @@ import yaml
 
 from align.config.compose import compose, expand_sweep, to_yaml
 from align.config.paths import PROJECT, local_path
-from align.config.schema import STAGES
 from align.config.trl_fields import check_trainer
 from align.errors import UserError
+from align.stages.spec import STAGES
 
 CONF = PROJECT / "conf"
 # conf/pipeline is composed by align.pipeline.runner, and tested with it
@@ -199,7 +199,7 @@ def test_composing_leaves_nothing_behind(tmp_path, monkeypatch):
             ["stage=evaluate", "trainer.seed=1"],
             "stage evaluate trains nothing, so it has no key trainer.seed; remove it",
         ),
-        (["stage=dpo", "inputs.policy=[a,b]"], "inputs.policy is a list, but stage dpo takes one model"),
+        (["stage=dpo", "inputs.policy=[a,b]"], "inputs.policy is a list, but stage dpo takes one; only evaluate and"),
         (["stage=pretrain"], "stage pretrain has no model; add model=tiny_gpt2 (from scratch) or model=gpt2"),
         (["stage=sft", "model=hf:org/model"], "for a model by id, ref or path set model.source=hf:org/model"),
         (["stage=sft", "data=my.jsonl"], "data=local data.<format>.train=my.jsonl"),

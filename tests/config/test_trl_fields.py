@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from align.config.paths import PROJECT
-from align.config.schema import STAGES
 from align.config.trl_fields import OWNED, trainer_fields
 from align.config.types import UNFIT, fit, words
+from align.stages.spec import STAGES
 
 CONF = PROJECT / "conf"
 

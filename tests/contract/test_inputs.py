@@ -26,7 +26,7 @@ from tests.contract.folders import adapter_folder, given, model_folder, refused,
 
 def test_a_role_that_is_missing_or_unknown_is_named(tmp_path):
     model = given(model_folder(tmp_path / "m"), "model")
-    refused(lambda: check_inputs("dpo", {"policy": model}), "stage dpo needs input ref_model; give one")
+    refused(lambda: check_inputs("dpo", {"ref_model": model}), "stage dpo needs input policy; name one")
     refused(
         lambda: check_inputs("sft", {"policy": model, "baseline": model}),
         "stage sft has no input baseline; it takes policy, dataset",
@@ -41,12 +41,13 @@ def test_a_role_that_is_missing_or_unknown_is_named(tmp_path):
         ("dpo", "policy", "reward_model", "needs input policy of type model; "),
         ("evaluate", "reward_model", "model", "make one: deepspeed launch/run.py stage=reward"),
         ("reward", "policy", "dataset", "needs input policy of type model or reward_model; "),
+        ("ppo", "value_model", "model", "needs input value_model of type value_model or reward_model; "),
     ],
 )
 def test_an_artifact_of_the_wrong_type_is_refused_with_what_makes_the_right_one(tmp_path, stage, role, type, sentence):
     inputs = {role: given(model_folder(tmp_path / "m"), type)}
-    if stage == "dpo":
-        inputs["ref_model"] = given(model_folder(tmp_path / "m"), "model")
+    if role != "policy":
+        inputs["policy"] = given(model_folder(tmp_path / "m"), "model")
     refused(lambda: check_inputs(stage, inputs), sentence)
 
 

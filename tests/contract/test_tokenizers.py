@@ -15,7 +15,8 @@ from align.contract.inputs import check_inputs
 from align.contract.tokenizers import check_assistant_turns, check_tokenizer
 from align.errors import UserError
 from align.models.load import load_tokenizer
-from align.run.plan import check_data, make_plan
+from align.run.plan import make_plan
+from align.run.preflight import preflight
 from tests.conftest import stage_overrides
 from tests.contract.folders import GENERIC, given, model_folder, refused, write_tokenizer
 
@@ -181,6 +182,4 @@ def test_a_missing_template_is_told_before_training(tiny_store, tmp_path):
     shutil.copytree(resolve_input(Store(tiny_store), "sft").path, base)
     (base / "chat_template.jinja").unlink()
     cfg = compose(stage_overrides(tiny_store, "stage=dpo", f"inputs.policy={base}"))
-    refused(
-        lambda: check_data(make_plan(cfg, Store(tiny_store), world_size=1)), f"the tokenizer of {base} has no chat"
-    )
+    refused(lambda: preflight(make_plan(cfg, Store(tiny_store), world_size=1)), f"the tokenizer of {base} has no chat")

@@ -12,7 +12,8 @@ from align.data.loading.load import load_artifact
 from align.data.readers.read import read_rows
 from align.errors import UserError
 from align.records import prompt_key
-from align.run.plan import check_data, make_plan
+from align.run.plan import make_plan
+from align.run.preflight import preflight
 from tests.data.data_command import read_lines, rows_of, run
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -98,7 +99,7 @@ def test_a_stage_takes_the_dataset(tmp_path, tiny_store, capsys):
     run(capsys, tiny_store, "import", file, "--name", "hh", "--as", "preference")
     cfg = compose(["stage=dpo", "inputs.dataset=hh:v1", f"artifacts.root={tiny_store}", "trainer.max_length=128"])
     plan = make_plan(cfg, Store(tiny_store), world_size=1)
-    check_data(plan)
+    preflight(plan)
     version = Store(tiny_store).resolve("hh:v1")
     assert plan.to_manifest()["dataset"]["ref"] == "hh:v1"
     assert plan.to_manifest()["dataset"]["digest"] == version.digest

@@ -19,7 +19,7 @@ from align.pipeline import runner
 from align.pipeline import steps as steps_module
 from align.pipeline.dry_run import forecast
 from align.pipeline.runner import Eta
-from align.pipeline.steps import Step, load_steps, select, split_name, split_overrides
+from align.pipeline.steps import Step, check_steps, load_steps, select, split_name, split_overrides
 from align.run import stage
 from align.run.plan import make_plan
 from tests.conftest import FEW_STEPS
@@ -297,7 +297,10 @@ def test_a_dry_run_starts_nothing_and_says_why(tiny_store, launched, capsys):
     assert runner.main([*given, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "[1/3] sft: runs: not as sft:v1 was: " in out and "model.chat_template conf/model/chat.jinja -> None" in out
-    assert "data/demo" not in out  # the rows are the same, and how many of them are read is told by the config
+    assert "data.prompt_completion" not in out  # the rows are the same, and the config says how many of them are read
+    assert "    data: train data/demo/demonstrations.train.jsonl (32 prompt_completion records), eval " in out
+    assert "    data: train data/demo/preferences.train.jsonl (" in out
+    assert "; judge: data/demo/world.py:judge" in out
     assert "[2/3] dpo: runs after sft" in out and "[3/3] evaluate: runs after dpo, sft" in out
     assert runner.main([*given, "--dry-run", "--from", "dpo"]) == 0
     out = capsys.readouterr().out
@@ -386,3 +389,18 @@ def test_a_step_under_the_deepspeed_launcher(tiny_store, own, capsys):
     assert "--num_accelerators 2" in log and "published dpo:v1" in log
     assert runner.main(given) == 0
     assert "dpo:v1 is there already" in capsys.readouterr().out
+
+
+def test_the_demo_data_is_no_default_of_a_pipeline_on_another_model(tiny_store):
+    """The evaluation of one's own model does not fall back on the demo's prompts and judge."""
+    folder = tiny_store / "sft" / "v0001" / "model"
+    named = [
+        "pipeline=dpo",
+        f"artifacts.root={tiny_store}",
+        f"model.source={folder}",
+        "sft.data=demo",
+        "dpo.data=demo",
+    ]
+    with pytest.raises(UserError, match=f"step evaluate: stage evaluate would use {folder} with the demo data"):
+        check_steps(load_steps(*split_name(named)))
+    check_steps(load_steps(*split_name([*named, "evaluate.data=demo"])))

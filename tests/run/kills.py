@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from align.artifacts.store import Store, Version
-from align.config.schema import STAGES
+from align.stages.spec import STAGES
 from tests.conftest import TINY_MODEL
 
 KILLED = -signal.SIGKILL

@@ -6,8 +6,8 @@ import pytest
 
 from align.artifacts.store import Store, Version
 from align.config.compose import compose
-from align.config.schema import STAGES
 from align.run.plan import make_plan
+from align.stages.spec import STAGES
 from tests.run.kills import KILLED, Kill, Zygote, differences, moments, overrides, publish_pairs
 
 pytestmark = pytest.mark.slow

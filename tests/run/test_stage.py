@@ -143,7 +143,7 @@ def test_a_tokenizer_without_pad_token_or_template(refused, tiny_models, tmp_pat
     shutil.copytree(tiny_models / "sft" / "v0001" / "model", model)
     for file in model.iterdir():
         file.chmod(0o644)
-    given = ["stage=dpo", f"inputs.policy={model}", f"artifacts.root={tiny_models}"]
+    given = ["stage=dpo", "data=demo", f"inputs.policy={model}", f"artifacts.root={tiny_models}"]
     config = json.loads((model / "tokenizer_config.json").read_text())
     (model / "tokenizer_config.json").write_text(json.dumps({**config, "pad_token": None}))
     assert "model.pad_token=" in refused(tiny_models, *given)

@@ -16,6 +16,7 @@ from align.data.tokens.loss_mask import ON_COMPLETION, Loss
 from align.data.tools import check_tools
 from align.distributed import ranks
 from align.errors import UserError
+from align.records import converts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -110,9 +111,13 @@ def load_split(data: DataConfig, dataset: Input | None, format: str, split: str,
 
 
 def offers(data: DataConfig, dataset: Input | None, format: str) -> bool:
-    """True if there are rows of `format`: an artifact holds them, or the config says where they are."""
+    """True if there are rows of `format`: an artifact holds them, or the config says where they are.
+
+    An artifact offers its prompts, too, whatever the format of its records.
+    """
     if dataset is not None:
-        return dataset.manifest is not None and dataset.manifest.format == format
+        held = dataset.manifest.format if dataset.manifest is not None else None
+        return held == format or (format == "prompt_only" and held is not None and converts(held, format))
     entry: DatasetConfig = getattr(data, format)
     return entry.train is not None or entry.eval is not None
 

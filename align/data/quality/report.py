@@ -4,7 +4,6 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from align.config.schema import STAGES
 from align.data.layouts.parse import TIE, Reading
 from align.data.layouts.unread import ColumnUse
 from align.data.quality.balance import judgement_findings, length_findings, score_findings
@@ -19,6 +18,7 @@ from align.data.readers.read import has_bom
 from align.data.readers.workbooks import other_sheets
 from align.data.record_texts import sides_of, spoken
 from align.records import Record, UnpairedPreference, converts
+from align.stages.spec import STAGES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

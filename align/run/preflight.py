@@ -1,0 +1,143 @@
+"""Preflight: verify a plan's inputs and read its data, before an accelerator is taken.
+
+A plan says what a run will do without reading a record. Preflight reads them: every input is hashed again, every row
+is parsed, and the tokenizer is checked against them. Each stage names its own check in `align.stages.spec`.
+"""
+
+import importlib
+from collections.abc import Iterable
+
+from align.artifacts.inputs import Input
+from align.artifacts.refs import HUB_PREFIX
+from align.artifacts.remote_code import check_code
+from align.artifacts.store import Store
+from align.artifacts.verification import verify_input
+from align.config.identity import formats_read
+from align.config.schema import Config
+from align.contract.inputs import check_max_length, check_room
+from align.contract.tokenizers import check_assistant_turns, check_tokenizer
+from align.data.loading.examples import has_eval, load_split, offers
+from align.data.loading.load import Loaded
+from align.records import kind
+from align.rewards.user_functions import load_function, load_judge
+from align.run.plan import Plan, each_input
+from align.stages.spec import STAGES
+
+
+def preflight(plan: Plan) -> None:
+    """Check everything that can stop a run before it takes an accelerator, and print the data it will read.
+
+    Raises:
+        UserError: an input is corrupt, a row is malformed or of another format, the tokenizer lacks something, or a
+            function that the config names cannot be loaded.
+    """
+    verify_inputs(plan)
+    module, _, function = STAGES[plan.cfg.stage].preflight.partition(":")
+    getattr(importlib.import_module(module), function)(plan)
+
+
+def verify_inputs(plan: Plan) -> None:
+    """Every input artifact is what was published, by its hashes, as `artifacts.verify` asks.
+
+    Raises:
+        UserError: one is corrupt; it is in quarantine now.
+    """
+    block, store = plan.cfg.artifacts, Store.open(plan.cfg.artifacts.root)
+    for artifact in {artifact.ref: artifact for artifact in each_input(plan.inputs)}.values():
+        verify_input(store, artifact, mode=block.verify, below_gb=block.verify_below_gb)
+
+
+def check_training(plan: Plan) -> None:
+    """The stage's data is sound, and the policy's tokenizer and context fit it."""
+    cfg, spec, dataset = plan.cfg, STAGES[plan.cfg.stage], plan.inputs.get("dataset")
+    format = spec.formats[0]
+    train = load_split(cfg.data, dataset, format, "train", stage=cfg.stage)
+    splits = [("train", train)]
+    if has_eval(cfg.data, dataset, format):
+        splits.append(("eval", load_split(cfg.data, dataset, format, "eval", stage=cfg.stage)))
+    announce(plan, splits)
+    policy: Input | None = plan.inputs.get("policy")
+    if policy is not None:
+        check_reader(plan, policy, train)
+        if cfg.trainer.get("assistant_only_loss"):
+            conversational = kind(train.records[0]) == "conversational"
+            check_assistant_turns(policy, conversational=conversational, chat_template=cfg.model.chat_template)
+        check_max_length(policy, cfg.trainer.get("max_length"))
+    if spec.online:
+        check_room(policy, cfg.trainer.get("max_completion_length"))
+        for name in cfg.online.reward_functions:
+            load_function(name, "online.reward_functions")
+
+
+def check_evaluation(plan: Plan) -> None:
+    """The held-out data is sound, and the judge can be loaded."""
+    cfg, dataset = plan.cfg, plan.inputs.get("dataset")
+    formats = [format for format in STAGES[cfg.stage].formats if offers(cfg.data, dataset, format)]
+    splits = [
+        load_split(cfg.data, dataset, format, "eval") for format in formats if has_eval(cfg.data, dataset, format)
+    ]
+    announce(plan, [("held out", loaded) for loaded in splits])
+    if cfg.evaluate.judge:
+        load_judge(cfg.evaluate.judge)
+
+
+def check_sampling(plan: Plan) -> None:
+    """The prompts are sound, and every policy can read and answer them."""
+    cfg = plan.cfg
+    prompts = load_split(cfg.data, plan.inputs.get("dataset"), "prompt_only", cfg.sample.split, stage=cfg.stage)
+    announce(plan, [(cfg.sample.split, prompts)])
+    for policy in plan.inputs["policy"]:
+        check_reader(plan, policy, prompts)
+        check_room(policy, cfg.sample.max_new_tokens, "sample.max_new_tokens")
+
+
+def check_scoring(plan: Plan) -> None:
+    """The reward model can read the dataset."""
+    dataset: Input = plan.inputs["dataset"]
+    train = load_split(plan.cfg.data, dataset, dataset.manifest.format, "train")
+    announce(plan, [("train", train)])
+    check_reader(plan, plan.inputs["reward_model"], train)
+
+
+def check_reader(plan: Plan, model: Input, loaded: Loaded) -> None:
+    """The model's tokenizer has what the records need: a pad token, and a chat template for conversations."""
+    block = plan.cfg.model
+    if block.trust_remote_code:
+        check_code(model)
+    check_tokenizer(
+        model,
+        conversational=kind(loaded.records[0]) == "conversational",
+        chat_template=block.chat_template,
+        pad_token=block.pad_token,
+    )
+
+
+def announce(plan: Plan, splits: Iterable[tuple[str, Loaded]]) -> None:
+    """Print which data a run reads, how many records it holds, and the judge."""
+    print(_sentence(plan.cfg, [_counted(split, loaded) for split, loaded in splits]), flush=True)
+
+
+def describe_data(cfg: Config, dataset: Input | None) -> str:
+    """Which data a stage would read, how many records it holds, and the judge; rows of the Hub are not counted."""
+    spec = STAGES[cfg.stage]
+    parts = [f"{dataset.ref} ({dataset.manifest.format} records)"] if dataset is not None else []
+    for format in formats_read(cfg):
+        if not offers(cfg.data, None, format):
+            continue
+        source = getattr(cfg.data, format).source or ""
+        if source.startswith(HUB_PREFIX):
+            parts.append(f"{source} ({format} rows)")
+            continue
+        for split in ("eval",) if spec.held_out else ("train", "eval"):
+            if split == "train" or has_eval(cfg.data, None, format):
+                parts.append(_counted(split, load_split(cfg.data, None, format, split, stage=cfg.stage)))
+    return _sentence(cfg, parts)
+
+
+def _counted(split: str, loaded: Loaded) -> str:
+    return f"{split} {loaded.file} ({len(loaded.records):,} {loaded.format} records)"
+
+
+def _sentence(cfg: Config, parts: list[str]) -> str:
+    judge = cfg.evaluate.judge if STAGES[cfg.stage].block == "evaluate" else None
+    return f"data: {', '.join(parts) or 'none'}" + (f"; judge: {judge}" if judge else "")
