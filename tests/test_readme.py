@@ -10,7 +10,7 @@ from align.config.compose import compose, expand_sweep
 from align.pipeline.runner import load_steps, split_name
 
 PROJECT = Path(__file__).resolve().parents[1]
-README = (PROJECT / "README.md").read_text("utf-8")
+README = (PROJECT / "README.md").read_text("utf-8").replace("\\\n", "")
 COMMANDS = [
     shlex.split(line, comments=True) for line in re.findall(r"^ {4}(?:\$ )?((?:deepspeed|python) .*)$", README, re.M)
 ]

@@ -77,6 +77,16 @@ def identity_config(cfg: Config) -> dict[str, Any]:
     return kept
 
 
+def counts(key: str) -> bool:
+    """Whether the config key, such as `data.unnamed`, can be part of an identity; its block may still be left out."""
+    node: Any = Config(stage="", name="")
+    *blocks, name = key.split(".")
+    for block in blocks:
+        node = getattr(node, block, None)
+    fields = {field.name: field for field in dataclasses.fields(node)} if dataclasses.is_dataclass(node) else {}
+    return name not in fields or fields[name].metadata.get("identity", True)
+
+
 def formats_read(cfg: Config) -> tuple[str, ...]:
     """The blocks of `data` that this run reads: those of its stage that `inputs.dataset` does not replace."""
     spec = STAGES[cfg.stage]

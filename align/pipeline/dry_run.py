@@ -8,7 +8,7 @@ from align.artifacts import checkpoints, run_lock
 from align.artifacts.store import Store, Version
 from align.artifacts.verification import read_file
 from align.config.compose import public
-from align.config.identity import identity_config
+from align.config.identity import counts, identity_config
 from align.errors import UserError
 from align.run.plan import Plan
 
@@ -70,7 +70,9 @@ def differences(plan: Plan, version: Version) -> list[str]:
         return found
     keys = dict.fromkeys([*now, *then])
     return found + [
-        f"{key} {then.get(key, '-')} -> {now.get(key, '-')}" for key in keys if now.get(key) != then.get(key)
+        f"{key} {then.get(key, '-')} -> {now.get(key, '-')}"
+        for key in keys
+        if counts(key) and now.get(key) != then.get(key)
     ]
 
 

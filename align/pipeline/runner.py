@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from align.artifacts import run_lock
-from align.artifacts.inputs import resolve_input
 from align.artifacts.manifest import json_digest
 from align.artifacts.store import Store, Version
 from align.artifacts.text import clock, table
-from align.artifacts.verification import read_file
+from align.artifacts.verification import open_input, read_file
 from align.config.compose import compose
 from align.distributed import ranks
 from align.distributed.preemption import STOPPED, Stopped
@@ -159,7 +158,7 @@ def describe_step(step: Step) -> str:
     """The data of a step whose models are still to be made."""
     cfg = compose(as_list(step.overrides))
     ref = cfg.inputs.dataset
-    dataset = resolve_input(Store.open(cfg.artifacts.root), ref, repo_type="dataset") if ref is not None else None
+    dataset = open_input(Store.open(cfg.artifacts.root), ref, repo_type="dataset") if ref is not None else None
     resolve_data(cfg, dataset)
     return describe_data(cfg, dataset)
 

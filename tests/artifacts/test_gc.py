@@ -91,12 +91,8 @@ def test_a_run_leaves_word_of_its_inputs(tiny_store, run_stage):
     from align.artifacts.inputs import resolve_input
 
     store = Store(tiny_store)
-    run_stage(tiny_store, "stage=dpo", "inputs.policy=sft:v1", "trainer.max_steps=1")
-    (folder,) = [
-        path.parent
-        for path in (tiny_store / ".runs").glob("*/run.json")
-        if json.loads(path.read_text())["stage"] == "dpo"
-    ]
+    version = run_stage(tiny_store, "stage=dpo", "inputs.policy=sft:v1", "trainer.max_steps=1")
+    folder = store.run_dir(version.manifest.identity)
     assert gc.live_inputs(store, set())[folder.name] == [resolve_input(store, "sft:v1").ref] * 2
 
 
