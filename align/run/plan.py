@@ -5,12 +5,10 @@ launcher and logging cadence, the world size, the versions of packages, and the 
 identity and published: nothing to do, unless `force`. Same identity and half done: resume.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from align.artifacts.inputs import Input, resolve_input
-from align.artifacts.lineage import Node, lineage
 from align.artifacts.manifest import json_digest
 from align.artifacts.model_files import default_length
 from align.artifacts.provenance import numeric_packages
@@ -246,16 +244,18 @@ def _is_of_demo(model: Input, store: Store) -> bool:
     """Whether nothing but the demo data is behind a model."""
     if model.kind != "artifact":
         return False
-
-    def leaves(node: Node) -> Iterator[Node]:
-        if not node.parents:
-            yield node
-        for parent in node.parents:
-            yield from leaves(parent)
-
-    tree = lineage(store, store.resolve(model.ref))
-    outside = [leaf for leaf in leaves(tree) if leaf.version is None]
-    return all(leaf.role.startswith("data.") and is_demo(leaf.ref) for leaf in outside)
+    versions, seen = [store.resolve(model.ref)], set()
+    while versions:
+        version = versions.pop()
+        if version.ref in seen:
+            continue
+        seen.add(version.ref)
+        for parent in store.parents(version):
+            if parent.version is not None:
+                versions.append(parent.version)
+            elif not (parent.role.startswith("data.") and is_demo(parent.record["ref"])):
+                return False
+    return True
 
 
 def _maker(text: str) -> str | None:

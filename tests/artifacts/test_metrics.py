@@ -5,8 +5,8 @@ import math
 import pytest
 
 from align.artifacts.metrics import HEADLINES, Condition, Metric, headline, key_metrics, named_metric, numbers
-from align.config.schema import STAGES
 from align.errors import UserError
+from align.stages.spec import STAGES
 
 PPO = {
     "train_loss": 0.007,

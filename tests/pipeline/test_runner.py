@@ -297,9 +297,7 @@ def test_a_dry_run_starts_nothing_and_says_why(tiny_store, launched, capsys):
     assert runner.main([*given, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "[1/3] sft: runs: not as sft:v1 was: " in out and "model.chat_template conf/model/chat.jinja -> None" in out
-    assert (
-        "data/demo" not in out.partition("\n    data: ")[0]
-    )  # the rows are the same, and the config says how many of them are read
+    assert "data/demo" not in out.partition("\n    data: ")[0]
     assert "    data: train data/demo/demonstrations.train.jsonl (32 prompt_completion records), eval " in out
     assert "    data: train data/demo/preferences.train.jsonl (" in out
     assert "; judge: data/demo/world.py:judge" in out
