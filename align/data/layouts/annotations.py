@@ -4,18 +4,31 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from align.data.layouts.columns import find
+from align.data.layouts.verdicts import Mapped
 from align.records import Demonstration, Preference, Record, UnpairedPreference
 
 PAIR_SCORES = ("score_chosen", "score_rejected")  # a reward model's, of the two answers of a preference
 SCORES = ("score", *PAIR_SCORES)  # `score` is that of an answer alone
+SCORE_COLUMNS = ("score", "rating", "stars", "grade", "helpfulness")  # whose number is kept as an answer's `score`
 
 
 def beside(row: Any) -> dict[str, Any]:
     """The fields of a row that its records keep."""
     if not isinstance(row, Mapping):
         return {}
-    numbers = {name: _number(row.get(name)) for name in (*SCORES, "agreement")}
+    numbers = {name: _number(row.get(name)) for name in (*PAIR_SCORES, "agreement")}
+    numbers["score"] = _number(row.get(score_column(row)))
     return {name: number for name, number in numbers.items() if number is not None}
+
+
+def score_column(row: Mapping[str, Any]) -> str | None:
+    """The column that holds the score of an answer alone: `score`, a rating, or HelpSteer's helpfulness."""
+    for name in SCORE_COLUMNS:
+        column, value = find(row, (name,))
+        if column is not None and _number(value) is not None:
+            return column
+    return None
 
 
 def own(kept: Mapping[str, Any], record: Record) -> dict[str, Any]:
@@ -49,7 +62,7 @@ def margin(kept: Mapping[str, Any], record: Record) -> float | None:
 
 def _number(value: Any) -> float | None:
     """A number, also as a table without kinds of cells writes it; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool | Mapped) or not isinstance(value, int | float | str):
         return None
     try:
         number = float(value)

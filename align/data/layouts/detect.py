@@ -11,6 +11,7 @@ from align.data.layouts.formats import LAYOUTS, held_format
 from align.data.layouts.judged import JUDGED, PROMPTS, VERDICTS, annotator_fields, prediction_fields
 from align.data.layouts.labels import undefined, undefined_sentence
 from align.data.layouts.preferences import names_a_rejected_answer
+from align.data.layouts.projects import is_bfcl, is_fastchat, is_moss
 from align.data.layouts.prompts import QUESTIONS
 from align.data.layouts.trees import has_ranks, is_flat
 from align.data.readers.row import Row, Unreadable
@@ -78,6 +79,9 @@ def _says(row: Mapping[str, Any], name: str) -> bool:
 
 SIGNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
     ("message_tree", "prompt is a message with replies", lambda row: isinstance(row.get("prompt"), Mapping)),
+    ("moss", "chat holds turns of Human and MOSS", is_moss),
+    ("fastchat_answers", "choices hold turns of answers", is_fastchat),
+    ("bfcl", "a question and the functions that may be called", is_bfcl),
     ("message_tree", "messages name the message they answer", is_flat),
     ("hh_rlhf", "chosen and rejected are transcripts of Human and Assistant", _transcripts),
     ("sharegpt", "conversations is a list of turns", lambda row: _is_list(row, "conversations", "conversation")),
@@ -97,8 +101,9 @@ SIGNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
         lambda row: len(prediction_fields(row)) > 1 and isinstance(row.get("preference"), list),
     ),
     ("two_outputs", "two answers, and a label", _two),
-    ("responses", "a list of answers with scores or ranks", _listed),
     ("chosen_rejected", "a question, a chosen and a rejected answer", names_a_rejected_answer),
+    ("trl", "TRL's own fields", lambda row: held_format(row) == "preference"),
+    ("responses", "a list of answers with scores or ranks", _listed),
     (
         "trl",
         "TRL's own fields",
@@ -152,7 +157,7 @@ def recognise(rows: Iterable[Row], where: str, *, wanted: str | None = None, lay
     if layout is not None:
         _check_labels(readable, layout, where)
         return Recognised(layout, _format(readable, layout, wanted, where), "as given")
-    votes = Counter(sign for row in readable if (sign := _sign(row)) is not None)
+    votes = Counter(sign for row in readable if (sign := _sign(row, wanted)) is not None)
     if not votes and all(_is_number(value) for row in readable for value in row.values()):
         raise UserError(
             f"{where}: holds numbers alone; where they are scores of another file's rows, name that file and, with "
@@ -188,7 +193,9 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _sign(row: Mapping[str, Any]) -> tuple[str, str] | None:
+def _sign(row: Mapping[str, Any], wanted: str | None) -> tuple[str, str] | None:
+    if wanted == "language_modeling" and isinstance(row.get("text"), str):
+        return "trl", "a text"
     return next(((layout, why) for layout, why, looks in SIGNS if looks(row)), None)
 
 
@@ -218,4 +225,4 @@ def _natural(row: Mapping[str, Any], layout: str) -> str:
     """The format to ask a layout for where nobody has said: what TRL's fields make, else a demonstration."""
     if layout == "trl":
         return held_format(row) or "prompt_only"
-    return "prompt_only" if layout in ("turns", "string") else "prompt_completion"
+    return "prompt_only" if layout in ("turns", "string", "bfcl") else "prompt_completion"

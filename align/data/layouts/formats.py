@@ -18,6 +18,7 @@ from align.data.layouts.conversations import (
 )
 from align.data.layouts.judged import JUDGED_FIELDS, annotators, pairwise_votes, responses, two_outputs
 from align.data.layouts.preferences import chosen_rejected, hh_rlhf
+from align.data.layouts.projects import bfcl, fastchat_answers, gsm8k_solutions, moss
 from align.data.layouts.prompts import history_of, joined, prompt_of, system_of
 from align.data.layouts.trees import message_tree
 from align.records import (
@@ -26,7 +27,6 @@ from align.records import (
     Demonstration,
     Record,
     RecordError,
-    UnpairedPreference,
     as_label,
     converts,
     shown,
@@ -130,28 +130,6 @@ def is_boxed(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
 
 
-def gsm8k_solutions(row: Row, wanted: str) -> list[Record]:
-    """GSM8K's example_model_solutions: a question and, for each of several models, a solution and `is_correct`."""
-    solutions = {name: value for name, value in row.items() if isinstance(value, Mapping)}
-    if not solutions:
-        raise RecordError(
-            "solution", f"is missing: no field holds a solution and is_correct (fields {', '.join(row)})"
-        )
-    question = row.get("question")
-    if not isinstance(question, str):
-        raise RecordError("question", f"is {shown(question)}, not a string" if question is not None else "is missing")
-    prompt = [{"role": "user", "content": question}]
-    records: list[Record] = []
-    for name, value in solutions.items():
-        answer = [{"role": "assistant", "content": value.get("solution")}]
-        try:
-            record = {"prompt": prompt, "completion": answer, "label": value.get("is_correct")}
-            records.append(UnpairedPreference.from_row(record))
-        except RecordError as error:
-            raise RecordError(f"{name}: {error.field}", error.why) from error
-    return records
-
-
 LAYOUTS: dict[str, Callable[[Row, str], list[Record]]] = {
     layout.__name__: layout
     for layout in (
@@ -160,6 +138,9 @@ LAYOUTS: dict[str, Callable[[Row, str], list[Record]]] = {
         hh_rlhf,
         alpaca,
         gsm8k_solutions,
+        moss,
+        fastchat_answers,
+        bfcl,
         sharegpt,
         openai_preference,
         chosen_rejected,

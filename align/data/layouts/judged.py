@@ -32,7 +32,7 @@ _SCORES = ("scores", "score", "ratings", "rewards", "overall_score", "rating")
 _RANKS = ("ranks", "rank", "ranking")
 _TEXTS = ("response", "text", "content", "completion", "answer", "output", "body")
 PROMPTS = ("prompt", "instruction", "question", "query", "input")
-JUDGED_FIELDS = ("output_1", "output_2", "responses", "scores", "ranks", "preference", "context")
+JUDGED_FIELDS = ("output_1", "output_2", "responses", "scores", "ranks", "preference", "context", "better_response_id")
 
 
 def two_outputs(row: Row, wanted: str) -> list[Record]:

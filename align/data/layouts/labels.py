@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from align.data.layouts.annotations import score_column
 from align.data.layouts.answers import as_verdict, label_column
 from align.data.layouts.columns import answer_pair, find
 from align.data.layouts.judged import (
@@ -41,9 +42,13 @@ class Label:
 def labels_of(layout: str, row: Row) -> list[Label]:
     """The labels of a row as the layout reads them; those that it does not understand are left out."""
     try:
-        return list(_LABELS.get(layout, _answer)(row))
+        found = list(_LABELS.get(layout, _answer)(row))
     except RecordError:
-        return []
+        found = []
+    scored = layout not in JUDGED and layout not in _LABELS or layout == "trl"
+    if scored and not found and (column := score_column(row)) is not None:
+        found.append(Label(column, "number", "score, kept next to the answer"))
+    return found
 
 
 def _two_outputs(row: Row) -> Iterable[Label]:

@@ -1,12 +1,16 @@
-"""What a layout leaves out of a row that gives records, or reads in a way that needs saying: the report tells it."""
+"""What a layout leaves out of a row that gives records, or reads in a way that needs saying: the report says it."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from align.data.layouts.columns import canonical
 from align.data.layouts.formats import is_boxed
 from align.data.layouts.judged import read_order
 from align.data.layouts.trees import answers_at
+from align.data.record_texts import strings_in
 
 Row = Mapping[str, Any]
 
@@ -31,25 +35,67 @@ def _later_turns(row: Row, format: str) -> Counter[str]:
     return Counter(questions=len(row["turns"]) - 1)
 
 
+def _later_questions(row: Row, format: str) -> Counter[str]:
+    question = row["question"]
+    turns = question if isinstance(question, list) and question and isinstance(question[0], list) else [question]
+    return Counter(questions=len(turns) - 1)
+
+
 def _boxed(row: Row, format: str) -> Counter[str]:
     return Counter(name for name, value in row.items() if is_boxed(value))
 
 
-REMARKS: dict[str, tuple[str, Callable[[Row, str], Counter[str]], str]] = {
-    "unused_answers": ("message_tree", _unused, "trees with answers that are in no record"),
-    "unscored_answers": (
-        "responses",
-        _unscored,
-        "rows with answers that nobody scored or ranked: they are in no pair",
+def _media(row: Row, format: str) -> Counter[str]:
+    """The pictures, sounds and films of a row: columns that hold them, and placeholders in its texts."""
+    found: Counter[str] = Counter()
+    for column, value in row.items():
+        medium = _MEDIA.get(canonical(column))
+        if medium and value not in (None, "", [], {}):
+            found[medium] += 1
+    if not found:
+        texts = (text for text in strings_in(row) if "<" in text)
+        found.update(f"placeholder {match[0]}" for text in texts for match in _PLACEHOLDER.finditer(text))
+    return found
+
+
+_MEDIA = {f"{medium}{end}": medium for medium in ("image", "audio", "video") for end in ("", "s", "_path", "_url")}
+_PLACEHOLDER = re.compile(r"<image>|<\|(?:image|audio|video)(?:_pad)?\|>")  # <audio> and <video> are HTML too
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What is said of the rows of a layout, or of any where `layout` is None."""
+
+    layout: str | None
+    count: Callable[[Row, str], Counter[str]]  # a row and the format made of it -> what, and how often
+    message: str
+    severity: str = "info"
+
+
+REMARKS: dict[str, Remark] = {
+    "unused_answers": Remark("message_tree", _unused, "trees with answers that are in no record"),
+    "unscored_answers": Remark(
+        "responses", _unscored, "rows with answers that nobody scored or ranked: they are in no pair"
     ),
-    "later_turns": ("turns", _later_turns, "rows with questions after the first, which need an answer: left out"),
-    "boxed_fields": ("alpaca", _boxed, "rows with fields that are lists of one string, read as that string"),
+    "later_turns": Remark(
+        "turns", _later_turns, "rows with questions after the first, which need an answer: left out"
+    ),
+    "later_questions": Remark(
+        "bfcl", _later_questions, "rows with questions after the first, which need an answer: left out"
+    ),
+    "boxed_fields": Remark("alpaca", _boxed, "rows with fields that are lists of one string, read as that string"),
+    "media": Remark(
+        None,
+        _media,
+        "rows with an image, a sound or a video: only text is read, and a placeholder such as <image> stays in it",
+        "warning",
+    ),
 }
-"""A finding's name -> the layout, how often what is in a row, and the finding's message."""
+"""A finding's name -> when it is made and what it says."""
 
 
 def remarks(layout: str, row: Row, format: str) -> Iterator[tuple[str, Counter[str]]]:
     """(name of the finding, what and how often) of a row that gave records of `format`."""
-    for name, (of, count, _) in REMARKS.items():
-        if of == layout and (told := +count(row, format)):
-            yield name, told
+    for name, remark in REMARKS.items():
+        if remark.layout in (None, layout) and (found := +remark.count(row, format)):
+            yield name, found

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from align.data.layouts.annotations import beside
+from align.data.layouts.annotations import beside, own
 from align.data.layouts.columns import answer_number, canonical
 from align.data.layouts.labels import LabelCounts
 from align.data.layouts.parse import Outcome, Reading, held_records
@@ -28,7 +28,7 @@ NESTED = 30  # keys of a column that are looked at
 TREE = "each message of the tree"  # stands where a column would, before a key of a tree's messages
 
 LOOKS: dict[str, str] = {
-    "a rejected answer": "rejected chosen dispreferred loser worse losing non_preferred",
+    "a chosen or rejected answer": "rejected chosen dispreferred loser worse losing non_preferred",
     "a label": (
         "label labels tag preference preferred winner better best good bad verdict vote votes thumb thumbs liked like "
         "likes dislike feedback correct incorrect judgement judgment judge choice decision accepted accept safe safer "
@@ -54,7 +54,8 @@ class Column:
 
     name: str
     rows: int = 0  # in which it holds something
-    judging: int = 0  # of them, those in which that could be a judgement: a text, a number, or an object with one
+    judging: int = 0  # of them, those in which that could be a judgement: it has text or a number in it
+    telling: int = 0  # of them, those in which that could be part of a conversation: text, a list or an object
     values: Counter[str] = field(default_factory=Counter)
     tries: int = 0
 
@@ -62,8 +63,9 @@ class Column:
     def looks_like(self) -> str | None:
         """What it seems to be; None for what needs no saying, such as an id."""
         seems = looks_like(self.name)
-        judges = seems in ("a label", "a score")
-        return None if judges and not self.judging else seems
+        fits = {"a label": self.judging, "a score": self.judging}
+        fits |= dict.fromkeys(("earlier turns", "a system prompt", "tools"), self.telling)
+        return seems if seems is not None and fits.get(seems, 1) else None
 
     @property
     def few_values(self) -> dict[str, int]:
@@ -102,6 +104,7 @@ class ColumnUse:
             column = self._unread.setdefault(path, Column(self._name(path)))
             column.rows += 1
             column.judging += _may_judge(value)
+            column.telling += not isinstance(value, int | float)
             if isinstance(value, str | int | float) and len(column.values) < VALUES:
                 column.values[label_text(value)[:SHORT]] += 1
             if column.tries >= TRIES and column.rows & (column.rows - 1):
@@ -129,7 +132,8 @@ class ColumnUse:
 
     def _result(self, row: Row) -> tuple[Any, ...]:
         try:
-            return tuple(held_records(row, self.reading)), beside(row)
+            kept = beside(row)
+            return tuple((record, own(kept, record)) for record in held_records(row, self.reading))
         except (RecordError, RecursionError) as error:
             return (str(error),)
 
@@ -146,7 +150,8 @@ def looks_like(name: str) -> str | None:
     own = canonical(name.rpartition(".")[2])
     words = set(own.split("_")) | {own} | {re.sub(r"\d+$", "", word) for word in own.split("_")}
     for what, known in LOOKS.items():
-        if not words.isdisjoint(known.split()):
+        # conversation_id is no conversation, better_response_id is a label
+        if not words.isdisjoint(known.split()) and (what in ("a label", "a score") or "id" not in words):
             return what
     if answer_number(own):
         return "another answer"
@@ -157,12 +162,14 @@ def _holds(value: Any) -> bool:
     return value is not None and value != "" and value != [] and value != {}
 
 
-def _may_judge(value: Any) -> bool:
-    """Whether a value could be a label or a score: text, a number, true or false, or a list or object of numbers."""
-    if isinstance(value, Mapping | list):
-        items = list(value.values() if isinstance(value, Mapping) else value)
-        return any(isinstance(item, int | float) or isinstance(item, Mapping) and _may_judge(item) for item in items)
-    return isinstance(value, str | int | float)
+def _may_judge(value: Any, depth: int = 0) -> bool:
+    """Whether a value could be a label or a score: text, a number, true or false, or something with numbers in it."""
+    if isinstance(value, Mapping | list) and depth < 4:
+        items = value.values() if isinstance(value, Mapping) else value
+        return any(_may_judge(item, depth + 1) for item in items)
+    if isinstance(value, str):
+        return depth == 0 or value.strip().replace(".", "", 1).isdigit()
+    return isinstance(value, int | float)
 
 
 def _keys(value: Any) -> Iterator[tuple[str, Any]]:

@@ -19,7 +19,7 @@ _WORDS |= dict.fromkeys(
 )
 _OURS = _WORDS | {"1": 1, "2": 2, "0": 0}
 # a column that names the better answer, rather than one that grades the pair
-_SELECTORS = {"id", "idx", "index", "winner", "better", "best", "preferred", "choice", "chosen", "overall"}
+SELECTORS = {"id", "idx", "index", "winner", "better", "best", "preferred", "choice", "chosen", "overall"}
 
 
 class Mapped(str):
@@ -129,7 +129,7 @@ def as_outcome(value: Any, column: str, pair: tuple[str, str]) -> int | None:
     named = answer_number(text)
     if named and named[1] in numbers:
         return 1 + numbers.index(named[1])
-    selects = not _SELECTORS.isdisjoint(canonical(column).split("_"))
+    selects = not SELECTORS.isdisjoint(canonical(column).split("_"))
     if numbers == ("1", "2") or (numbers == ("0", "1") and selects):
         return {numbers[0]: 1, numbers[1]: 2, "1.5": 0 if numbers == ("1", "2") else None}.get(text)
     return None

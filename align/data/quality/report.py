@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from align.data.layouts.parse import TIE, Reading
 from align.data.layouts.unread import ColumnUse
 from align.data.quality.balance import judgement_findings, length_findings, score_findings
-from align.data.quality.columns import column_findings
+from align.data.quality.columns import column_findings, rated_answers
 from align.data.quality.duplicates import duplicate_findings, split_findings
 from align.data.quality.findings import SEVERITIES, Finding, Report
 from align.data.quality.inspection import Inspection
@@ -66,6 +66,7 @@ def judge(
     turn_findings(seen, findings, statistics)
     if use is not None:
         column_findings(use, findings, rows=seen.rows_in, chosen=not importing)
+        rated_answers(use, seen, findings, chosen=not importing)
     records = len(seen.row)
     files = [
         {"name": source.name, "digest": digests[source.name], "rows": seen.file_rows[source.name]}

@@ -88,9 +88,9 @@ def text_findings(seen: Inspection, findings: list[Finding]) -> None:
         tally = seen.found.get(name)
         if tally and tally.count:
             findings.append(find(tally, name, severity, len(seen.row), message, remedy))
-    for name, (_, _, message) in REMARKS.items():
+    for name, remark in REMARKS.items():
         if (tally := seen.found.get(name)) and tally.count:
-            findings.append(find(tally, name, "info", seen.rows_in, message))
+            findings.append(find(tally, name, remark.severity, seen.rows_in, remark.message))
     refusals = seen.found.get("refusals")
     if refusals and refusals.count:
         findings.append(find(refusals, "refusals", "info", len(seen.row), "answers that refuse, or speak as an AI"))
