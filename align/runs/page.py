@@ -63,11 +63,12 @@ def metric_groups(runs: Sequence[tuple[Run, Curves]]) -> dict[str, list[str]]:
     Those that speak for the runs come first.
     """
     groups: dict[str, list[str]] = {}
-    for name in sorted({name for _, curves in runs for name in curves.points}):
+    names = {name for _, curves in runs for name in curves.points}
+    for name in sorted(names, key=lambda name: (name.startswith(_HELD_OUT), name)):
         groups.setdefault(name.removeprefix(_HELD_OUT), []).append(name)
     first = [metric.name.removeprefix(_HELD_OUT) for run, _ in runs for metric in HEADLINES.get(run.stage, ())]
     ordered = [name for name in dict.fromkeys(first) if name in groups]
-    return {name: groups[name] for name in [*ordered, *(name for name in groups if name not in ordered)]}
+    return {name: groups[name] for name in [*ordered, *sorted(groups.keys() - set(ordered))]}
 
 
 def _lines(runs: Sequence[tuple[Run, Curves]], sources: Sequence[str]) -> list[Line]:

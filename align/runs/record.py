@@ -119,12 +119,13 @@ class Run:
 
 def live_headline(stage: str | None, metrics: Mapping[str, float], count: int = 2) -> list[str]:
     """The metrics that speak for a run; before it has evaluated, those of its training under the same names."""
-    chosen = headline(stage, metrics, count)
-    for metric in HEADLINES.get(stage or "", ()):
-        name = metric.name.removeprefix("eval_").removeprefix("train_")
-        if len(chosen) < count and metric.best(metrics) is None and name in metrics:
-            chosen.append(name)
-    return list(dict.fromkeys(chosen))
+    if stage not in HEADLINES:
+        return headline(stage, metrics, count)
+    chosen = []
+    for metric in HEADLINES[stage]:
+        logged = metric.name.removeprefix("eval_").removeprefix("train_")
+        chosen.append(metric.best(metrics) or (logged if logged in metrics else None))
+    return list(dict.fromkeys(name for name in chosen if name is not None))[:count]
 
 
 def read_runs(store: Store) -> list[Run]:
