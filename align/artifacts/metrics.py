@@ -1,4 +1,4 @@
-"""Which numbers speak for a version or a run: the headline of each stage, and conditions that a user writes.
+"""Which numbers speak for a version or a run: what its stage declares, or what their names tell; and conditions.
 
 A headline names metrics, the most telling first, each with the direction in which it is better. `*` stands for a part
 that differs from run to run: `*/gold` of an evaluation is the gold score of the best model in it.
@@ -13,6 +13,7 @@ from typing import Any
 
 from align.artifacts.text import short_number
 from align.errors import UserError
+from align.stages.spec import STAGES
 
 MAX, MIN = "max", "min"
 
@@ -38,28 +39,11 @@ class Metric:
         return (value != value, -value if self.better == MAX else value)
 
 
-_LOSS = Metric("eval_loss", MIN)
-_TRAIN_LOSS = Metric("train_loss", MIN)
-_RECORDS = Metric("*_records", MAX)
-# stage -> its headline; of a list there is room for two
+# stage -> the metrics that speak for it, as the stages declare them
 HEADLINES: dict[str, tuple[Metric, ...]] = {
-    "pretrain": (_LOSS, Metric("eval_mean_token_accuracy", MAX), _TRAIN_LOSS),
-    "sft": (_LOSS, Metric("eval_mean_token_accuracy", MAX), _TRAIN_LOSS),
-    "reward": (Metric("eval_accuracy", MAX), _LOSS, _TRAIN_LOSS),
-    "dpo": (Metric("eval_rewards/accuracies", MAX), _LOSS, _TRAIN_LOSS),
-    "kto": (_LOSS, Metric("eval_rewards/margins", MAX), _TRAIN_LOSS),
-    "ppo": (Metric("eval_objective/scores", MAX), Metric("eval_objective/kl", MIN)),
-    "rloo": (Metric("eval_reward", MAX), Metric("eval_kl", MIN)),
-    "grpo": (Metric("eval_reward", MAX), Metric("eval_kl", MIN)),
-    "evaluate": (
-        Metric("*/gold", MAX),
-        Metric("*/win_rate", MAX),
-        Metric("*/reward", MAX),
-        Metric("*/accuracy", MAX),
-        Metric("*/perplexity", MIN),
-    ),
-    "score": (Metric("train_accuracy", MAX), Metric("train_auc", MAX), Metric("train_score_mean", MAX), _RECORDS),
-    "sample": (Metric("comparisons", MAX), Metric("pairs", MAX)),
+    name: tuple(Metric(headline.metric, MAX if headline.higher else MIN) for headline in spec.headlines)
+    for name, spec in STAGES.items()
+    if spec.headlines
 }
 # What speaks for a stage that declares nothing, by what names contain, the most telling first ...
 _TELLING = ("gold", "win_rate", "accurac", "eval_loss", "loss", "reward", "perplexity", "records")

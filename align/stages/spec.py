@@ -40,17 +40,15 @@ class Role:
 
 @dataclass(frozen=True)
 class Headline:
-    """A metric that a list shows of what the stage published.
+    """A metric that speaks for what a stage published, in lists, lineages and sweeps.
 
     Attributes:
         metric: its key in the manifest's metrics; `*/gold` is the best `gold` of all models that a report compares.
-        label: its name in the list.
-        higher: whether a higher value is better; None where neither is.
+        higher: whether a higher value is better.
     """
 
     metric: str
-    label: str
-    higher: bool | None = None
+    higher: bool
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,8 @@ class StageSpec:
         optional_formats: format -> the config key that asks for it; the format is read only if the key is set.
         new_model: it can begin from `model.new` instead of a policy.
         held_out: it reads the held-out split alone.
-        headlines: the metrics that a list of artifacts shows.
+        headlines: the metrics that speak for what it published, the most telling first; a list has room for two. A
+            sweep is sorted by the first.
         module: where its `run` is; None is align.stages.<name>.
         preflight: `module:function` that takes the plan and checks its data before an accelerator is taken.
     """
@@ -94,10 +93,13 @@ _REFERENCE = Role(_MODEL, required=False, default="policy")
 _OWN_REFERENCE = Role(_MODEL, required=False, default="policy", fixed=True)
 _SCORERS = Role(_REWARD, required=False, many=True)
 
-_LOSS = Headline("eval_loss", "loss", higher=False)
-_ACCURACY = Headline("eval_rewards/accuracies", "accuracy", higher=True)
-_MARGIN = Headline("eval_rewards/margins", "margin", higher=True)
-_SCORE = Headline("eval_objective/scores", "score", higher=True)
+_LOSS = Headline("eval_loss", higher=False)
+_TRAIN_LOSS = Headline("train_loss", higher=False)  # where nothing is held out
+_TOKEN_ACCURACY = Headline("eval_mean_token_accuracy", higher=True)
+_ACCURACY = Headline("eval_rewards/accuracies", higher=True)
+_MARGIN = Headline("eval_rewards/margins", higher=True)
+# the loss of an online stage says nothing of the policy: it is of what that policy itself has just written
+_REWARD_AND_KL = (Headline("eval_reward", higher=True), Headline("eval_kl", higher=False))
 
 BUILT_IN: dict[str, StageSpec] = {
     "pretrain": StageSpec(
@@ -105,9 +107,14 @@ BUILT_IN: dict[str, StageSpec] = {
         ("language_modeling",),
         {"policy": Role(_MODEL, required=False, trained=True)},
         new_model=True,
-        headlines=(_LOSS,),
+        headlines=(_LOSS, _TOKEN_ACCURACY, _TRAIN_LOSS),
     ),
-    "sft": StageSpec("SFTConfig", ("prompt_completion",), {"policy": _POLICY}, headlines=(_LOSS,)),
+    "sft": StageSpec(
+        "SFTConfig",
+        ("prompt_completion",),
+        {"policy": _POLICY},
+        headlines=(_LOSS, _TOKEN_ACCURACY, _TRAIN_LOSS),
+    ),
     "reward": StageSpec(
         "RewardConfig",
         ("preference", "prompt_completion"),
@@ -115,13 +122,19 @@ BUILT_IN: dict[str, StageSpec] = {
         produces="reward_model",
         block="reward",
         optional_formats={"prompt_completion": "reward.center"},
-        headlines=(Headline("eval_accuracy", "accuracy", higher=True),),
+        headlines=(Headline("eval_accuracy", higher=True), _LOSS, _TRAIN_LOSS),
     ),
     "dpo": StageSpec(
-        "DPOConfig", ("preference",), {"policy": _POLICY, "ref_model": _REFERENCE}, headlines=(_ACCURACY,)
+        "DPOConfig",
+        ("preference",),
+        {"policy": _POLICY, "ref_model": _REFERENCE},
+        headlines=(_ACCURACY, _LOSS, _TRAIN_LOSS),
     ),
     "kto": StageSpec(
-        "KTOConfig", ("unpaired_preference",), {"policy": _POLICY, "ref_model": _REFERENCE}, headlines=(_MARGIN,)
+        "KTOConfig",
+        ("unpaired_preference",),
+        {"policy": _POLICY, "ref_model": _REFERENCE},
+        headlines=(_LOSS, _MARGIN, _TRAIN_LOSS),
     ),
     "ppo": StageSpec(
         "PPOConfig",
@@ -135,7 +148,10 @@ BUILT_IN: dict[str, StageSpec] = {
         online=True,
         block="online",
         optional_formats={"language_modeling": "trainer.ptx_coef"},
-        headlines=(_SCORE, Headline("eval_objective/kl", "KL", higher=False)),
+        headlines=(
+            Headline("eval_objective/scores", higher=True),
+            Headline("eval_objective/kl", higher=False),
+        ),
     ),
     "rloo": StageSpec(
         "RLOOConfig",
@@ -143,7 +159,7 @@ BUILT_IN: dict[str, StageSpec] = {
         {"policy": _POLICY, "ref_model": _OWN_REFERENCE, "reward_model": _SCORERS},
         online=True,
         block="online",
-        headlines=(_SCORE,),
+        headlines=_REWARD_AND_KL,
     ),
     "grpo": StageSpec(
         "GRPOConfig",
@@ -151,7 +167,7 @@ BUILT_IN: dict[str, StageSpec] = {
         {"policy": _POLICY, "ref_model": _OWN_REFERENCE, "reward_model": _SCORERS},
         online=True,
         block="online",
-        headlines=(_SCORE,),
+        headlines=_REWARD_AND_KL,
     ),
     "evaluate": StageSpec(
         None,
@@ -166,10 +182,11 @@ BUILT_IN: dict[str, StageSpec] = {
         block="evaluate",
         held_out=True,
         headlines=(
-            Headline("*/gold", "gold", higher=True),
-            Headline("*/win_rate", "win rate", higher=True),
-            Headline("*/reward", "reward", higher=True),
-            Headline("*/accuracy", "accuracy", higher=True),
+            Headline("*/gold", higher=True),
+            Headline("*/win_rate", higher=True),
+            Headline("*/reward", higher=True),
+            Headline("*/accuracy", higher=True),
+            Headline("*/perplexity", higher=False),
         ),
         preflight="align.run.preflight:check_evaluation",
     ),
@@ -179,7 +196,7 @@ BUILT_IN: dict[str, StageSpec] = {
         {"policy": Role(_MODEL, many=True), "reward_model": Role(_REWARD, required=False)},
         produces="comparisons",
         block="sample",
-        headlines=(Headline("comparisons", "comparisons"),),
+        headlines=(Headline("comparisons", higher=True), Headline("pairs", higher=True)),
         preflight="align.run.preflight:check_sampling",
     ),
     "score": StageSpec(
@@ -188,6 +205,11 @@ BUILT_IN: dict[str, StageSpec] = {
         {"reward_model": Role(_REWARD)},
         produces="dataset",
         block="score",
+        headlines=(
+            Headline("train_accuracy", higher=True),
+            Headline("train_auc", higher=True),
+            Headline("train_score_mean", higher=True),
+        ),
         preflight="align.run.preflight:check_scoring",
     ),
 }
