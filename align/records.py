@@ -1,9 +1,12 @@
-"""The nouns of alignment data, and the pure conversions between them.
+"""The nouns of alignment data. What one becomes of another is in align/data/conversions.py.
 
 A record's `format` is TRL's word for it and `to_row()` is TRL's row: see TRL's "Dataset formats and types". Each of
 prompt, completion, chosen and rejected is either a string (TRL's *standard* kind) or a list of messages,
 `{"role": ..., "content": ...}` (its *conversational* kind); a message keeps its other keys, such as `tool_calls`, and
 a record the definitions of the `tools` that may be called, which its chat template renders.
+
+What else a row holds, such as the `answer` that a completion is checked against, are the record's `columns`: TRL's
+online trainers hand them to reward functions, and stage evaluate to the judge.
 """
 
 import json
@@ -16,6 +19,8 @@ from typing import Any, ClassVar, Self
 Message = dict[str, Any]
 Content = str | list[Message]
 Tools = list[dict[str, Any]]  # JSON schemas, as transformers' chat templates take them
+LATER_TURNS = "later_turns"  # the field of a prompt with more than one question
+Columns = dict[str, Any]  # name -> text, a number, a boolean, or a list of one of them; None where a row has none
 
 
 class RecordError(ValueError):
@@ -25,15 +30,6 @@ class RecordError(ValueError):
         super().__init__(f"{field} {why}")
         self.field = field
         self.why = why
-
-
-class NoConversion(ValueError):
-    """There is no conversion from the format `have` to the format `need`."""
-
-    def __init__(self, have: str, need: str):
-        super().__init__(f"a {have} record does not become {need}")
-        self.have = have
-        self.need = need
 
 
 _HIDDEN = re.compile("[\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
@@ -151,6 +147,17 @@ def _margin(row: Mapping[str, Any]) -> float | None:
     return margin
 
 
+def _later_turns(row: Mapping[str, Any], prompt: Content) -> tuple[str, ...]:
+    value = row.get(LATER_TURNS)
+    if not value:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(turn, str) and turn.strip() for turn in value):
+        raise RecordError(LATER_TURNS, f"is {shown(value)}, not a list of what the user says next")
+    if isinstance(prompt, str):
+        raise RecordError(LATER_TURNS, f"is {shown(value)}, and prompt is a string: later turns need a conversation")
+    return tuple(_string(turn, f"{LATER_TURNS}[{position}]") for position, turn in enumerate(value))
+
+
 def as_tools(value: Any, field: str = "tools") -> Tools | None:
     """A list of tool definitions, also as JSON text; None where there are none. Raises RecordError."""
     if isinstance(value, str) and value.strip():
@@ -202,19 +209,27 @@ class Text:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Something to be answered."""
+    """Something to be answered.
+
+    `later_turns` are what the user says next, each after the model's own answer to the turn before (MT-Bench's second
+    question); only stage evaluate asks them.
+    """
 
     format: ClassVar[str] = "prompt_only"
     prompt: Content
     tools: Tools | None = None
+    columns: Columns | None = None
+    later_turns: tuple[str, ...] = ()
 
     def to_row(self) -> dict[str, Any]:
-        return _row(self, prompt=self.prompt)
+        row = _row(self, prompt=self.prompt)
+        return row | {LATER_TURNS: list(self.later_turns)} if self.later_turns else row
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """Raises RecordError."""
-        return cls(_content(row, "prompt"), as_tools(row.get("tools")))
+        prompt, tools = _content(row, "prompt"), as_tools(row.get("tools"))
+        return cls(prompt, tools, later_turns=_later_turns(row, prompt))
 
 
 @dataclass(frozen=True)
@@ -225,6 +240,7 @@ class Demonstration:
     prompt: Content
     completion: Content
     tools: Tools | None = None
+    columns: Columns | None = None
 
     def to_row(self) -> dict[str, Any]:
         return _row(self, prompt=self.prompt, completion=self.completion)
@@ -246,6 +262,7 @@ class Preference:
     rejected: Content
     margin: float | None = None
     tools: Tools | None = None
+    columns: Columns | None = None
 
     def to_row(self) -> dict[str, Any]:
         row = _row(self, prompt=self.prompt, chosen=self.chosen, rejected=self.rejected)
@@ -273,6 +290,7 @@ class UnpairedPreference:
     completion: Content
     label: bool
     tools: Tools | None = None
+    columns: Columns | None = None
 
     def to_row(self) -> dict[str, Any]:
         return _row(self, prompt=self.prompt, completion=self.completion, label=self.label)
@@ -335,8 +353,26 @@ def _answer(value: Any, field: str, prompt: Content) -> Answer:
 Record = Text | Prompt | Demonstration | Preference | UnpairedPreference
 
 
+def columns_of(record: Record) -> Columns:
+    """The columns of a record, none for a text."""
+    return getattr(record, "columns", None) or {}
+
+
+def with_columns(record: Record, columns: Columns | None) -> Record:
+    """The record with these columns in place of its own; a text has none."""
+    if isinstance(record, Text) or (columns or {}) == columns_of(record):
+        return record
+    return replace(record, columns=columns or None)
+
+
+def without_columns(record: Record) -> Record:
+    """What the record says, without its columns."""
+    return with_columns(record, {})
+
+
 def _row(record: Record | Comparison, **fields: Any) -> dict[str, Any]:
-    return fields if record.tools is None else fields | {"tools": record.tools}
+    row = fields if record.tools is None else fields | {"tools": record.tools}
+    return row | columns_of(record)
 
 
 FORMATS: dict[str, type[Record]] = {
@@ -352,42 +388,6 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "prompt_only": ("prompt",),
 }
 """TRL's name of a format -> the fields a row of it must have (language_modeling: or `messages`)."""
-
-
-def _to_text(record: Demonstration) -> list[Text]:
-    if not isinstance(record.prompt, str):
-        raise RecordError(
-            "prompt", "is a list of messages: prompt_completion becomes language_modeling only for strings"
-        )
-    return [Text(record.prompt + record.completion)]
-
-
-_CONVERSIONS: dict[tuple[str, str], Callable[[Any], list[Record]]] = {
-    ("preference", "prompt_completion"): lambda record: [Demonstration(record.prompt, record.chosen)],
-    ("preference", "unpaired_preference"): lambda record: [
-        UnpairedPreference(record.prompt, record.chosen, True),
-        UnpairedPreference(record.prompt, record.rejected, False),
-    ],
-    ("preference", "prompt_only"): lambda record: [Prompt(record.prompt)],
-    ("unpaired_preference", "prompt_only"): lambda record: [Prompt(record.prompt)],
-    ("prompt_completion", "prompt_only"): lambda record: [Prompt(record.prompt)],
-    ("prompt_completion", "language_modeling"): _to_text,
-}
-
-
-def converts(have: str, need: str) -> bool:
-    """Whether records of the format `have` can be made into the format `need`."""
-    return have == need or (have, need) in _CONVERSIONS
-
-
-def convert(record: Record, format: str) -> list[Record]:
-    """`record` in another format; a preference gives two unpaired records. Raises NoConversion, RecordError."""
-    if not converts(record.format, format):
-        raise NoConversion(record.format, format)
-    if record.format == format:
-        return [record]
-    made = _CONVERSIONS[record.format, format](record)
-    return made if record.tools is None else [replace(one, tools=record.tools) for one in made]
 
 
 def kind(record: Record) -> str:

@@ -2,17 +2,16 @@ import math
 
 import pytest
 
+from align.data.conversions import NoConversion, convert
 from align.records import (
     FIELDS,
     FORMATS,
     Demonstration,
-    NoConversion,
     Preference,
     Prompt,
     RecordError,
     Text,
     UnpairedPreference,
-    convert,
     kind,
     prompt_key,
 )
@@ -144,7 +143,7 @@ def test_conversions():
         UnpairedPreference(prompt, four, True),
         UnpairedPreference(prompt, five, False),
     ]
-    for record in (pair, Demonstration(prompt, four), UnpairedPreference(prompt, five, False), Prompt(prompt)):
+    for record in (pair, UnpairedPreference(prompt, five, False), Prompt(prompt)):
         assert convert(record, "prompt_only") == [Prompt(prompt)]
     assert convert(Demonstration("a", " b"), "language_modeling") == [Text("a b")]
     with pytest.raises(RecordError, match="only for strings"):
@@ -172,3 +171,25 @@ def test_prompt_key_is_of_words_and_roles():
     chat = [user("a"), assistant("b"), user("c"), assistant("d")]
     assert prompt_key(Text(chat)) == prompt_key(Demonstration(chat[:-1], chat[-1:]))
     assert prompt_key(Text("a b")) == "a b"
+
+
+def test_columns_go_along_and_a_demonstration_leaves_its_answer():
+    four, level = CHATS["completion"], {"level": 3}
+    pair = Preference("a", "b", "c", columns=level)
+    assert [record.columns for record in convert(pair, "unpaired_preference")] == [level, level]
+    assert convert(Demonstration(CHATS["prompt"], four), "prompt_only")[0].columns == {"answer": "four"}
+    own = Demonstration("a", " b", columns={"answer": "B", **level})
+    assert convert(own, "prompt_only") == [Prompt("a", columns={"answer": "B", "level": 3})]
+    assert convert(own, "language_modeling") == [Text("a b")]
+    assert own.to_row() == {"prompt": "a", "completion": " b", "answer": "B", "level": 3}
+
+
+def test_later_turns_belong_to_a_conversation():
+    row = {"prompt": [user("a")], "later_turns": ["b", "c"]}
+    assert Prompt.from_row(row) == Prompt([user("a")], later_turns=("b", "c"))
+    assert Prompt.from_row(row).to_row() == row
+    for value, why in (("b", "is "), (["b", " "], "not a list of what the user says next"), ([3], "not a list")):
+        with pytest.raises(RecordError, match=f"^later_turns.*{why}"):
+            Prompt.from_row({**row, "later_turns": value})
+    with pytest.raises(RecordError, match="later turns need a conversation"):
+        Prompt.from_row({**row, "prompt": "a"})

@@ -97,6 +97,9 @@ class DatasetConfig:
     roles: dict[str, str] = field(default_factory=dict)  # who speaks, in their word -> user, assistant, system, tool
     eval_fraction: float = 0.05  # share of the prompts held out where eval is null
     max_rows: int | None = None  # cap on the train rows; null is all
+    # columns that stay with the rows, for reward functions and judges; null is all that the layout does not read and
+    # that hold text, numbers, booleans or lists of them
+    keep: list[str] | None = None
 
 
 @dataclass

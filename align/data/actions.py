@@ -34,6 +34,7 @@ def make_reports(arguments: argparse.Namespace) -> "list[Report]":
     from align.artifacts.store import Store
     from align.data.arguments import (
         check_positive,
+        keep_of,
         load_benchmarks,
         load_tokenizer,
         names_of,
@@ -53,7 +54,9 @@ def make_reports(arguments: argparse.Namespace) -> "list[Report]":
     unknown: list[UserError] = []
     for source, split in split_sources(store, arguments):
         try:
-            reading = recognise_source(source, layout=arguments.layout, names=names, wanted=arguments.format)
+            reading = recognise_source(
+                source, layout=arguments.layout, names=names, wanted=arguments.format, keep=keep_of(arguments)
+            )
         except UserError as error:
             unknown.append(error)
             continue
@@ -180,10 +183,18 @@ def show_data(arguments: argparse.Namespace) -> int:
 
     from align.artifacts.store import Store
     from align.config.compose import compose
-    from align.data.arguments import check_positive, load_tokenizer, names_of, split_sources, stage_length
+    from align.data.arguments import (
+        check_positive,
+        keep_of,
+        load_tokenizer,
+        names_of,
+        split_sources,
+        stage_length,
+    )
     from align.data.layouts.parse import read_outcomes, recognise_source
     from align.data.tokens.loss_mask import Loss
     from align.data.tokens.preview import show_record, to_json, to_terminal
+    from align.records import columns_of
     from align.stages.spec import STAGES
 
     if arguments.rows < 1 or arguments.skip < 0:
@@ -195,7 +206,9 @@ def show_data(arguments: argparse.Namespace) -> int:
     length = arguments.max_length or trainer.get("max_length") or stage_length(tokenizer)
     source, _ = split_sources(store, arguments)[0]
     wanted = arguments.format or STAGES[arguments.stage].formats[0]
-    reading = recognise_source(source, layout=arguments.layout, names=names_of(arguments), wanted=wanted)
+    reading = recognise_source(
+        source, layout=arguments.layout, names=names_of(arguments), wanted=wanted, keep=keep_of(arguments)
+    )
     color = arguments.color == "always" or (arguments.color == "auto" and sys.stdout.isatty())
     records = ((outcome, record) for outcome in read_outcomes([source], reading) for record in outcome.records)
     told = []
@@ -208,9 +221,12 @@ def show_data(arguments: argparse.Namespace) -> int:
         shown = show_record(record, tokenizer, arguments.stage, length, Loss.of(trainer))
         if arguments.json:
             sequences = [to_json(one, tokenizer) for one in shown]
-            told.append({"file": outcome.file, "row": outcome.row, "sequences": sequences})
+            place = {"file": outcome.file, "row": outcome.row}
+            told.append({**place, "sequences": sequences, "columns": columns_of(record)})
             continue
         print(f"--- {outcome.file} row {outcome.row}")
+        for name, value in columns_of(record).items():
+            print(f"column {name}: {json.dumps(value, ensure_ascii=False)}")
         for one in shown:
             print(to_terminal(one, tokenizer, color=color, tokens=arguments.tokens), end="\n\n")
         told.append({})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from align.artifacts.refs import is_ref
 from align.artifacts.store import Store
 from align.artifacts.verification import SAMPLED, open_input, open_version
+from align.data.layouts.carried import check_keep
 from align.data.layouts.mapping import Names
 from align.data.readers.files import Source, find_sources, with_folder
 from align.data.readers.read import READERS, kind_of_file, split_sheet
@@ -32,7 +33,11 @@ def split_sources(store: Store, arguments: argparse.Namespace) -> list[tuple[Sou
             if version.manifest.type != "dataset":
                 raise UserError(f"{version.ref} is a {version.manifest.type}: name a dataset, a file or a folder")
             files = [(version.path / "records" / f"{split}.jsonl", split) for split in ("train", "eval")]
-            found += [(Source(f"{version.ref} {split}", file), split) for file, split in files if file.is_file()]
+            found += [
+                (Source(f"{version.ref} {split}", file, format=version.manifest.format), split)
+                for file, split in files
+                if file.is_file()
+            ]
         else:
             found += [(source, "train") for source in find_sources([name], **_hub(arguments))]
     if arguments.beside is None:
@@ -152,7 +157,18 @@ def _hub(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def names_of(arguments: argparse.Namespace) -> Names:
     """`--columns`, `--labels` and `--roles`."""
-    return Names(**{name: words for name, words in reading_options(arguments).items() if name != "layout"})
+    options = reading_options(arguments)
+    return Names(**{name: options[name] for name in ("columns", "labels", "roles")})
+
+
+def keep_of(arguments: argparse.Namespace) -> tuple[str, ...] | None:
+    """`--keep`: the columns to carry, None for all. Raises UserError for a reserved name."""
+    if arguments.keep is None:
+        return None
+    keep = tuple(words(arguments.keep))
+    keep = () if keep == ("none",) else keep
+    check_keep(keep, "--keep")
+    return keep
 
 
 def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -162,4 +178,5 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "columns": parse_mapping(arguments.columns, "--columns"),
         "labels": parse_mapping(arguments.labels, "--labels"),
         "roles": parse_mapping(arguments.roles, "--roles"),
+        "keep": keep_of(arguments),
     }

@@ -8,7 +8,7 @@ from align.data.actions import check_data, import_data, list_rules, make_data, s
 from align.stages.spec import STAGES
 
 _SEVERITIES = ("info", "warning", "error", "never")
-_STAGES = [name for name, spec in STAGES.items() if spec.trainer_config and not spec.online]
+_STAGES = [name for name, spec in STAGES.items() if spec.trainer_config]
 
 
 def data_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -107,6 +107,13 @@ def _add_reading(parser: argparse.ArgumentParser, against: bool = True) -> None:
             "--against", action="append", default=[], metavar="FILE", help="benchmarks that must not be in it"
         )
         parser.add_argument("--ngram", type=int, default=13, metavar="N", help="words in a row that count as overlap")
+    parser.add_argument(
+        "--keep",
+        action="append",
+        metavar="COLUMNS",
+        help="columns that stay with the records, for reward functions and judges: answer,level (default: all that "
+        "the layout does not read; none: no column)",
+    )
     parser.add_argument("--beside", metavar="FILE", help="columns to put beside the rows, in their order: scores")
     parser.add_argument("--first", type=int, metavar="N", help="read only so many rows of each file or hub set")
     parser.add_argument("--config", help="a hub set's config")

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from align.records import Content, Message, Record, Text, UnpairedPreference, prompt_key
+from align.records import LATER_TURNS, Content, Message, Record, Text, UnpairedPreference, columns_of, prompt_key
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")  # the keys under which data sets keep it
 
@@ -16,6 +16,17 @@ def sides_of(record: Record) -> dict[str, Content]:
         return {"text": record.content}
     names = ("prompt", "completion", "chosen", "rejected")
     return {name: getattr(record, name) for name in names if hasattr(record, name)}
+
+
+def column_texts(record: Record) -> dict[str, str]:
+    """Column -> its text, of the columns that hold some."""
+    texts = {}
+    for name, value in columns_of(record).items():
+        if isinstance(value, str):
+            texts[name] = value
+        elif isinstance(value, list) and value and isinstance(value[0], str):
+            texts[name] = "\n".join(value)
+    return texts
 
 
 _NOT_TEXT = ("role", "content", "name", "tool_call_id", "weight")
@@ -100,7 +111,8 @@ def _prompt(record: Record) -> list[Any]:
     """What two records share that answer the same: the prompt's words, what else it says, and its tools."""
     content = record.content if isinstance(record, Text) else record.prompt
     extras = [[*_extras(message)] for message in content] if isinstance(content, list) else []
-    return [prompt_key(record), extras if any(extras) else None, record.tools]
+    later = getattr(record, LATER_TURNS, ())
+    return [prompt_key(record), extras if any(extras) else None, record.tools, *later]
 
 
 def _answers(record: Record) -> list[str]:

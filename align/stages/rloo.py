@@ -61,7 +61,13 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     args.max_completion_length = args.max_completion_length or default_completion_length(context)
     room, remedy = room_for_prompts(context, args.max_completion_length)
     examples = load_examples(
-        cfg.data, inputs.get("dataset"), "prompt_only", tokenizer=tokenizer, max_length=room, remedy=remedy
+        cfg.data,
+        inputs.get("dataset"),
+        "prompt_only",
+        tokenizer=tokenizer,
+        max_length=room,
+        remedy=remedy,
+        columns=True,
     )
 
     # train

@@ -204,7 +204,12 @@ GOLDEN = [
         {"instruction": "Add.", "instances": [{"input": "1 1", "output": "2"}, {"input": "", "output": "?"}]},
         [Demonstration([user("Add.\n\n1 1")], said("2")), Demonstration([user("Add.")], said("?"))],
     ),
-    ("turns", "prompt_only", {"question_id": 1, "turns": [Q, "And an ant?"]}, [Prompt(P)]),
+    (
+        "turns",
+        "prompt_only",
+        {"question_id": 1, "turns": [Q, "And an ant?"]},
+        [Prompt(P, later_turns=("And an ant?",))],
+    ),
     ("string", "prompt_only", {"string": Q}, [Prompt(P)]),
     ("alpaca", "prompt_completion", {"instruction": [Q], "input": "", "output": ["8"]}, [Demonstration(P, said("8"))]),
 ]
@@ -411,8 +416,8 @@ def test_gsm8k_solutions():
     prompt = [user("Ann has 2 pens and buys 3. How many has she?")]
     options = {"layout": "gsm8k_solutions", "eval_fraction": 0}
     assert load(FILES / "gsm8k_solutions.jsonl", "unpaired_preference", **options).records == [
-        UnpairedPreference(prompt, [assistant("2 * 3 = 6\nA: 6")], False),
-        UnpairedPreference(prompt, [assistant("2 + 3 = 5\nA: 5")], True),
+        UnpairedPreference(prompt, [assistant("2 * 3 = 6\nA: 6")], False, columns={"ground_truth": "A: 5"}),
+        UnpairedPreference(prompt, [assistant("2 + 3 = 5\nA: 5")], True, columns={"ground_truth": "A: 5"}),
     ]
     with pytest.raises(RecordError, match="^small: label is missing"):
         LAYOUTS["gsm8k_solutions"]({"question": "a", "small": {"solution": "b"}}, "unpaired_preference")

@@ -93,7 +93,7 @@ def test_a_format_that_converts_is_converted_and_said():
     assert (loaded.rows_in, len(loaded.records), loaded.converted_from) == (3, 6, "preference")
     assert "made from preference" in loaded.summary()
     prompts = load(FILES / "ultrafeedback_binarized.jsonl", "prompt_only", eval_fraction=0)
-    assert prompts.records == [Prompt([user("What is two plus two?")])]
+    assert prompts.records == [Prompt([user("What is two plus two?")], columns={"prompt_id": "9c1"})]
 
 
 def test_what_is_written_wrong_in_the_config(tmp_path):

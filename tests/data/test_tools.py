@@ -6,6 +6,7 @@ import pytest
 
 from align.artifacts.store import Store
 from align.config.schema import DataConfig, DatasetConfig
+from align.data.conversions import convert
 from align.data.loading.examples import load_examples
 from align.data.loading.tables import to_dataset
 from align.data.tokens.chat_template import render
@@ -21,7 +22,6 @@ from align.records import (
     RecordError,
     Text,
     UnpairedPreference,
-    convert,
 )
 from tests.data.data_command import rows_of, run
 

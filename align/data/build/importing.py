@@ -47,6 +47,7 @@ class Options:
     fix: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     ngram: int = 13
+    keep: tuple[str, ...] | None = None  # columns that stay with the records; None: all that the layout does not read
 
     @property
     def names(self) -> Names:
@@ -68,7 +69,7 @@ class _Taken:
 def read_as(sources: Sequence[Source], options: Options) -> Reading:
     """One way to read all of the sources. Raises UserError where they are not of one kind."""
     readings = [
-        recognise_source(source, layout=options.layout, names=options.names, wanted=options.format)
+        recognise_source(source, layout=options.layout, names=options.names, wanted=options.format, keep=options.keep)
         for source in sources
     ]
     first = readings[0]
@@ -147,6 +148,7 @@ def import_dataset(
                 "rows_in": report.rows_in,
                 "rows_used": report.rows_used,
                 "rows_refused": {why: entry["count"] for why, entry in report.refused.items()},
+                "columns_carried": list(report.carried["kept"]),
                 "repairs": dict(done),
             },
             tolerance=tolerance,

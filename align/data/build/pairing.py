@@ -14,9 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from align.data.layouts.annotations import scores
+from align.data.layouts.carried import stored_columns
 from align.data.record_texts import text_hash
 from align.errors import UserError
-from align.records import FORMATS, Preference, Record, RecordError, UnpairedPreference, prompt_key
+from align.records import (
+    FORMATS,
+    Columns,
+    Preference,
+    Record,
+    RecordError,
+    UnpairedPreference,
+    columns_of,
+    prompt_key,
+    with_columns,
+)
 
 
 class Answers:
@@ -72,7 +83,7 @@ class Answers:
                 sides = {"prompt": better.prompt, "chosen": better.completion, "rejected": worse.completion}
                 sides["tools"] = better.tools
                 try:
-                    record = Preference.from_row(sides)
+                    record = with_columns(Preference.from_row(sides), _shared(better, worse))
                 except RecordError:
                     continue
                 both = {"score_chosen": one.get("score"), "score_rejected": other.get("score")}
@@ -81,4 +92,10 @@ class Answers:
 
     def _parse(self, line: bytes) -> tuple[Record, dict[str, Any]]:
         row = json.loads(line)
-        return FORMATS[self.format].from_row(row), row
+        return with_columns(FORMATS[self.format].from_row(row), stored_columns(row)), row
+
+
+def _shared(better: Record, worse: Record) -> Columns:
+    """The columns in which two answers agree: those of their prompt."""
+    others = columns_of(worse)
+    return {name: value for name, value in columns_of(better).items() if others.get(name) == value}

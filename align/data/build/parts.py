@@ -14,7 +14,7 @@ from align.data.quality.repairs import mend
 from align.data.readers.files import Source
 from align.data.record_texts import sides_of
 from align.errors import UserError
-from align.records import FORMATS, Demonstration, Record, RecordError, Text
+from align.records import Demonstration, Record, RecordError, Text
 
 PAIRED = ("unpaired_preference", "prompt_completion")
 """The formats whose single answers can become pairs."""
@@ -92,7 +92,9 @@ class PartReader:
             for record in outcome.records:
                 kept = own(beside(outcome.raw), record)
                 fate = "labelled bad" if sorted_out and not record.label else ""
-                made = Demonstration(record.prompt, record.completion, record.tools) if sorted_out else record
+                made = record
+                if sorted_out:
+                    made = Demonstration(record.prompt, record.completion, record.tools, record.columns)
                 yield Piece(split == "eval", ref, outcome.row, name, made, kept, fate)
 
 
@@ -101,5 +103,4 @@ def _with_system(record: Record, system: str | None) -> Record:
     if system is None or not isinstance(content, list) or content[0]["role"] in ("system", "developer"):
         return record
     content = [{"role": "system", "content": system}, *content]
-    field = "messages" if isinstance(record, Text) else "prompt"
-    return FORMATS[record.format].from_row({**record.to_row(), field: content})
+    return replace(record, **{"content" if isinstance(record, Text) else "prompt": content})

@@ -7,6 +7,7 @@ from align.data.layouts.columns import canonical, find
 from align.data.layouts.prompts import QUESTIONS, prompt_of
 from align.data.layouts.verdicts import Mapped, label_text
 from align.records import (
+    LATER_TURNS,
     Demonstration,
     Message,
     Prompt,
@@ -121,11 +122,11 @@ def instances(row: Row, wanted: str) -> list[Record]:
 
 
 def turns(row: Row, wanted: str) -> list[Record]:
-    """MT-Bench's `turns`: the first question is a prompt; a later one needs an answer before it and is left out."""
+    """MT-Bench's `turns`: the first question is the prompt, the later ones are asked after the model's own answers."""
     questions = row.get("turns")
     if not isinstance(questions, list) or not questions or not isinstance(questions[0], str):
         raise RecordError("turns", f"is {shown(questions)}, not a list of questions")
-    return [Prompt.from_row({"prompt": [user(questions[0])]})]
+    return [Prompt.from_row({"prompt": [user(questions[0])], LATER_TURNS: questions[1:]})]
 
 
 def string(row: Row, wanted: str) -> list[Record]:

@@ -5,8 +5,10 @@ may be another one: converting is the caller's. It raises `RecordError` where th
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
+from align.data.conversions import converts
 from align.data.layouts.annotations import SCORES
 from align.data.layouts.answers import ANSWER_FIELDS, instances, labelled, question_answer, string, turns, verdict
 from align.data.layouts.conversations import (
@@ -28,7 +30,6 @@ from align.records import (
     Record,
     RecordError,
     as_label,
-    converts,
     shown,
 )
 
@@ -85,7 +86,11 @@ def trl(row: Row, wanted: str) -> list[Record]:
         held = wanted  # malformed rather than of another format: from_row says what is wrong
     if held == "preference":
         row = explicit_prompt(row)
-    record = FORMATS[held].from_row(_with_earlier_turns(row))
+    row = _with_earlier_turns(row)
+    if held == wanted == "prompt_only" and row.get("completion") is not None and row.get("label") is None:
+        with suppress(RecordError):  # a prompt is one whatever its completion is
+            return [Demonstration.from_row(row)]
+    record = FORMATS[held].from_row(row)
     return [labelled(record, row, wanted) if isinstance(record, Demonstration) else record]
 
 

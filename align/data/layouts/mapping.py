@@ -1,6 +1,6 @@
 """What a file calls otherwise than we do: its columns, its verdicts, and who speaks."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,10 +24,14 @@ class Names:
     labels: Mapping[str, str] = field(default_factory=dict)  # their word for a verdict -> ours
     roles: Mapping[str, str] = field(default_factory=dict)  # who speaks, in their word -> user, assistant, system, ...
 
-    def check(self, what: str = "") -> None:
-        """Raises UserError where there is nothing of ours by such a name; `what` goes before it in the sentence."""
+    def check(self, what: str = "", kept: Collection[str] = ()) -> None:
+        """Raises UserError where there is nothing of ours by such a name; `what` goes before it in the sentence.
+
+        Args:
+            kept: the columns that stay with the records, which can be given another name too.
+        """
         for ours in self.columns:
-            if ours not in COLUMNS:
+            if ours not in COLUMNS and ours not in kept:
                 raise UserError(
                     f"{what}columns: {ours!r} is no field of ours ({', '.join(COLUMNS)}); write our field, then their "
                     "column"

@@ -78,7 +78,9 @@ REMARKS: dict[str, Remark] = {
         "responses", _unscored, "rows with answers that nobody scored or ranked: they are in no pair"
     ),
     "later_turns": Remark(
-        "turns", _later_turns, "rows with questions after the first, which need an answer: left out"
+        "turns",
+        _later_turns,
+        "rows with questions after the first: stage evaluate asks them in turn, other stages the first alone",
     ),
     "later_questions": Remark(
         "bfcl", _later_questions, "rows with questions after the first, which need an answer: left out"

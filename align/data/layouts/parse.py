@@ -1,11 +1,13 @@
 """From rows to records: how they are read, and what became of each; every row is accounted for."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+from align.data.conversions import NoConversion, convert
+from align.data.layouts.carried import Carrier, keep_columns
 from align.data.layouts.detect import SAMPLE, Recognised, UndefinedLabels, as_row, recognise
 from align.data.layouts.formats import LAYOUTS
 from align.data.layouts.labels import Label, is_number, labels_of
@@ -16,7 +18,7 @@ from align.data.readers.files import Source
 from align.data.readers.row import Row, Unreadable
 from align.data.tools import tools_of
 from align.errors import UserError
-from align.records import NoConversion, Record, RecordError, convert, kind
+from align.records import Record, RecordError, Text, kind, with_columns
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Reading:
     format: str
     names: Names = Names()
     why: str = ""  # how the layout was told
+    keep: tuple[str, ...] | None = None  # columns that stay with the records; None: all that the layout does not read
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Outcome:
     held: Record | None = None  # the first record as the row held it, before it became the format wanted
     labels: tuple[Label, ...] = ()  # how the labels of the row were read
     error: RecordError | None = None  # behind the refusal
+    not_carried: Mapping[str, str] = field(default_factory=dict)  # column that was not read and is not kept -> why
 
 
 def recognise_source(
@@ -64,6 +68,7 @@ def recognise_source(
     layout: str | None = None,
     names: Names = Names(),  # noqa: B008 (frozen)
     wanted: str | None = None,
+    keep: Sequence[str] | None = None,
 ) -> Reading:
     """How the rows of `source` are to be read; what is given stands, the rest is told from its first rows.
 
@@ -71,16 +76,19 @@ def recognise_source(
         UserError: no layout fits, or `names` names what is not ours.
         UndefinedLabels: nothing says which answer a label prefers.
     """
-    names.check()
+    names.check(kept=keep or ())
+    keep = None if keep is None else tuple(keep)
     if layout is not None and layout not in LAYOUTS:
         raise UserError(f"layout {layout!r} is not known: write one of {', '.join(LAYOUTS)}")
+    if source.format is not None and layout is None:
+        return Reading("trl", wanted or source.format, names, "a dataset artifact's own", keep)
     sample = [_prepare(row, names) for _, row in islice(source.rows(), SAMPLE)]
     readable = [Unreadable(str(row)) if isinstance(row, RecordError) else row for row in sample]
     try:
         found: Recognised = recognise(readable, source.name, wanted=wanted, layout=layout)
     except UndefinedLabels as error:  # again, with the labels of every row
         raise UndefinedLabels(source.name, _prepared(source, names), error.layout, error.column) from None
-    return Reading(found.layout, found.format, names, found.why)
+    return Reading(found.layout, found.format, names, found.why, keep)
 
 
 def read_outcomes(sources: Iterable[Source], reading: Reading) -> Iterator[Outcome]:
@@ -90,9 +98,10 @@ def read_outcomes(sources: Iterable[Source], reading: Reading) -> Iterator[Outco
         UndefinedLabels: a row has a number as its label that nothing defines, which leaves the others open too.
     """
     first: tuple[str, str, int] | None = None
+    carrier = Carrier(lambda row: held_records(row, reading), reading.keep)
     for source in sources:
         for number, row in _rows(source, reading):
-            outcome = _outcome(source.name, number, row, reading)
+            outcome = _outcome(source.name, number, row, reading, carrier)
             if isinstance(outcome.error, UndefinedLabel) and is_number(outcome.error.value):
                 rows, column = _prepared(source, reading.names), outcome.error.column
                 raise UndefinedLabels(source.name, rows, reading.layout, column)
@@ -129,7 +138,7 @@ def _rows(source: Source, reading: Reading) -> Iterator[tuple[int, Any]]:
     return gather(source.rows()) if flat else source.rows()
 
 
-def _outcome(file: str, number: int, row: Row, reading: Reading) -> Outcome:
+def _outcome(file: str, number: int, row: Row, reading: Reading, carrier: Carrier) -> Outcome:
     row = _prepare(row, reading.names)
     if isinstance(row, Unreadable):
         return Outcome(file, number, row, [], Refusal(file, number, None, row.why))
@@ -139,8 +148,13 @@ def _outcome(file: str, number: int, row: Row, reading: Reading) -> Outcome:
         if isinstance(row, RecordError):
             raise row
         held = held_records(row, reading)
-        records = [record for one in held for record in convert(one, reading.format)]
-        return Outcome(file, number, row, records, held=held[0], labels=labels)
+        columns, not_carried = ({}, {}) if isinstance(held[0], Text) else carrier.take(row, held)
+        records = [
+            keep_columns(made, row, reading.keep)
+            for record in held
+            for made in convert(with_columns(record, columns), reading.format)
+        ]
+        return Outcome(file, number, row, records, held=held[0], labels=labels, not_carried=not_carried)
     except RecordError as error:
         refusal = Refusal(file, number, error.field, error.why)
         return Outcome(file, number, raw, [], refusal, labels=labels, error=error)

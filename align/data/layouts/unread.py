@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from align.data.layouts.annotations import beside, own
+from align.data.layouts.carried import TRIES, drop, spoil
 from align.data.layouts.columns import answer_number, canonical
 from align.data.layouts.labels import LabelCounts
 from align.data.layouts.parse import Outcome, Reading, held_records
@@ -21,7 +22,6 @@ from align.records import RecordError
 Row = Mapping[str, Any]
 Path = tuple[str, ...]  # a column, or a column and a key of what it holds
 
-TRIES = 30  # rows in which a column is tried, then again whenever its rows have doubled
 VALUES = 12  # different values of an unread column that are counted
 SHORT = 40  # characters of a value that is counted
 NESTED = 30  # keys of a column that are looked at
@@ -116,8 +116,13 @@ class ColumnUse:
                 del self._unread[path]
 
     def unread(self) -> list[Column]:
-        """The columns that no record was made of, in the order seen."""
-        return [column for path, column in self._unread.items() if path[:1] not in self._unread or len(path) == 1]
+        """The columns that no record was made of, in the order seen; those that `--keep` names are not among them."""
+        kept = {(name,) for name in self.reading.keep or ()}
+        return [
+            column
+            for path, column in self._unread.items()
+            if path[:1] not in kept and (path[:1] not in self._unread or len(path) == 1)
+        ]
 
     def _columns(self, row: Row) -> Iterator[tuple[Path, Any]]:
         """Every column that holds something, and every key of those that hold objects."""
@@ -201,21 +206,13 @@ def _tree_keys(row: Row) -> Iterator[tuple[Path, Any]]:
 def _without(row: Row, path: Path) -> Iterator[Row]:
     """The row without a column, and with something absurd in it."""
     column, key = path[0], path[-1]
-    for change in (_drop, _spoil):
+    for change in (drop, spoil):
         if column == TREE:
             yield {**row, "prompt": _changed_tree(row["prompt"], key, change)}
         elif len(path) == 1:
             yield change(row, column)
         else:
             yield {**row, column: _changed(row[column], key, change)}
-
-
-def _drop(item: Row, key: str) -> Row:
-    return {name: value for name, value in item.items() if name != key}
-
-
-def _spoil(item: Row, key: str) -> Row:
-    return {**item, key: _absurd(item[key])}
 
 
 def _changed(value: Any, key: str, change: Callable[[Row, str], Row]) -> Any:
@@ -233,12 +230,3 @@ def _changed_tree(node: Any, key: str, change: Callable[[Row, str], Row]) -> Any
     replies = node.get("replies")
     changed = [_changed_tree(reply, key, change) for reply in replies] if isinstance(replies, list) else replies
     return {**node, "replies": changed}
-
-
-def _absurd(value: Any) -> Any:
-    """Another value of the kind, which no set has."""
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int | float):
-        return 987_654_321
-    return f"{value} \u2042" if isinstance(value, str) else {"\u2042": 0}

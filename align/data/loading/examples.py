@@ -1,12 +1,13 @@
 """The rows a stage trains and evaluates on: loaded, checked against its context, counted."""
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from align.artifacts.inputs import Input
 from align.config.paths import PROJECT
 from align.config.schema import DataConfig, DatasetConfig
+from align.data.conversions import converts
 from align.data.loading.load import Loaded, load_artifact, load_records
 from align.data.loading.sources import DatasetSource
 from align.data.quality.findings import SEVERITIES
@@ -16,7 +17,7 @@ from align.data.tokens.loss_mask import ON_COMPLETION, Loss
 from align.data.tools import check_tools
 from align.distributed import ranks
 from align.errors import UserError
-from align.records import converts
+from align.records import LATER_TURNS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,6 +43,7 @@ def load_examples(
     splits_long: bool = False,
     loss: Loss = ON_COMPLETION,
     remedy: str = "raise trainer.max_length",
+    columns: bool = False,
 ) -> Examples:
     """Both splits of `format`, every record within `max_length` tokens as `data.overlong` says.
 
@@ -54,6 +56,7 @@ def load_examples(
         splits_long: the trainer cuts long texts into pieces and loses nothing, so length is no matter.
         loss: which tokens of a demonstration are learnt.
         remedy: what to do about overlong records, beside changing `data.overlong`.
+        columns: keep the rows' columns, for reward functions.
 
     Raises:
         UserError: missing or malformed data, records whose tools the model would not see, or overlong ones under
@@ -65,8 +68,12 @@ def load_examples(
         if split == "eval" and not has_eval(data, dataset, format):
             splits[split] = None
             continue
-        loaded = load_split(data, dataset, format, split)
+        loaded = load_split(data, dataset, format, split, columns=columns)
         records = loaded.records
+        if later := sum(bool(getattr(record, LATER_TURNS, ())) for record in records):
+            records = [replace(record, later_turns=()) for record in records]
+            if ranks.is_main():
+                print(f"{loaded.file}: {later} prompts have later turns: only the first is answered in training")
         if tokenizer is not None:
             check_tools(records, tokenizer, loaded.file)
         if tokenizer is not None and not splits_long:
@@ -77,7 +84,7 @@ def load_examples(
             if report is not None and (report.over or report.no_room) and ranks.is_main():
                 print(f"{loaded.file}: {report.summary()} (data.overlong={data.overlong})", flush=True)
             metrics[f"{split}_overlong"] = len(report.over) if report is not None else 0
-        if (loaded.refused or loaded.repairs or loaded.layout != "trl") and ranks.is_main():
+        if (loaded.refused or loaded.repairs or loaded.layout != "trl" or columns) and ranks.is_main():
             print(loaded.summary(), flush=True)
         if ranks.is_main():
             for line in loaded.columns:
@@ -102,12 +109,26 @@ def held_out(data: DataConfig, dataset: Input | None, format: str) -> list[dict[
     return [record.to_row() for record in load_split(data, dataset, format, "eval").records]
 
 
-def load_split(data: DataConfig, dataset: Input | None, format: str, split: str, stage: str | None = None) -> Loaded:
-    """The records of one split, from the artifact if one was given, else from `data.<format>`."""
+def load_split(
+    data: DataConfig,
+    dataset: Input | None,
+    format: str,
+    split: str,
+    stage: str | None = None,
+    *,
+    columns: bool = False,
+) -> Loaded:
+    """The records of one split, from the artifact if one was given, else from `data.<format>`.
+
+    Args:
+        columns: keep the rows' columns: those of `data.<format>.keep`, or all.
+    """
     options: dict[str, Any] = {"on_bad_rows": data.on_bad_rows, "fix": data.fix, "drop": data.drop, "stage": stage}
+    source = source_of(getattr(data, format))
+    keep = source.keep if columns else ()
     if dataset is not None:
-        return load_artifact(dataset.path, format, split, **options)
-    return load_records(source_of(getattr(data, format)), format, split, root=PROJECT, **options)
+        return load_artifact(dataset.path, format, split, keep=keep, **options)
+    return load_records(replace(source, keep=keep), format, split, root=PROJECT, **options)
 
 
 def offers(data: DataConfig, dataset: Input | None, format: str) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from align.data.layouts.carried import describe_columns, settle_columns
 from align.data.layouts.detect import UndefinedLabels
 from align.data.layouts.formats import LAYOUTS
 from align.data.layouts.labels import label_lines
@@ -20,7 +21,7 @@ from align.data.quality.repairs import DROPS, FIXES, check_names
 from align.data.readers.files import Source
 from align.data.record_texts import fraction
 from align.errors import UserError
-from align.records import FIELDS, Record, kind
+from align.records import FIELDS, Record, columns_of, kind
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,19 @@ class Loaded:
     layout: str = "trl"  # how rows were read
     repairs: dict[str, int] = field(default_factory=dict)  # `fix NAME`, `left out: REASON` -> how often
     columns: list[str] = field(default_factory=list)  # how labels were read, and what was not read: a line each
+    not_carried: dict[str, str] = field(default_factory=dict)  # column that was not read and no record keeps -> why
+
+    @property
+    def carried(self) -> list[str]:
+        """The columns that the records have."""
+        return sorted({name for record in self.records for name in columns_of(record)})
 
     def summary(self) -> str:
         parts = [f"{self.file}: {self.rows_in} rows, {len(self.records)} {self.format} records"]
         parts += [f"made from {self.converted_from}"] if self.converted_from else []
         parts += [f"read as {self.layout}"] if self.layout != "trl" else []
         parts += [f"{what}: {count}" for what, count in self.repairs.items()]
+        parts += [told] if (told := describe_columns(self.carried, self.not_carried)) else []
         parts += [f"{self.held_out} in the other split"] if self.held_out else []
         parts += [f"{self.over_cap} left out by max_rows"] if self.over_cap else []
         if self.refused:
@@ -96,7 +104,8 @@ def load_records(
             f"all {read.rows} rows are malformed, the first: {read.refused[0]}" if read.refused else "it holds no rows"
         )
         raise UserError(f"{rows.name}: nothing to load for data.{format}, {why}")
-    mine = _of_split(read.records, source, split, rows.name, format)
+    settled, mixed = settle_columns(read.records, source.keep, rows.name)
+    mine = _of_split(settled, source, split, rows.name, format)
     admission = Admission(fix, drop, blocked=_blocked(source, format, split, mine, drop, root))
     admitted = [one for number, record in enumerate(mine) if (one := admission.admit(record, str(number), split))]
     kept = admitted[: source.max_rows] if split == "train" else admitted
@@ -114,6 +123,7 @@ def load_records(
         layout=reading.layout,
         repairs=dict(admission.done),
         columns=read.columns,
+        not_carried=read.not_carried | mixed,
     )
 
 
@@ -122,20 +132,22 @@ def reading_of(source: DatasetSource, format: str, rows: Source) -> Reading:
 
     The format is the one wanted: a layout that is told from the rows says how, not what they become.
     """
+    keep = None if source.keep is None else tuple(source.keep)
     if source.layout != AUTO:
-        return Reading(source.layout, format, source.names)
+        return Reading(source.layout, format, source.names, keep=keep)
     try:
-        return recognise_source(rows, names=source.names, wanted=format)
+        return recognise_source(rows, names=source.names, wanted=format, keep=keep)
     except UndefinedLabels:
         raise
     except UserError:
-        return Reading("trl", format, source.names)
+        return Reading("trl", format, source.names, keep=keep)
 
 
-def load_artifact(path: Path, format: str, split: str, **options: Any) -> Loaded:
+def load_artifact(path: Path, format: str, split: str, *, keep: Sequence[str] | None = None, **options: Any) -> Loaded:
     """The records of a dataset artifact: `records/<split>.jsonl` in `path`, else held out of train by prompt."""
     files = {name: f"{name}.jsonl" for name in ("train", "eval") if (path / "records" / f"{name}.jsonl").is_file()}
-    return load_records(DatasetSource(source=str(path / "records"), **files), format, split, root=path, **options)
+    source = DatasetSource(source=str(path / "records"), **files, keep=keep)
+    return load_records(source, format, split, root=path, **options)
 
 
 @dataclass
@@ -147,6 +159,7 @@ class _Read:
     rows: int = 0
     held: set[str] = field(default_factory=set)  # the formats that the rows held
     columns: list[str] = field(default_factory=list)
+    not_carried: dict[str, str] = field(default_factory=dict)
 
 
 def _read(rows: Source, reading: Reading, stage: str | None) -> _Read:
@@ -158,6 +171,7 @@ def _read(rows: Source, reading: Reading, stage: str | None) -> _Read:
         use.observe(outcome)
         read.rows += outcome.rows
         read.records += outcome.records
+        read.not_carried |= outcome.not_carried
         if outcome.refusal is not None:
             read.refused.append(outcome.refusal)
             foreign = foreign or outcome.held

@@ -9,6 +9,7 @@ from typing import Any
 
 from align.artifacts.inputs import parse_hub
 from align.artifacts.refs import HUB_PREFIX
+from align.data.layouts.carried import check_keep
 from align.data.layouts.formats import LAYOUTS
 from align.data.layouts.mapping import Names
 from align.data.readers.files import Source
@@ -34,6 +35,7 @@ class DatasetSource:
     roles: Mapping[str, str] = field(default_factory=dict)  # who speaks, in their word -> ours
     eval_fraction: float = 0.05  # share of the prompts, used only where eval is null
     max_rows: int | None = None  # at most so many train records, the first ones
+    keep: Sequence[str] | None = None  # columns that stay with the records; None: all that the layout does not read
 
     @property
     def names(self) -> Names:
@@ -50,7 +52,8 @@ def check(source: DatasetSource, format: str) -> None:
         raise UserError(f"{format!r} is no data format: {', '.join(FORMATS)}")
     if source.layout not in (AUTO, *LAYOUTS):
         raise UserError(f"data.{format}.layout is {source.layout!r}: write {AUTO} or one of {', '.join(LAYOUTS)}")
-    source.names.check(f"data.{format}.")
+    source.names.check(f"data.{format}.", kept=source.keep or ())
+    check_keep(source.keep, f"data.{format}.keep")
     if not 0 <= source.eval_fraction < 1:
         raise UserError(f"data.{format}.eval_fraction is {source.eval_fraction}: write a share from 0 to below 1")
     if source.max_rows is not None and source.max_rows < 1:
@@ -69,6 +72,7 @@ def digest(
     names = {"train" if split == "eval" and source.eval is None else split for split in splits}
     content: dict[str, Any] = {"format": format, "layout": source.layout, "columns": dict(source.columns)}
     content |= {name: dict(words) for name in ("labels", "roles") if (words := getattr(source, name))}
+    content |= {} if source.keep is None else {"keep": list(source.keep)}
     content |= {"eval_fraction": source.eval_fraction if source.eval is None else None, "max_rows": source.max_rows}
     places: dict[str, Any] = {}
     for name in sorted(names):

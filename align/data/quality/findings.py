@@ -112,6 +112,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     labels: list[dict[str, Any]] = field(default_factory=list)  # column, value, meaning, count: how labels were read
     unread: list[dict[str, Any]] = field(default_factory=list)  # name, rows, looks_like, values: columns not read
+    carried: dict[str, Any] = field(default_factory=dict)  # kept: column -> its records; not_carried: column -> why
     samples: list[dict[str, str]] = field(default_factory=list)  # side -> its text, of a few records drawn by chance
 
     @property
@@ -155,6 +156,13 @@ class Report:
         }
 
 
+def carried_lines(carried: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each column that records keep, and for each that they cannot."""
+    kept, left_out = carried.get("kept", {}), carried.get("not_carried", {})
+    lines = [f"{name} of {count} records is handed to reward functions and judges" for name, count in kept.items()]
+    return lines + [f"{name} is not carried: {why}" for name, why in left_out.items()]
+
+
 def unread_line(columns: Sequence[dict[str, Any]]) -> str:
     """The columns that were not read, and what they look like: `id, label (looks like a label)`."""
     return ", ".join(
@@ -185,6 +193,7 @@ def to_text(report: Report, width: int = 110) -> str:
     lines += [f"read as    {line}" for line in label_lines(report.labels)]
     if report.unread:
         lines.append(f"columns not read: {unread_line(report.unread)}")
+    lines += [f"column     {line}" for line in carried_lines(report.carried)]
     for reason, entry in report.refused.items():
         lines.append(f"  refused  {entry['count']:>6}  {reason}  (rows {some(entry['rows'])})")
     for name, value in report.statistics.items():

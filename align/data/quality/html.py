@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from align.data.layouts.labels import label_lines
-from align.data.quality.findings import SEVERITIES, Finding, Report, plain, some, unread_line
+from align.data.quality.findings import SEVERITIES, Finding, Report, carried_lines, plain, some, unread_line
 from align.data.quality.plots import histogram
 from align.data.quality.style import STYLE
 
@@ -29,8 +29,8 @@ def _section(report: Report) -> str:
         f'<p class="soft">{escape(report.format)}{kind} &middot; layout {escape(report.layout)} '
         f"({escape(report.recognised)})</p>",
         _tiles(report),
-        _columns(report),
         _stages(report),
+        _columns(report),
         "<h2>What was found</h2>",
         "".join(_finding(finding) for finding in report.findings) or '<p class="card sound">Nothing was found.</p>',
         _mend(report),
@@ -65,14 +65,6 @@ def _tiles(report: Report) -> str:
     return f'<div class="tiles">{tiles}</div>'
 
 
-def _columns(report: Report) -> str:
-    """How each label was read, and which columns were not."""
-    lines = [f"<p>read as <b>{escape(line)}</b></p>" for line in label_lines(report.labels)]
-    if report.unread:
-        lines.append(f'<p class="soft">columns not read: {escape(unread_line(report.unread))}</p>')
-    return "\n".join(lines)
-
-
 def _plural(severity: str, count: int) -> str:
     return severity if severity == "info" or count == 1 else f"{severity}s"
 
@@ -90,6 +82,15 @@ def _stages(report: Report) -> str:
             made.setdefault(says.removesuffix(" of it"), []).append(stage)
     told = "; ".join(f"{', '.join(stages)}: {says}" for says, stages in made.items())
     return f'<p class="chips"><span class="soft">goes into</span> {chips}</p><p class="soft small">{escape(told)}</p>'
+
+
+def _columns(report: Report) -> str:
+    """How each label was read, and which columns were not."""
+    lines = [f"<p>read as <b>{escape(line)}</b></p>" for line in label_lines(report.labels)]
+    lines += [f"<p>column {escape(line)}</p>" for line in carried_lines(report.carried)]
+    if report.unread:
+        lines.append(f'<p class="soft">columns not read: {escape(unread_line(report.unread))}</p>')
+    return "\n".join(lines)
 
 
 def _finding(finding: Finding) -> str:

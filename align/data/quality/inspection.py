@@ -14,11 +14,11 @@ from align.data.layouts.parse import Outcome, reason
 from align.data.quality import patterns
 from align.data.quality.findings import ROWS, Tally
 from align.data.quality.near_duplicates import ngram_hashes, signature, word_hashes
-from align.data.quality.text_scan import ANSWERS, scan
+from align.data.quality.text_scan import ANSWERS, scan, scan_personal
 from align.data.readers.row import Unreadable
-from align.data.record_texts import flat, pair_hash, record_hash, role_problem, sides_of, text_hash
+from align.data.record_texts import column_texts, flat, pair_hash, record_hash, role_problem, sides_of, text_hash
 from align.data.tools import uses_tools
-from align.records import Content, Preference, Record, RecordError, Text, UnpairedPreference, prompt_key
+from align.records import Content, Preference, Record, RecordError, Text, UnpairedPreference, columns_of, prompt_key
 
 TOKEN_SAMPLE = 2000  # records that are tokenized
 LANGUAGE_SAMPLE = 2000  # records whose language is guessed
@@ -68,6 +68,8 @@ class Inspection:
         self.disagreements: list[tuple[float, str, str]] = []  # (margin, place, text): the worst, where it is negative
         self.signatures = bytearray()  # a SIGNATURE each
         self.sample: list[Record] = []  # evenly drawn, for what is too slow to do with all
+        self.columns: Counter[str] = Counter()  # records that have each
+        self.not_carried: dict[str, str] = {}  # column that was not read and no record keeps -> why
         self._draw = random.Random(0)
         self._scanned = ("", "")
 
@@ -94,6 +96,7 @@ class Inspection:
         if outcome.rows and self.layout in JUDGED and not isinstance(outcome.raw, Unreadable):
             self._judgements(outcome)
         kept = beside(outcome.raw)
+        self.not_carried |= outcome.not_carried
         for record in outcome.records:
             self._record(record, outcome.file, outcome.row, split == "eval")
             if kept:
@@ -142,6 +145,10 @@ class Inspection:
                 self._text(text, side, place)
         if "prompt" in texts:
             self._scanned = (place, texts["prompt"])
+        for name, text in column_texts(record).items():
+            for what, example in scan_personal(text):
+                self.found[what].add(place, f"column {name}: {example}", name)
+        self.columns.update(columns_of(record).keys())
         if uses_tools(record):
             self.found["tools"].add(place)
         if isinstance(record, UnpairedPreference):

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from align.data.quality import patterns
-from align.data.record_texts import flat, role_problem, sides_of
+from align.data.quality.text_scan import PERSONAL
+from align.data.record_texts import column_texts, flat, role_problem, sides_of
 from align.data.tools import uses_tools
 from align.errors import UserError
-from align.records import FORMATS, Content, Record, Text
+from align.records import FORMATS, Content, Record, Text, columns_of, with_columns
 
 
 def _control(text: str) -> str:
@@ -90,7 +91,7 @@ def mend(record: Record, fixes: Sequence[str]) -> tuple[Record, list[dict[str, A
     row = record.to_row() | sides
     if isinstance(record, Text) and isinstance(record.content, list):
         row = {**record.to_row(), "messages": sides["text"]}
-    return FORMATS[record.format].from_row(row), changes
+    return with_columns(FORMATS[record.format].from_row(row), columns_of(record)), changes
 
 
 def _mend(content: Content, name: str, side: str) -> Content:
@@ -108,8 +109,10 @@ def _mend(content: Content, name: str, side: str) -> Content:
 def unwanted(record: Record, drops: Sequence[str]) -> str | None:
     """The first of the reasons that can be told from the record alone, if any, to leave it out."""
     texts = {side: flat(content) for side, content in sides_of(record).items()}
+    columns = column_texts(record).values()
     for name in drops:
-        if name in _PATTERNS and any(_PATTERNS[name].search(text) for text in texts.values()):
+        searched = [*texts.values(), *(columns if name in PERSONAL else ())]
+        if name in _PATTERNS and any(_PATTERNS[name].search(text) for text in searched):
             return name
         if name == "replacement_characters" and any("\ufffd" in text for text in texts.values()):
             return name

@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from align.data.conversions import converts
 from align.data.layouts.parse import TIE, Reading
 from align.data.layouts.unread import ColumnUse
 from align.data.quality.balance import judgement_findings, length_findings, score_findings
@@ -17,7 +18,7 @@ from align.data.readers.files import Source
 from align.data.readers.read import has_bom
 from align.data.readers.workbooks import other_sheets
 from align.data.record_texts import sides_of, spoken
-from align.records import Record, UnpairedPreference, converts
+from align.records import Record, UnpairedPreference
 from align.stages.spec import STAGES
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def judge(
         statistics=statistics,
         histograms=histograms,
         findings=sorted(findings, key=lambda one: (-SEVERITIES.index(one.severity), -one.share)),
+        carried={"kept": dict(sorted(seen.columns.items())), "not_carried": dict(sorted(seen.not_carried.items()))},
         labels=use.labels.rows() if use is not None else [],
         unread=[column.to_json() for column in use.unread()] if use is not None else [],
         samples=[_sample(one) for one in random.Random(0).sample(seen.sample, min(SAMPLES, len(seen.sample)))],

@@ -6,6 +6,8 @@ from align.data.quality import patterns
 from align.records import readable_json
 
 ANSWERS = ("completion", "chosen", "rejected")
+PERSONAL = ("secrets", "emails", "phones")
+"""What is looked for in a record's columns too."""
 _ANYWHERE = (
     ("control_characters", patterns.CONTROL, None),
     ("line_ends", patterns.LINE_END, ("\r", "\x85", "\u2028", "\u2029")),
@@ -33,8 +35,7 @@ def scan(text: str, side: str, conversational: bool) -> Iterator[tuple[str, str]
             yield name, patterns.snippet(text, found)
     if "\ufffd" in text:
         yield "replacement_characters", patterns.snippet(text[max(0, text.index("\ufffd") - 30) :])
-    if "@" in text and (found := patterns.EMAIL.search(text)):
-        yield "emails", patterns.snippet(text, found)
+    yield from _emails(text)
     if side not in ANSWERS:
         return
     if found := patterns.refusal(text):
@@ -43,3 +44,16 @@ def scan(text: str, side: str, conversational: bool) -> Iterator[tuple[str, str]
         yield "end_markers", patterns.snippet(text[-60:])
     if conversational and text != text.strip():
         yield "outer_space", readable_json(text[:20] + " ... " + text[-20:])
+
+
+def scan_personal(text: str) -> Iterator[tuple[str, str]]:
+    """Of `scan`, what must not be published wherever it stands: secrets, telephone numbers and e-mail addresses."""
+    for name, pattern, signs in _ANYWHERE:
+        if name in PERSONAL and any(sign in text for sign in signs or ()) and (found := pattern.search(text)):
+            yield name, patterns.snippet(text, found)
+    yield from _emails(text)
+
+
+def _emails(text: str) -> Iterator[tuple[str, str]]:
+    if "@" in text and (found := patterns.EMAIL.search(text)):
+        yield "emails", patterns.snippet(text, found)

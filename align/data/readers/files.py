@@ -35,6 +35,7 @@ class Source:
     streaming: bool = True  # a hub set is read as it comes, and not kept on disk
     beside: "Source | None" = None  # whose columns are put beside each row, by its place
     sheet: str | None = None  # of a workbook; None is the only one that holds rows
+    format: str | None = None  # of a dataset artifact's rows, which are in TRL's fields
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """(number, row) of every row, or of the first ones. Raises UserError while they are read."""
