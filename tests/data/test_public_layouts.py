@@ -11,7 +11,7 @@ from align.data.layouts.unread import ColumnUse
 from align.data.quality.columns import column_findings
 from align.data.readers.files import find_sources
 from align.errors import UserError
-from align.records import Demonstration, Preference, Prompt, Text, UnpairedPreference
+from align.records import Demonstration, Preference, Prompt, Text, UnpairedPreference, without_columns
 from tests.data.data_command import FILES, check, found, run
 from tests.data.test_unread import Rows
 
@@ -168,7 +168,10 @@ RECORDS = {
         )
     ],
     "oasst_messages": [pair("Name a bird.", "The wren.", "The bat.")],
-    "fastchat_question": [Prompt([user("Write a line about rain.")]), Prompt([user("What is 2 + 2?")])],
+    "fastchat_question": [
+        Prompt([user("Write a line about rain.")], later_turns=("Now about snow.",)),
+        Prompt([user("What is 2 + 2?")], later_turns=("And times 3?",)),
+    ],
     "bfcl": [
         Prompt([user("How far is it from Bonn to Kiel?")], [{"type": "function", "function": DISTANCE}]),
     ],
@@ -217,7 +220,7 @@ def read(source, **options):
     records = []
     for outcome in read_outcomes([source], reading):
         use.observe(outcome)
-        records += outcome.records
+        records += map(without_columns, outcome.records)
     return records, use
 
 
