@@ -6,12 +6,16 @@ No lock is needed and none is trusted: moving an alias is creating the next entr
 import getpass
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from align.artifacts.disk import create_exclusively, make_folder
+from align.artifacts.disk import create_exclusively, make_folder, read_regular, unreadable
 from align.artifacts.refs import check_alias
 from align.errors import UserError
+
+_NUMBER = re.compile(r"[0-9]{6,18}", re.ASCII)
+_LARGEST = 10_000  # bytes of an entry
 
 
 @dataclass(frozen=True)
@@ -25,21 +29,17 @@ class AliasEntry:
 
 
 def read_log(folder: Path) -> list[AliasEntry]:
-    """The whole entries in an alias's folder, oldest first; torn ones (a crash without hard links) are skipped."""
-    try:
-        numbers = sorted(int(name) for name in os.listdir(folder) if _is_number(name))
-    except FileNotFoundError:
-        return []
-    return [entry for number in numbers if (entry := _read_entry(folder, number))]
+    """The whole entries in an alias's folder, oldest first; torn ones (a crash without hard links) are skipped.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    return [entry for number in _numbers(folder) if (entry := _read_entry(folder, number))]
 
 
 def read_current(folder: Path) -> AliasEntry | None:
-    """The highest whole entry in an alias's folder."""
-    try:
-        numbers = sorted((int(name) for name in os.listdir(folder) if _is_number(name)), reverse=True)
-    except FileNotFoundError:
-        return None
-    return next((entry for number in numbers if (entry := _read_entry(folder, number))), None)
+    """The highest whole entry in an alias's folder; UserError if the folder cannot be read."""
+    return next((entry for number in reversed(_numbers(folder)) if (entry := _read_entry(folder, number))), None)
 
 
 def move(
@@ -55,7 +55,7 @@ def move(
     make_folder(folder)
     while True:
         # The highest number first, then the state: who moves the alias in between takes the number, and we look again.
-        taken = max((int(name) for name in os.listdir(folder) if _is_number(name)), default=0)
+        taken = max(_numbers(folder), default=0)
         current = read_current(folder)
         if current and (current.version == version or (forward_only and current.version > version)):
             return current
@@ -74,15 +74,22 @@ def _entry_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}"
 
 
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit() and len(name) >= 6
+def _numbers(folder: Path) -> list[int]:
+    """The numbers of an alias's entries, ascending."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    return sorted(int(name) for name in names if _NUMBER.fullmatch(name))
 
 
 def _read_entry(folder: Path, number: int) -> AliasEntry | None:
     try:
-        text = _entry_path(folder, number).read_text("utf-8")
+        text = read_regular(_entry_path(folder, number), _LARGEST).decode("utf-8")
         body = json.loads(text) if text.endswith("\n") else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(body, dict) or type(body.get("version")) is not int:
         return None

@@ -29,7 +29,7 @@ def resolve_base(folder: Path, *, code: bool = False) -> Input:
     manifest_file = folder.parent / MANIFEST_FILE
     record = None
     if manifest_file.is_file():
-        record = Manifest.from_json(manifest_file.read_bytes(), str(manifest_file)).adapter["base"]
+        record = (Manifest.from_json(manifest_file.read_bytes(), manifest_file).adapter or {}).get("base")
     name = recorded.get("base_model_name_or_path") or ""
     if record is not None and record["kind"] != "path":
         text = record["ref"]

@@ -249,21 +249,24 @@ def collect_garbage(arguments: argparse.Namespace) -> int:
     )
     gone = collect(store, plan) if arguments.apply else plan.remove
     leftovers = [str(path) for path in plan.leftovers]
+    for problem in plan.problems:
+        print(f"kept: {problem}", file=sys.stderr)
     if arguments.json:
         refs = [version.ref for version in gone]
-        print_json({"applied": arguments.apply, "removed": refs, "leftovers": leftovers, "kept": plan.kept})
+        body = {"applied": arguments.apply, "removed": refs, "leftovers": leftovers, "kept": plan.kept}
+        print_json(body | {"unreadable": plan.problems})
         return 0
     verb = "removed" if arguments.apply else "would remove"
     for ref, why in () if arguments.apply else plan.kept.items():
         print(f"keep {ref}  ({why})")
     for version in gone:
-        print(f"{verb} {version.ref}  {human_size(version.manifest.size)}  {minute(version.manifest.ended)}")
+        print(f"{verb} {version.ref}  {human_size(plan.sizes[version.ref])}  {minute(version.manifest.ended)}")
     for path in leftovers:
         print(f"{verb} {path}")
     for version in plan.remove:
         if version not in gone:
-            print(f"kept {version.ref}: somebody pointed at it, or removed it, meanwhile")
-    freed = human_size(sum(version.manifest.size for version in gone))
+            print(f"kept {version.ref}: it came into use, or was removed, while gc ran")
+    freed = human_size(sum(plan.sizes[version.ref] for version in gone))
     more = "" if arguments.apply or not (gone or leftovers) else "; align artifacts gc --apply does it"
     print(f"{verb} {len(gone)} versions, {freed}, and keep {len(plan.kept)}{more}")
     return 0

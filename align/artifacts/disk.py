@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,9 @@ _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextlib.contextmanager
 def explain_disk_errors(doing: str, place: Path) -> Iterator[None]:
-    """Turn no space, no permission and a file in a folder's place into a UserError; other errors pass unchanged.
+    """Turn no space, no permission and a file in a folder's place, or the reverse, into a UserError.
+
+    Other errors pass unchanged.
 
     `doing` completes "cannot ...", `place` is where the user should look when the error names no file.
     """
@@ -39,6 +42,8 @@ def explain_disk_errors(doing: str, place: Path) -> Iterator[None]:
             ) from error
         if error.errno == errno.ENOTDIR:
             raise UserError(f"cannot {doing}: {where} is a file where a folder is needed; move it away") from error
+        if error.errno == errno.EISDIR:
+            raise UserError(f"cannot {doing}: {where} is a folder where a file is needed; move it away") from error
         raise
 
 
@@ -53,6 +58,38 @@ def is_full(error: BaseException, place: Path) -> bool:
     if os.strerror(errno.ENOSPC) in words or os.strerror(errno.EDQUOT) in words:
         return True
     return _TORCH_WRITER in words and place.exists() and shutil.disk_usage(place).free < _NEARLY_FULL
+
+
+def read_regular(path: Path | str, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes, whatever else somebody has put in its place.
+
+    Raises:
+        FileNotFoundError, PermissionError and other OSErrors of the system.
+        ValueError: it is a folder, a pipe or a device, which could block or never end; or it is larger.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, a device without a driver
+            raise ValueError("it is not a regular file") from None
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"it is {'a folder' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
+        if status.st_size > most:
+            raise ValueError(f"it has {status.st_size} bytes, more than {most}")
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            return file.readall()
+    finally:
+        os.close(descriptor)
+
+
+def unreadable(path: Path | str, error: OSError) -> UserError:
+    """The sentence about a file or folder of the store that the system does not let this process read."""
+    return UserError(
+        f"{path} cannot be read ({error.strerror or error}): ask its owner to make it readable, or check the disk"
+    )
 
 
 def unique_name(prefix: str) -> str:

@@ -1,30 +1,37 @@
 """Garbage collection: which versions nobody needs, and taking them away so that no race loses one that somebody does.
 
-Needed are the versions that an alias points at, that are pinned, that an unfinished run was started from, that are
-younger than the grace period, and whatever those were made from. Nothing is deleted while a manifest cannot be read.
+Needed are the versions that an alias points at, that are pinned, that a process or an unfinished run has claimed, that
+are younger than the grace period, and whatever those were made from. A version whose manifest cannot be read is
+reported and kept, with the versions that it names where they can still be read.
 """
 
 import contextlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from align.artifacts import run_lock
 from align.artifacts.aliases import who
-from align.artifacts.disk import explain_disk_errors, remove_tree, sync_folder, unique_name
+from align.artifacts.claims import Claim, claims
+from align.artifacts.disk import explain_disk_errors, read_regular, remove_tree, sync_folder, unique_name
+from align.artifacts.leftovers import find_leftovers
+from align.artifacts.manifest import LARGEST, MANIFEST_FILE
 from align.artifacts.refs import Ref
-from align.artifacts.store import Store, utc_now
+from align.artifacts.store import TRASH, Store, utc_now
 from align.artifacts.tombstones import COLLECTED, Removal, write_removal
 from align.artifacts.version import Version
+from align.distributed import processes
 from align.errors import UserError
 
-TRASH = ".trash-"
-_LEFTOVERS = (TRASH, ".staging-", ".writing-", ".incoming-")
-_HOURS = 3600.0
+_DAY = 86400.0
+_IDENTITY = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
+_NAMED = re.compile(rb'"ref":\s*"([a-z0-9][a-z0-9._-]*:v[0-9]+)"')
 
 
 @dataclass
@@ -35,16 +42,25 @@ class Collection:
         remove: the versions to take away, in that order: nothing that stays was made from one of them.
         kept: ref -> why it stays.
         leftovers: hidden folders and files of publications, transfers and collections that died.
+        claims: claims that no longer count.
+        problems: a sentence for each version or name that cannot be read; it is kept.
+        sizes: ref -> bytes on the disk, of the versions to remove.
+        children: ref -> the versions that were made from it.
     """
 
     remove: list[Version] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
     leftovers: list[Path] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    children: dict[str, set[str]] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
 
     @property
     def size(self) -> int:
         """Bytes of the versions to remove."""
-        return sum(version.manifest.size for version in self.remove)
+        return sum(self.sizes.values())
 
 
 def plan_collection(
@@ -52,63 +68,74 @@ def plan_collection(
 ) -> Collection:
     """Decide what to remove, and change nothing.
 
-    Without a budget every version that nobody needs goes. With `max_versions` (of each name) or `max_gb` (10^9 bytes,
-    of the whole store) the oldest of them go until the budget is kept, and no more; what is needed stays even so.
+    Without a budget every version that nobody needs goes. With `max_versions` (of each name) or `max_gb` (10^9 bytes
+    on the disk, of the whole store) the oldest of them go until the budget is kept, and no more; what is needed stays
+    even so.
 
     Raises:
-        UserError: a manifest, or what an unfinished run was started from, cannot be read.
+        UserError: what an unfinished run was started from cannot be read.
     """
+    plan = Collection(problems=store.problems())
     versions: dict[str, Version] = {}
-    try:
-        for name, numbers in store.contents():
-            for number in numbers:
-                version = store.version(name, number)
-                versions[version.ref] = version
-    except UserError as error:
-        raise UserError(f"gc removes nothing while a manifest cannot be read: {error}") from None
-    kept: dict[str, str] = {}
-    for ref, why in _needed(store, versions, grace_days):
-        _keep(store, ref, why, versions, kept)
-    spare = [version for ref, version in versions.items() if ref not in kept]
-    spare.sort(key=lambda version: (version.manifest.ended or "", version.ref))
-    children: dict[str, set[str]] = {}
+    unreadable: dict[str, list[str]] = {}
+    for name, numbers in store.contents():
+        for number in numbers:
+            ref = f"{name}:v{number}"
+            try:
+                versions[ref] = store.version(name, number)
+            except UserError as error:
+                plan.problems.append(str(error))
+                plan.kept[ref] = "it cannot be read"
+                unreadable[ref] = _named_in(store.version_path(name, number) / MANIFEST_FILE)
+    plan.known = {*versions, *unreadable}
     for version in versions.values():
-        for ref in _parents(store, version, versions):
-            children.setdefault(ref, set()).add(version.ref)
-    plan = Collection(kept=kept, leftovers=_leftovers(store, grace_days))
+        note_parents(plan, version, versions)
+    for ref, named in unreadable.items():
+        for parent in named:
+            plan.children.setdefault(parent, set()).add(ref)
+            _keep(plan, parent, f"{ref}, which cannot be read, names it", versions)
+    for ref, why in _needed(store, versions, grace_days):
+        _keep(plan, ref, why, versions)
+    published = {version.manifest.identity for version in versions.values()}
+    plan.claims = [claim for claim in claims(store.root) if not _counts(store, claim, published)]
+    plan.leftovers = find_leftovers(store, grace_days)
+    spare = [version for ref, version in versions.items() if ref not in plan.kept]
+    spare.sort(key=lambda version: (version.manifest.ended or "", version.ref))
+    sizes = {ref: size_on_disk(version.path) for ref, version in versions.items()} if max_gb is not None else {}
     left = dict(versions)
     # Children go before what they were made from, so that the lineage of what stays is whole at any moment.
-    while chosen := _next(spare, left, children, max_versions, max_gb):
+    while chosen := _next(spare, left, plan.children, max_versions, max_gb, sizes):
         spare.remove(chosen)
         del left[chosen.ref]
         plan.remove.append(chosen)
+        plan.sizes[chosen.ref] = sizes.get(chosen.ref) or size_on_disk(chosen.path)
     for version in spare:
-        kept[version.ref] = "within the budget"
+        plan.kept[version.ref] = "within the budget"
     return plan
 
 
 def collect(store: Store, plan: Collection) -> list[Version]:
     """Take away what the plan says, each version with a note of who did it; returns those that went.
 
-    A version is hidden by a rename, then aliases and pins are looked at once more, and only then is it deleted:
-    whoever moves an alias looks afterwards whether its version is there. Died in between, a version that is wanted is
-    brought back by the next collection.
+    A version is hidden by a rename, then aliases, pins, claims and new children are looked at once more, and only
+    then is it deleted: whoever moves an alias or claims a version looks afterwards whether it is there. Died in
+    between, a version that is wanted is brought back by the next collection.
     """
     gone = []
-    bring_back(store)
+    bring_back(store, plan)
     for version in plan.remove:
         home = store.home(version.name)
         with explain_disk_errors(f"remove {version.ref}", home):
-            if _wanted(store, version):
+            if _wanted(store, plan, version.ref):
                 continue
             removal = Removal(version.ref, version.digest, COLLECTED, utc_now(), who())
             write_removal(home, version.number, removal)
-            trash = home / unique_name(f"{TRASH}{version.path.name}-")
+            trash = home / unique_name(f"{TRASH}{version.path.name}-{processes.tag()}-")
             try:
                 os.rename(version.path, trash)
             except FileNotFoundError:
                 continue  # another collection was first
-            if _wanted(store, version):
+            if _wanted(store, plan, version.ref):
                 os.rename(trash, version.path)
                 sync_folder(home)
                 continue
@@ -116,48 +143,145 @@ def collect(store: Store, plan: Collection) -> list[Version]:
             remove_tree(trash)
             gone.append(version)
     for path in plan.leftovers:
-        with explain_disk_errors(f"remove {path}", path):
-            if path.is_dir() and not path.is_symlink():
-                remove_tree(path)
+        with explain_disk_errors(f"remove {path}", path), contextlib.suppress(FileNotFoundError):
+            # Renamed first: of whoever deletes it and whoever would still publish or resume it, one gets it.
+            hidden = path.with_name(unique_name(f"{TRASH}left-{processes.tag()}-"))
+            os.rename(path, hidden)
+            if hidden.is_dir() and not hidden.is_symlink():
+                remove_tree(hidden)
             else:
-                path.unlink(missing_ok=True)
+                hidden.unlink()
+    for claim in plan.claims:
+        claim.file.unlink(missing_ok=True)
     return gone
 
 
-def bring_back(store: Store) -> None:
-    """Undo what a collection began that died between hiding a version and seeing that somebody had pointed at it."""
-    for home in _folders(store):
+def bring_back(store: Store, plan: Collection) -> None:
+    """Undo what a collection began that died between hiding a version and seeing that somebody needs it."""
+    for home in store.homes():
         for trash in home.glob(f"{TRASH}v*-*"):
             folder = trash.name.removeprefix(TRASH).partition("-")[0]
-            if folder[1:].isdigit() and _is_wanted(store, home.name, int(folder[1:])) and not (home / folder).exists():
-                os.rename(trash, home / folder)
-                sync_folder(home)
+            if not folder[1:].isdigit() or (home / folder).exists():
+                continue
+            if _wanted(store, plan, f"{home.name}:v{int(folder[1:])}"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(trash, home / folder)
+                    sync_folder(home)
 
 
-def _wanted(store: Store, version: Version) -> bool:
-    return _is_wanted(store, version.name, version.number)
+def live_inputs(store: Store, published: set[str | None]) -> dict[str, list[str]]:
+    """identity -> the versions an unfinished run was started from; UserError if its record cannot be read.
+
+    A run that claimed its inputs is not in it: the claims say the same, also to those who may not read its folder.
+    """
+    claimed = {claim.identity for claim in claims(store.root)}
+    runs: dict[str, list[str]] = {}
+    folder = store.runs_root
+    for run in sorted(folder.iterdir()) if folder.is_dir() else []:
+        file = run / "run.json"
+        if run.name in published or run.name in claimed or not _IDENTITY.fullmatch(run.name):
+            continue
+        try:
+            record = json.loads(read_regular(file, LARGEST))
+            inputs = record.get("inputs", {})
+            records = [one for value in inputs.values() for one in (value if isinstance(value, list) else [value])]
+            runs[run.name] = [ref for one in records if (ref := _exact(str(one["ref"])))]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(
+                f"gc removes nothing while {file} cannot be read ({error}): an unfinished run may need any version; "
+                f"finish that run, or delete {run}"
+            ) from None
+    return runs
 
 
-def _is_wanted(store: Store, name: str, number: int) -> bool:
-    return number in store.pins(name) or number in store.aliases(name).values()
+def size_on_disk(folder: Path) -> int:
+    """Bytes of the files in a version's folder, whatever its manifest says of them."""
+    size = 0
+    for here, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(here, name)).st_size
+    with contextlib.suppress(OSError):
+        size -= os.lstat(folder / MANIFEST_FILE).st_size
+    return size
 
 
-def _folders(store: Store) -> list[Path]:
-    if not store.root.is_dir():
-        return []
-    return sorted(path for path in store.root.iterdir() if path.is_dir() and path.name[0] != ".")
+def note_parents(plan: Collection, version: Version, versions: dict[str, Version]) -> None:
+    """Note in `plan.children` what a version was made from, except what this store has replaced since."""
+    records = [record for _, record in version.manifest.each_input()]
+    if base := (version.manifest.adapter or {}).get("base"):
+        records.append(base)
+    for record in records:
+        ref = _exact(str(record.get("ref")))
+        parent = versions.get(ref or "")
+        if ref and (parent is None or parent.digest == record.get("digest")):
+            plan.children.setdefault(ref, set()).add(version.ref)
+
+
+def _wanted(store: Store, plan: Collection, ref: str) -> bool:
+    """Whether somebody needs a version now: an alias, a pin, a claim, or a version that was made from it.
+
+    Claims come before children: a run publishes first and gives its claims up afterwards, so one of them is seen.
+    """
+    name, _, number = ref.partition(":v")
+    try:
+        if int(number) in (*store.pins(name), *store.aliases(name).values()):
+            return True
+        # Whatever was published since the plan was made keeps a run's claims: to keep too much is safe.
+        if any(
+            f"{claim.name}:v{claim.number}" == ref and _counts(store, claim, set()) for claim in claims(store.root)
+        ):
+            return True
+    except UserError:
+        return True
+    for other, numbers in store.contents():
+        for child in numbers:
+            if f"{other}:v{child}" not in plan.known:
+                plan.known.add(f"{other}:v{child}")
+                with contextlib.suppress(UserError):
+                    note_parents(plan, store.version(other, child), {})
+    return any(_exists(store, child) for child in plan.children.get(ref, ()))
+
+
+def _exists(store: Store, ref: str) -> bool:
+    name, _, number = ref.partition(":v")
+    return store.version_path(name, int(number)).exists()
+
+
+def _counts(store: Store, claim: Claim, published: set[str | None]) -> bool:
+    """Whether a claim keeps its version: its process is alive, or its run unfinished."""
+    if claim.identity is None:
+        return not claim.is_over
+    run_dir = store.runs_root / claim.identity
+    if not os.path.lexists(run_dir):
+        return False
+    try:
+        return claim.identity not in published or run_lock.is_held(run_dir)
+    except OSError:  # the folder of another user's run
+        return True
 
 
 def _needed(store: Store, versions: dict[str, Version], grace_days: float) -> Iterable[tuple[str, str]]:
+    """(ref, why) of each version that is needed for itself."""
+    published = {version.manifest.identity for version in versions.values()}
     for name, numbers in store.contents():
-        aliases = store.aliases(name)
+        try:
+            aliases, pins = store.aliases(name), store.pins(name)
+        except UserError:
+            yield from ((f"{name}:v{number}", "its aliases or pins cannot be read") for number in numbers)
+            continue
         for alias, number in aliases.items():
             yield f"{name}:v{number}", f"alias {alias}"
         if "latest" not in aliases:
             yield f"{name}:v{numbers[-1]}", "the latest"
-        for number in store.pins(name):
+        for number in pins:
             yield f"{name}:v{number}", "pinned"
-    for identity, refs in live_inputs(store, {v.manifest.identity for v in versions.values()}).items():
+    for claim in claims(store.root):
+        if _counts(store, claim, published):
+            yield f"{claim.name}:v{claim.number}", str(claim)
+    for identity, refs in live_inputs(store, published).items():
         for ref in refs:
             yield ref, f"unfinished run {identity[:12]}"
     for version in versions.values():
@@ -165,46 +289,28 @@ def _needed(store: Store, versions: dict[str, Version], grace_days: float) -> It
             yield version.ref, f"younger than {grace_days:g} days"
 
 
-def _keep(store: Store, ref: str, why: str, versions: dict[str, Version], kept: dict[str, str]) -> None:
+def _keep(plan: Collection, ref: str, why: str, versions: dict[str, Version]) -> None:
+    """Keep a version and whatever it was made from."""
     waiting = [(ref, why)]
+    parents: dict[str, list[str]] = {}
+    for parent, children in plan.children.items():
+        for child in children:
+            parents.setdefault(child, []).append(parent)
     while waiting:
         ref, why = waiting.pop()
-        if ref in versions and ref not in kept:
-            kept[ref] = why
-            waiting += [(parent, f"{ref} was made from it") for parent in _parents(store, versions[ref], versions)]
+        if ref in versions and ref not in plan.kept:
+            plan.kept[ref] = why
+            waiting += [(parent, f"{ref} was made from it") for parent in parents.get(ref, ())]
 
 
-def _parents(store: Store, version: Version, versions: dict[str, Version]) -> list[str]:
-    records = [record for _, record in version.manifest.each_input()]
-    if base := (version.manifest.adapter or {}).get("base"):
-        records.append(base)
-    found = []
-    for record in records:
-        parent = versions.get(_exact(str(record.get("ref"))) or "")
-        if parent and parent.digest == record.get("digest"):
-            found.append(parent.ref)
-    return found
-
-
-def live_inputs(store: Store, published: set[str | None]) -> dict[str, list[str]]:
-    """identity -> the versions an unfinished run was started from; UserError if its record cannot be read."""
-    runs: dict[str, list[str]] = {}
-    folder = store.root / ".runs"
-    for run in sorted(folder.iterdir()) if folder.is_dir() else []:
-        file = run / "run.json"
-        if run.name in published or not file.is_file():
-            continue
-        try:
-            record = json.loads(file.read_bytes())
-            given = record.get("inputs", {})
-            one_each = [one for value in given.values() for one in (value if isinstance(value, list) else [value])]
-            runs[run.name] = [ref for one in one_each if (ref := _exact(str(one["ref"])))]
-        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-            raise UserError(
-                f"gc removes nothing while {file} cannot be read ({error}): an unfinished run may need any version; "
-                f"finish that run, or delete {run}"
-            ) from None
-    return runs
+def _named_in(manifest: Path) -> list[str]:
+    """The versions that a damaged manifest names as inputs, as far as it can still be read."""
+    try:
+        return sorted(
+            {ref for text in _NAMED.findall(read_regular(manifest, LARGEST)) if (ref := _exact(text.decode()))}
+        )
+    except (OSError, ValueError):
+        return []
 
 
 def _exact(text: str) -> str | None:
@@ -223,7 +329,7 @@ def _age_days(version: Version) -> float:
         return -math.inf
     with contextlib.suppress(ValueError):
         newest = max(newest, datetime.fromisoformat(version.manifest.ended or "").timestamp())
-    return (time.time() - newest) / (24 * _HOURS)
+    return (time.time() - newest) / _DAY
 
 
 def _next(
@@ -232,29 +338,16 @@ def _next(
     children: dict[str, set[str]],
     max_versions: int | None,
     max_gb: float | None,
+    sizes: dict[str, int],
 ) -> Version | None:
     """The oldest spare version over the budget that nothing left was made from."""
     counts: dict[str, int] = {}
     for version in left.values():
         counts[version.name] = counts.get(version.name, 0) + 1
-    too_big = max_gb is not None and sum(version.manifest.size for version in left.values()) > max_gb * 1e9
+    too_big = max_gb is not None and sum(sizes[ref] for ref in left) > max_gb * 1e9
     for version in spare:
         over = max_versions is not None and counts[version.name] > max_versions
         free = max_versions is None and max_gb is None
         if (over or too_big or free) and not (children.get(version.ref, set()) & left.keys()):
             return version
     return None
-
-
-def _leftovers(store: Store, grace_days: float) -> list[Path]:
-    """What died before it was done and is older than the grace period, by its newest file."""
-    found = []
-    for folder in [*([store.root] if store.root.is_dir() else []), *_folders(store)]:
-        for path in folder.iterdir():
-            if path.name.startswith(_LEFTOVERS):
-                # Gone while it is looked at: its owner was done with it, or another collection took it.
-                with contextlib.suppress(FileNotFoundError):
-                    newest = max(one.lstat().st_mtime for one in [path, *path.rglob("*")])
-                    if time.time() - newest >= grace_days * 24 * _HOURS:
-                        found.append(path)
-    return sorted(found)

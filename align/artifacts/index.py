@@ -12,13 +12,14 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from align.artifacts.disk import unique_name
-from align.artifacts.manifest import MANIFEST_FILE, Manifest
+from align.artifacts.disk import read_regular, unique_name, unreadable
+from align.artifacts.manifest import MANIFEST_FILE, read_manifest
 from align.artifacts.summary import Summary
 from align.errors import UserError
 
 INDEX_FILE = ".index"
 _FORMAT = 2
+_LARGEST = 1_000_000_000  # bytes
 _WORTH_SAVING = 32  # rows read anew: a smaller store is read as fast as an index
 
 
@@ -39,20 +40,20 @@ class Index:
             file = f"{self._root}/{name}/{folder}/{MANIFEST_FILE}"
             try:
                 status = os.stat(file)
-            except OSError:
-                yield UserError(f"{file} is missing: {name}:v{number} is damaged, make this version again")
-                continue
-            seen = [status.st_ino, status.st_mtime_ns, status.st_size]
-            row = rows.get(folder)
-            if row and row[0] == seen:
-                yield Summary(*row[1])
-                continue
-            try:
-                manifest = Manifest.from_json(Path(file).read_bytes(), file)
-                if manifest.ref != f"{name}:v{number}":
-                    raise UserError(f"{file} belongs to {manifest.ref}: a version's folder may not be renamed")
+                seen = [status.st_ino, status.st_mtime_ns, status.st_size]
+                row = rows.get(folder)
+                if row and row[0] == seen:
+                    yield Summary(*row[1])
+                    continue
+                manifest = read_manifest(file, f"{name}:v{number}")
             except UserError as error:
                 yield error
+                continue
+            except (FileNotFoundError, NotADirectoryError):
+                yield UserError(f"{file} is missing: {name}:v{number} is damaged, make this version again")
+                continue
+            except OSError as error:
+                yield unreadable(file, error)
                 continue
             summary = Summary.of(manifest)
             rows[folder] = [seen, [getattr(summary, name) for name in Summary.__slots__]]
@@ -73,10 +74,19 @@ class Index:
 
     def _load(self) -> dict[str, dict[str, list]]:
         try:
-            head, _, body = self._file.read_bytes().partition(b"\n")
-        except OSError:
+            head, _, body = read_regular(self._file, _LARGEST).partition(b"\n")
+        except (OSError, ValueError):
             return {}
-        return json.loads(body) if head + b"\n" == _head(body) else {}
+        if head + b"\n" != _head(body):
+            return {}
+        try:
+            rows = json.loads(body)
+            whole = all(
+                isinstance(row[0], list) and Summary(*row[1]) for name in rows.values() for row in name.values()
+            )
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+            return {}
+        return rows if whole else {}
 
 
 def _head(body: bytes) -> bytes:

@@ -70,7 +70,7 @@ def resolve_input(
     if not is_ref(text):
         return _from_path(text)
     try:
-        version = store.resolve(text, maker=maker)
+        version = store.claim(store.resolve(text, maker=maker))
     except UserError as error:
         if os.path.exists(text):
             raise UserError(f"{error} (for the file or folder here, write ./{text})") from None

@@ -1,5 +1,6 @@
 """Which versions of a store a list shows, and in which order."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -114,13 +115,15 @@ def select(store: Store, selection: Selection) -> Listing:
         UserError: the selection is none, or it sorts by a metric that no version has.
     """
     selection.check()
-    listing = Listing()
+    listing = Listing(problems=store.problems())
     index = Index(store.root)
     for name, numbers in store.contents():
         aliases: dict[int, list[str]] = {}
-        for alias, number in store.aliases(name).items():
-            aliases.setdefault(number, []).append(alias)
-        pins = set(store.pins(name))
+        pins: set[int] = set()
+        with contextlib.suppress(UserError):  # it is among the store's problems
+            for alias, number in store.aliases(name).items():
+                aliases.setdefault(number, []).append(alias)
+            pins.update(store.pins(name))
         for summary in index.summaries(name, numbers):
             if not isinstance(summary, Summary):
                 listing.problems.append(str(summary))

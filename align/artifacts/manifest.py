@@ -5,12 +5,16 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
+from align.artifacts.disk import read_regular
 from align.errors import UserError
 
 SCHEMA = 1
 MANIFEST_FILE = "manifest.json"
+LARGEST = 64_000_000  # bytes of a manifest's text: some hundred thousand files
+DEEPEST = 32  # levels of objects and lists in a manifest: whatever shows one may recurse
 MODEL_TYPES = ("model", "reward_model", "value_model")
 TYPES = (*MODEL_TYPES, "dataset", "comparisons", "report")
 # The record of the run, not what it made: they hold clock times and what tracking settings ask for, so the digest
@@ -40,6 +44,10 @@ def json_numbers(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [json_numbers(one) for one in value]
     return str(float(value)) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class NewerFormat(UserError):
+    """What a later release of align wrote; this one cannot read it, and it is not damaged."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +103,19 @@ class Manifest:
         return text + _CHECKSUM + _text_digest(text.encode()) + _END
 
     @classmethod
-    def from_json(cls, text: str | bytes, where: str) -> "Manifest":
+    def from_json(cls, text: str | bytes, where: Path | str) -> "Manifest":
         """The manifest in `text`; UserError naming `where` (its path) when it is damaged or from a newer align."""
         try:
             body = json.loads(text)
         except ValueError as error:
             raise _damaged(where, f"not JSON ({error})") from None
+        except RecursionError:
+            raise _damaged(where, f"nested more than {DEEPEST} levels") from None
         if not isinstance(body, dict):
             raise _damaged(where, "not a JSON object")
         schema = body.pop("schema", None)
         if type(schema) is int and schema > SCHEMA:
-            raise UserError(f"{where} has schema {schema}, this align reads up to {SCHEMA}: use a newer align")
+            raise NewerFormat(f"{where} has schema {schema}, this align reads up to {SCHEMA}: use a newer align")
         if schema != SCHEMA:
             raise _damaged(where, f"schema is {schema!r}, expected {SCHEMA}")
         digest, checksum = body.pop("digest", None), body.pop("checksum", None)
@@ -123,6 +133,25 @@ class Manifest:
         if checksum is not None and not _whole(text, checksum):
             raise _damaged(where, "its text is not what was written (the checksum in its last line differs)")
         return manifest
+
+
+def read_manifest(path: Path | str, ref: str) -> Manifest:
+    """The manifest of the version `ref` in the file `path`.
+
+    Raises:
+        UserError: the file is missing, damaged, from a newer align, or of another version.
+        OSError: it cannot be read, which proves nothing about it.
+    """
+    try:
+        text = read_regular(path, LARGEST)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} is missing: {ref} is damaged, make this version again") from None
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
+    manifest = Manifest.from_json(text, path)
+    if manifest.ref != ref:
+        raise UserError(f"{path} belongs to {manifest.ref}: a version's folder may not be renamed; put it back")
+    return manifest
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -144,8 +173,10 @@ def _problem(body: dict) -> str | None:
         return f"version is {body['version']}"
     if body["type"] not in TYPES:
         return f"type is {body['type']!r}, expected one of {', '.join(TYPES)}"
+    if deep := next((name for name, value in body.items() if _is_deep([value], DEEPEST)), None):
+        return f"{deep} is nested more than {DEEPEST} levels"
     for path, entry in body["files"].items():
-        if not isinstance(entry, dict) or type(entry.get("size")) is not int or not _has_hash(entry):
+        if not isinstance(entry, dict) or not _is_size(entry.get("size")) or not _has_hash(entry):
             return f"files[{path!r}] is {entry!r}"
         if (
             path.startswith("/")
@@ -154,11 +185,39 @@ def _problem(body: dict) -> str | None:
             or any(part in ("", ".", "..") for part in path.split("/"))
         ):
             return f"files[{path!r}] is not a path inside the version"
+        if path.casefold() == MANIFEST_FILE:
+            return f"files[{path!r}] is the manifest itself"
+        if above := next((folder for folder in _folders_above(path) if folder in body["files"]), None):
+            return f"files[{above!r}] is a file and the folder of {path!r}"
     for role, record in body["inputs"].items():
         for one in record if isinstance(record, list) else [record]:
             if not (isinstance(one, dict) and isinstance(one.get("ref"), str) and isinstance(one.get("digest"), str)):
                 return f"inputs[{role!r}] is {one!r}, expected an object with ref and digest"
     return None
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 60
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    while (path := path.rpartition("/")[0]) != "":
+        yield path
+
+
+def _is_deep(value: Any, levels: int) -> bool:
+    """Whether objects and lists are nested in more than `levels` levels."""
+    level = [value]
+    for _ in range(levels):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _has_hash(entry: dict) -> bool:
@@ -176,5 +235,5 @@ def _whole(text: str | bytes, checksum: object) -> bool:
     return bool(found) and end == f"{checksum}{_END}".encode() and checksum == _text_digest(start)
 
 
-def _damaged(where: str, problem: str) -> UserError:
+def _damaged(where: Path | str, problem: str) -> UserError:
     return UserError(f"{where} is damaged: {problem}; make this version again, or restore the file from a copy")

@@ -15,6 +15,7 @@ from align.artifacts.digests import hash_files, walk_files
 from align.artifacts.disk import sync_file, sync_folder, write_durably
 from align.artifacts.manifest import MANIFEST_FILE, Manifest
 from align.artifacts.safety import check_file
+from align.errors import UserError
 
 _SYNCS = 16  # fsyncs under way at once: they wait for the disk, not for a core
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
@@ -50,4 +51,11 @@ def rename_onto(folder: Path, path: Path, manifest: Manifest, number: int) -> Ma
             return None
         raise
     sync_folder(path.parent)
+    for inside, entry in manifest.files.items():
+        # Whatever removed a file while the folder was being published, nothing broken is said to be published.
+        if not (path / inside).is_file() or (path / inside).stat().st_size != entry["size"]:
+            raise UserError(
+                f"{path / inside} was removed or changed by another program while it was being published: "
+                f"{manifest.name}:v{number} is damaged, run again"
+            )
     return Manifest.from_json(text, str(path / MANIFEST_FILE))

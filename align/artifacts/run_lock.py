@@ -19,6 +19,7 @@ from typing import Any
 
 from align.artifacts.disk import create_exclusively, explain_disk_errors, make_folder, unique_name, write_durably
 from align.distributed.preemption import Stopped
+from align.distributed.processes import boot, start_of
 from align.errors import UserError
 
 BEAT = 10.0  # seconds between two touches of a holder's record ...
@@ -52,7 +53,7 @@ class Holder:
             return False
         here = _this_process()
         if (self.host, self.boot) == (here["host"], here["boot"]):
-            return _start_of(self.pid) == self.began
+            return start_of(self.pid) == self.began
         return _age(file) < STALE
 
 
@@ -231,34 +232,7 @@ def _text(holder: Holder) -> bytes:
 
 def _this_process() -> dict[str, Any]:
     pid = os.getpid()
-    return {"host": os.uname().nodename, "boot": _boot(), "pid": pid, "began": _start_of(pid)}
-
-
-def _boot() -> str:
-    """The kernel's boot id and the namespace of process ids; empty where there is no /proc."""
-    with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    return ""
-
-
-def _start_of(pid: int) -> str | None:
-    """When a process began, in the kernel's words; None if there is none, or only its zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]
-    except FileNotFoundError:
-        if Path("/proc/self").exists():
-            return None
-    except OSError:
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return ""
+    return {"host": os.uname().nodename, "boot": boot(), "pid": pid, "began": start_of(pid)}
 
 
 def _age(file: Path) -> float:

@@ -1,28 +1,40 @@
 """The store: `<root>/<name>/v0003/`, published by one rename and never changed afterwards."""
 
+import contextlib
 import json
 import os
 import re
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from align.artifacts import aliases
+from align.artifacts import aliases, claims
 from align.artifacts.aliases import AliasEntry
-from align.artifacts.disk import create_exclusively, explain_disk_errors, make_folder, sync_folder, unique_name
+from align.artifacts.disk import (
+    create_exclusively,
+    explain_disk_errors,
+    make_folder,
+    sync_folder,
+    unique_name,
+    unreadable,
+)
 from align.artifacts.index import Index
-from align.artifacts.manifest import MANIFEST_FILE, Manifest, json_numbers
+from align.artifacts.manifest import MANIFEST_FILE, Manifest, json_numbers, read_manifest
 from align.artifacts.publishing import rename_onto, seal
 from align.artifacts.refs import LATEST, Ref, check_alias, check_name
 from align.artifacts.summary import Summary
 from align.artifacts.tombstones import CORRUPT, Removal, read_removal, removed_numbers
 from align.artifacts.version import Parent, Version
+from align.distributed import processes
 from align.errors import UserError
 
 _VERSION_FOLDER = re.compile(r"v(\d{4}|[1-9]\d{4,})", re.ASCII)
 _IDENTITY = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
-_STAGING = ".staging-"
+STAGING = ".staging-"
+TRASH = ".trash-"
+_BROUGHT_BACK = 1.0  # seconds that gc takes at most between hiding a version and bringing it back
 _RUNS = ".runs"
 _ALIASES = "aliases"
 _PINS = "pins"
@@ -46,16 +58,36 @@ class Store:
         return [name for name, _ in self.contents()]
 
     def contents(self) -> list[tuple[str, list[int]]]:
-        """(name, version numbers ascending) of every name that has a version, sorted."""
-        found = [(name, self.numbers(name)) for name in _list(self.root) if name[0] != "."]
-        return [(name, numbers) for name, numbers in found if numbers]
+        """(name, version numbers ascending) of every name that has a version, sorted; `problems` has the others."""
+        contents = []
+        for name in (home.name for home in self.homes()):
+            with contextlib.suppress(UserError):
+                contents.append((name, self.numbers(name)))
+        return [(name, numbers) for name, numbers in contents if numbers]
+
+    def problems(self) -> list[str]:
+        """A sentence for every name whose folder, or whose aliases or pins, cannot be read."""
+        sentences = []
+        for name in (home.name for home in self.homes()):
+            try:
+                self.numbers(name), self.aliases(name), self.pins(name)
+            except UserError as error:
+                sentences.append(str(error))
+        return sentences
 
     def quarantined(self) -> list[Removal]:
         """The versions that were found corrupt and have not been restored, by name and number."""
-        names = [name for name in _list(self.root) if name[0] != "."]
-        gone = [(name, number) for name in names for number in removed_numbers(self.home(name))]
-        notes = [read_removal(self.home(name), number) for name, number in gone if number not in self.numbers(name)]
-        return [note for note in notes if note and note.why == CORRUPT]
+        removals = []
+        for name in (home.name for home in self.homes()):
+            with contextlib.suppress(UserError):
+                numbers = self.numbers(name)
+                gone = [number for number in removed_numbers(self.home(name)) if number not in numbers]
+                removals += [read_removal(self.home(name), number) for number in gone]
+        return [removal for removal in removals if removal and removal.why == CORRUPT]
+
+    def homes(self) -> list[Path]:
+        """The folders of all names, those without a version among them."""
+        return [self.root / name for name in _list(self.root) if name[0] != "." and (self.root / name).is_dir()]
 
     def home(self, name: str) -> Path:
         """The folder of a name: its versions, aliases, pins and the notes about what was removed."""
@@ -70,16 +102,12 @@ class Store:
         return [self.version(name, number) for number in self.numbers(name)]
 
     def version(self, name: str, number: int) -> Version:
-        """A version that exists; UserError if its manifest is missing or damaged."""
+        """A version that exists; UserError if its manifest is missing, damaged or cannot be read."""
         path = self.version_path(name, number)
-        file = path / MANIFEST_FILE
         try:
-            text = file.read_bytes()
-        except FileNotFoundError:
-            raise UserError(f"{file} is missing: {name}:v{number} is damaged, make this version again") from None
-        manifest = Manifest.from_json(text, str(file))
-        if manifest.ref != f"{name}:v{number}":
-            raise UserError(f"{file} belongs to {manifest.ref}: a version's folder may not be renamed; put it back")
+            manifest = read_manifest(path / MANIFEST_FILE, f"{name}:v{number}")
+        except OSError as error:
+            raise unreadable(path / MANIFEST_FILE, error) from None
         return Version(name, number, path, manifest)
 
     def aliases(self, name: str) -> dict[str, int]:
@@ -131,7 +159,9 @@ class Store:
             # A damaged version elsewhere is out of this run's way.
             for summary in index.summaries(name, numbers):
                 if isinstance(summary, Summary) and summary.identity == identity:
-                    found.append(self.version(name, summary.number))
+                    version = self.version(name, summary.number)
+                    if version.manifest.identity == identity:  # the index is a cache, the manifest is the truth
+                        found.append(version)
         index.save()
         return found
 
@@ -146,7 +176,10 @@ class Store:
             return None
         if ref.version is None or not self.version_path(ref.name, ref.version).is_dir():
             return None
-        version = self.version(ref.name, ref.version)
+        try:
+            version = self.version(ref.name, ref.version)
+        except UserError:
+            return None
         return version if version.digest == record["digest"] else None
 
     # -- writing -------------------------------------------------------------------------------------------------
@@ -167,7 +200,7 @@ class Store:
 
     def stage(self, name: str) -> Path:
         """A new hidden folder on the store's file system to fill and then `publish`."""
-        folder = self.root / check_name(name) / unique_name(_STAGING)
+        folder = self.root / check_name(name) / unique_name(f"{STAGING}{processes.tag()}-")
         with explain_disk_errors(f"prepare a version of {name}", folder):
             make_folder(folder)
         return folder
@@ -200,7 +233,7 @@ class Store:
         still there, unpublished. UserError for what may not be in an artifact, for no space and for no permission;
         ValueError for arguments that no user chose.
         """
-        if folder.parent != self.root / check_name(name) or not folder.name.startswith(_STAGING):
+        if folder.parent != self.root / check_name(name) or not folder.name.startswith(STAGING):
             raise ValueError(f"{folder} did not come from stage({name!r})")
         if alias is not None:
             check_alias(alias)
@@ -225,14 +258,50 @@ class Store:
         )
         draft.to_json()  # what JSON cannot hold is found before the hours of hashing, not after
         with explain_disk_errors(f"publish {name} (its files stay in {folder})", folder):
-            sealed = replace(draft, files=seal(folder))
-            number = self._next_number(name)
-            while not (manifest := rename_onto(folder, self.version_path(name, number), sealed, number)):
-                number += 1
-        version = Version(name, number, self.version_path(name, number), manifest)
-        if alias is not None:
-            self.point(version, alias)
+            try:
+                sealed = replace(draft, files=seal(folder))
+                number = self._next_number(name)
+                while (version := self._publish_as(number, folder, sealed, alias)) is None:
+                    number += 1
+            except FileNotFoundError as error:
+                if folder.is_dir():
+                    raise
+                raise UserError(
+                    f"the unpublished folder {folder} was removed while it was being published: run again, and keep "
+                    "`align artifacts gc` of other hosts from it with --grace-days"
+                ) from error
         return version
+
+    def _publish_as(self, number: int, folder: Path, sealed: Manifest, alias: str | None) -> Version | None:
+        """Publish under one number and point the alias; None if the number is taken."""
+        path = self.version_path(sealed.name, number)
+        # Claimed before it exists, so that `gc` never finds it without an alias and without a claim.
+        with claims.claimed(self.root, sealed.name, number):
+            manifest = rename_onto(folder, path, sealed, number)
+            if manifest is None:
+                return None
+            version = Version(sealed.name, number, path, manifest)
+            if alias is not None:
+                self.point(version, alias)
+            return version
+
+    def claim(self, version: Version) -> Version:
+        """Keep a version from `gc` while this process lives; UserError if it was removed in the meantime."""
+        claims.claim(self.root, version.name, version.number)
+        if not self._is_there(version):
+            gone = read_removal(self.home(version.name), version.number)
+            raise UserError(gone.sentence(self.home(version.name)) if gone else f"{version.ref} was removed just now")
+        return version
+
+    def _is_there(self, version: Version) -> bool:
+        """Whether a version is there; one that `gc` has hidden and not deleted yet is waited for, a second at most."""
+        until = time.monotonic() + _BROUGHT_BACK
+        while not version.path.is_dir():
+            hidden = any(self.home(version.name).glob(f"{TRASH}{version.path.name}-*"))
+            if not hidden or time.monotonic() > until:
+                return version.path.is_dir()
+            time.sleep(0.01)
+        return True
 
     def point(self, version: Version, alias: str = LATEST, *, expect: int | None = None) -> None:
         """Move an alias to a version; `latest` moves forward only. Does nothing where it is there already.
@@ -244,7 +313,7 @@ class Store:
         with explain_disk_errors(f"move {version.name}:{alias} to v{version.number}", folder):
             aliases.move(folder, version.number, utc_now(), forward_only=alias == LATEST, expect=expect)
         # `gc` hides a version, looks at the aliases again and only then deletes: one of the two sees the other.
-        if not version.path.is_dir():
+        if not self._is_there(version):
             raise UserError(f"{version.ref} was removed while {alias} moved to it; point {alias} at another version")
 
     def pins(self, name: str) -> list[int]:
@@ -258,7 +327,7 @@ class Store:
         with explain_disk_errors(f"pin {version.ref}", folder):
             make_folder(folder)
             done = create_exclusively(folder / version.path.name, note.encode())
-        if not version.path.is_dir():
+        if not self._is_there(version):
             raise UserError(f"{version.ref} was removed while it was being pinned")
         return done
 
@@ -294,10 +363,13 @@ def utc_now() -> str:
 
 
 def _list(folder: Path) -> list[str]:
+    """The names in a folder, sorted; none where there is no such folder. UserError where it cannot be read."""
     try:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise unreadable(folder, error) from None
 
 
 def _numbers(folder: Path) -> list[int]:

@@ -6,13 +6,16 @@ counts. A number that has a note is never used again.
 
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from align.artifacts.disk import make_folder, sync_folder, write_durably
+from align.artifacts.disk import make_folder, read_regular, sync_folder, unreadable, write_durably
 
 CORRUPT, COLLECTED = "corrupt", "collected"
 _NOTES = ".removed"
+_NOTE = re.compile(r"v([0-9]{4,18})(?:\.json)?", re.ASCII)
+_LARGEST = 1_000_000  # bytes of a note
 QUARANTINE = ".quarantine"
 
 
@@ -54,22 +57,29 @@ def write_removal(home: Path, number: int, removal: Removal) -> None:
 def read_removal(home: Path, number: int) -> Removal | None:
     """The note about a version, or None if there is no whole one."""
     try:
-        body = json.loads(_note(home, number).read_bytes())
-        known = {one.name for one in fields(Removal)}
+        body = json.loads(read_regular(_note(home, number), _LARGEST))
+        known = {field.name for field in fields(Removal)}
         body = {key: value for key, value in body.items() if key in known}
-        return Removal(**body | {"evidence": tuple(map(str, body.get("evidence", ())))})
-    except (OSError, ValueError, TypeError, AttributeError):
+        removal = Removal(**body | {"evidence": tuple(map(str, body.get("evidence", ())))})
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
+    texts = (removal.ref, removal.why, removal.when, removal.who, removal.folder or "")
+    return removal if all(isinstance(text, str) for text in texts) else None
 
 
 def removed_numbers(home: Path) -> list[int]:
-    """The numbers that have a note."""
+    """The numbers that have a note.
+
+    Raises:
+        UserError: they cannot be read, so that the next number is not known.
+    """
     try:
         names = os.listdir(home / _NOTES)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    stems = [name.removesuffix(".json") for name in names]
-    return sorted(int(stem[1:]) for stem in stems if stem[:1] == "v" and stem[1:].isascii() and stem[1:].isdigit())
+    except OSError as error:
+        raise unreadable(home / _NOTES, error) from None
+    return sorted(int(match[1]) for name in names if (match := _NOTE.fullmatch(name)))
 
 
 def forget_removal(home: Path, number: int) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import math
 import os
 import time
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from align.artifacts.aliases import who
 from align.artifacts.digests import algorithm_of, hash_file
 from align.artifacts.disk import clone_file, explain_disk_errors, make_folder, sync_folder, unique_name, write_durably
+from align.artifacts.leftovers import INCOMING, last_change, owner_is_alive
 from align.artifacts.manifest import MANIFEST_FILE
 from align.artifacts.refs import LATEST, Ref
 from align.artifacts.remote import Remote
@@ -20,9 +20,9 @@ from align.artifacts.store import Store, utc_now
 from align.artifacts.tombstones import forget_removal
 from align.artifacts.verification import check_version
 from align.artifacts.version import Version
+from align.distributed import processes
 from align.errors import UserError
 
-INCOMING = ".incoming-"
 _AT_ONCE = 4  # files on their way at the same time
 _SILENT = 3600  # seconds without a byte, after which another host's transfer counts as dead
 _ACTIVE: set[Path] = set()  # what this process is fetching into
@@ -145,12 +145,11 @@ def _fetch(folder: Path, remote: Remote, inside: str, entry: dict, known: dict[s
 
 def _claim(home: Path, prefix: str) -> Path:
     """A folder to fetch into that is this process's alone: what a dead one has left is taken over by a rename."""
-    here = f"{zlib.crc32(os.uname().nodename.encode()):08x}.{os.getpid()}."
-    mine = home / unique_name(prefix + here)
+    mine = home / unique_name(f"{prefix}{processes.tag()}-")
     _ACTIVE.add(mine)
     make_folder(home)
     for old in sorted(home.glob(f"{prefix}*")):
-        if old not in _ACTIVE and _abandoned(old, here):
+        if old not in _ACTIVE and _is_abandoned(old):
             with contextlib.suppress(OSError):
                 os.rename(old, mine)
                 return mine
@@ -158,18 +157,12 @@ def _claim(home: Path, prefix: str) -> Path:
     return mine
 
 
-def _abandoned(folder: Path, here: str) -> bool:
-    host, pid, _ = folder.name.rpartition("-")[2].split(".")
-    if host == here.partition(".")[0]:
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return int(pid) == os.getpid()
-    newest = max(one.stat().st_mtime for one in [folder, *folder.rglob("*")])
-    return time.time() - newest > _SILENT
+def _is_abandoned(folder: Path) -> bool:
+    alive = owner_is_alive(folder)
+    if alive is None:
+        return time.time() - last_change(folder) > _SILENT
+    # This process's own, and not active: a pull that failed.
+    return not alive or f"-{processes.tag()}-" in folder.name
 
 
 def _known(store: Store, name: str) -> dict[str, Path]:
@@ -186,12 +179,21 @@ def _ancestors(store: Store, version: Version) -> list[Version]:
 
     def visit(one: Version) -> None:
         for parent in store.parents(one):
+            if parent.version is None and parent.record.get("kind") == "artifact":
+                _check_readable(store, parent.record["ref"])
             if parent.version and parent.version.ref not in found:
                 visit(parent.version)
                 found[parent.version.ref] = parent.version
 
     visit(version)
     return list(found.values())
+
+
+def _check_readable(store: Store, text: str) -> None:
+    """Refuse to leave out a parent that this store has and cannot read; one that it no longer has is left out."""
+    name, number = _parts(text)
+    if store.version_path(name, number).exists():
+        store.version(name, number)
 
 
 def _each(work: Callable[[str], str], items: list[str], say: Say) -> None:

@@ -17,7 +17,7 @@ from align.artifacts.aliases import who
 from align.artifacts.digests import algorithm_of, hash_file, new_hash, walk_files
 from align.artifacts.disk import explain_disk_errors, make_folder, sync_folder, unique_name
 from align.artifacts.inputs import Input, resolve_input, version_input
-from align.artifacts.manifest import MANIFEST_FILE, Manifest
+from align.artifacts.manifest import MANIFEST_FILE, Manifest, NewerFormat, read_manifest
 from align.artifacts.refs import Ref
 from align.artifacts.store import Store, utc_now
 from align.artifacts.tombstones import CORRUPT, QUARANTINE, Removal, read_removal, write_removal
@@ -102,7 +102,9 @@ def quarantine(store: Store, finding: Finding) -> Path:
 def open_version(
     store: Store, ref: str | Ref, *, maker: str | None = None, mode: str = FULL, below_gb: float = BELOW_GB
 ) -> Version:
-    """Resolve `ref` and verify its files: every reader of a version's files opens it here, or through `open_input`.
+    """Resolve `ref`, keep it from `gc` and verify its files.
+
+    Every reader of a version's files opens it here, or through `open_input`.
 
     Args:
         maker: the command line that would make a missing artifact, for the message.
@@ -111,7 +113,7 @@ def open_version(
     Raises:
         UserError: there is no such version, or it is not what was published.
     """
-    version = store.resolve(ref, maker=maker)
+    version = store.claim(store.resolve(ref, maker=maker))
     check_version(store, version, mode=mode, below_gb=below_gb)
     return version
 
@@ -145,7 +147,7 @@ def verify_input(store: Store, resolved: Input, *, mode: str = FULL, below_gb: f
     check_version(store, version, mode=mode, below_gb=below_gb)
     base = (manifest.adapter or {}).get("base") or {}
     if base.get("kind") == "artifact":
-        verify_input(store, version_input(store.resolve(base["ref"])), mode=mode, below_gb=below_gb)
+        verify_input(store, version_input(store.claim(store.resolve(base["ref"]))), mode=mode, below_gb=below_gb)
 
 
 def check_version(store: Store, version: Version, *, mode: str = FULL, below_gb: float = BELOW_GB) -> None:
@@ -218,20 +220,18 @@ def _start(
     folder = store.home(name) / f"v{number:04d}"
     file = folder / MANIFEST_FILE
     try:
-        manifest = Manifest.from_json(file.read_bytes(), str(file))
+        manifest = read_manifest(file, finding.ref)
         found = dict(walk_files(folder))
-    except UserError as error:
-        finding.evidence.append(str(error).partition("; make this version again")[0])
+    except NewerFormat as error:
+        finding.unread.append(str(error))
         return finding, []
-    except FileNotFoundError:
-        finding.evidence.append(f"{file} is missing")
+    except UserError as error:
+        finding.evidence.append(str(error).partition("; make this version again")[0].partition(": a version's")[0])
         return finding, []
     except OSError as error:
         finding.unread.append(f"{error.filename or file}: {error.strerror}")
         return finding, []
     finding.digest = manifest.digest
-    if manifest.ref != finding.ref:
-        finding.evidence.append(f"its manifest is that of {manifest.ref}")
     found.pop(MANIFEST_FILE, None)
     finding.evidence += [f"{path} was not published with it" for path in sorted(found.keys() - manifest.files.keys())]
     jobs = []

@@ -18,6 +18,7 @@ import traceback
 from pathlib import Path
 
 from align.artifacts import checkpoints, run_lock
+from align.artifacts.claims import claim_inputs, release_run
 from align.artifacts.disk import explain_disk_errors, is_full, remove_tree, write_durably
 from align.artifacts.provenance import process
 from align.artifacts.store import Store, Version, utc_now
@@ -182,6 +183,7 @@ def execute(plan: Plan, store: Store, hold: run_lock.Hold | None) -> Version | N
                 hold.note(state=run_lock.PUBLISHED, published=version.ref)
             tracker.finish({**metrics, "artifact": version.ref})
             remove_tree(run_dir / "checkpoints")
+            release_run(store.root, plan.identity)
     ranks.barrier()
     return version
 
@@ -239,7 +241,7 @@ def check_space(plan: Plan, store: Store) -> None:
 
 
 def write_record(run_dir: Path, plan: Plan) -> None:
-    """Record in the run's folder what runs and since when, and its config; `gc` keeps the inputs that it names."""
+    """Record in the run's folder what runs and since when, and its config, and keep its inputs from `gc`."""
     cfg = plan.cfg
     record = {"stage": cfg.stage, "name": cfg.name, "identity": plan.identity, "started": utc_now(), **process()}
     record |= {"group": cfg.tracking.group, "inputs": plan.to_manifest()}
@@ -248,6 +250,7 @@ def write_record(run_dir: Path, plan: Plan) -> None:
         (run_dir / PROGRESS_FILE).unlink(missing_ok=True)
         write_durably(run_dir / RECORD_FILE, (json.dumps(record, indent=2) + "\n").encode())
         write_durably(run_dir / "config.yaml", to_yaml(cfg).encode())
+        claim_inputs(run_dir.parent.parent, plan.to_manifest(), plan.identity)
 
 
 def leave_error(run_dir: Path, error: Exception) -> None:
