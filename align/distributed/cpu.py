@@ -8,6 +8,8 @@ import math
 import os
 from pathlib import Path
 
+from align.distributed import cgroups
+
 # Idle threads sleep. By default libgomp, which torch's wheel brings along, lets them spin: where another process takes
 # a core, the threads that spin keep the one that works from it, at every parallel loop (benchmarks/busy_machine.py).
 WAIT_POLICY = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -19,7 +21,6 @@ _MALLOPT = {
     -2: 1 << 26,  # M_TOP_PAD: the heap grows by at least this
 }
 _OWN_ALLOCATOR = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")  # variables by which a user chooses
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def set_threads() -> None:
@@ -36,15 +37,15 @@ def set_threads() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // ranks)))
 
 
-def available_cores(cgroups: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
+def available_cores(root: Path = cgroups.ROOT, own: Path = cgroups.OWN) -> int:
     """CPU cores that this process may use: those it may be scheduled on, within its control group's quota.
 
     Args:
-        cgroups: where control groups are mounted.
+        root: where control groups are mounted.
         own: the file that names this process's control groups.
     """
     cores = len(os.sched_getaffinity(0))
-    quotas = [quota for folder in _own_cgroups(cgroups, own) if (quota := _quota(folder)) is not None]
+    quotas = [quota for folder in cgroups.own_cgroups("cpu", root, own) if (quota := _quota(folder)) is not None]
     return max(1, min([cores, *map(math.ceil, quotas)]))
 
 
@@ -62,22 +63,6 @@ def keep_memory() -> None:
         return
     for parameter, value in _MALLOPT.items():
         mallopt(parameter, value)
-
-
-def _own_cgroups(cgroups: Path, own: Path) -> list[Path]:
-    """The folders of this process's control group and of those above it (version 2, and version 1's `cpu`)."""
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        return []
-    folders = []
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        root = cgroups if number == "0" else cgroups / "cpu" if "cpu" in controllers.split(",") else None
-        if root is not None:
-            parts = Path(path.lstrip("/")).parts
-            folders += [root.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
-    return folders
 
 
 def _quota(folder: Path) -> float | None:

@@ -28,7 +28,9 @@ from align.config.schema import Config
 from align.distributed import cpu, preemption, ranks
 from align.distributed.preemption import STOPPED, Stopped
 from align.errors import UserError
+from align.models.memory import is_out_of_memory
 from align.run.library_logging import hush
+from align.run.memory import check_memory, out_of_memory
 from align.run.multirun import run_all
 from align.run.plan import Plan, make_plan
 from align.run.preflight import preflight
@@ -114,6 +116,7 @@ def run(cfg: Config) -> int:
                 preflight(plan)
                 check_wandb(cfg.tracking.wandb)
                 check_space(plan, store)
+                check_memory(plan)
         if ranks.world_size() == 1 and plan.is_done:
             return say_done(plan)
         ranks.join(deepspeed=cfg.deepspeed.config is not None)
@@ -129,6 +132,8 @@ def run(cfg: Config) -> int:
             raise
         except Exception as error:
             leave_error(store.runs_root / plan.identity, error)
+            if not isinstance(error, UserError) and is_out_of_memory(error):
+                raise UserError(out_of_memory(error, cfg)) from error
             if sentence := disk_trouble(error, store.root):
                 left = f": {what_is_left(hold.run_dir, hold.holder)}" if hold is not None else ""
                 raise UserError(f"{sentence} and give the same command again{left}") from error
