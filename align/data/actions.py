@@ -257,9 +257,12 @@ def list_rules(arguments: argparse.Namespace) -> int:
 
 
 def _say(version: "Version", report: "Report | None", told: list[str]) -> int:
+    from align.data.layouts.labels import label_lines
     from align.data.quality.findings import to_text
 
     if report is None:
+        for line in label_lines(version.manifest.notes.get("labels_read", [])):
+            print(f"read as    {line}")
         print(f"nothing to do: {version.ref} was made of just this  ({version.path})")
         return 0
     print("\n".join([to_text(report), *told, f"published {version.ref}  ({version.path})"]))

@@ -139,8 +139,10 @@ def test_reports_name_the_columns_that_were_not_read(tmp_path, capsys):
     line = "columns not read: source, human_label (looks like a label)"
     status, out, _ = run(capsys, tmp_path / "store", "check", file, "--html", page)
     assert status == 0 and line in out and line in page.read_text()
+    assert "columns read: question, answer" in out and "columns read: question, answer" in page.read_text()
     report = check(capsys, file)
     assert [column["name"] for column in report["unread"]] == ["source", "human_label"]
+    assert report["read"] == ["question", "answer"]
     assert report["unread"][1] == {"name": "human_label", "rows": 20, "looks_like": "a label", "values": {"maybe": 20}}
     assert found(report)["unread_columns"]["severity"] == report["verdict"] == "warning"
 

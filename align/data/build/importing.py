@@ -142,7 +142,7 @@ def import_dataset(
             notes={
                 "stage": "import",
                 "recognised": reading.why,
-                "labels": report.labels,
+                "labels_read": report.labels,
                 "columns_not_read": [column["name"] for column in report.unread],
                 **settings,
                 "rows_in": report.rows_in,

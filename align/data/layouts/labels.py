@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from align.data.layouts.annotations import score_column
@@ -28,6 +29,7 @@ OUTCOMES = {1: "first answer better", 2: "second answer better", 0: "tie"}
 GOOD, BAD = "good", "bad"
 MOST = 40  # values of one column that are counted apart
 OTHERS = "(other values)"
+COUNTED = 100_000  # rows in which the values of an undefined label are counted
 
 
 @dataclass(frozen=True)
@@ -145,10 +147,13 @@ def undefined(rows: Iterable[Row], layout: str) -> str | None:
 
 
 def undefined_sentence(rows: Iterable[Row], layout: str, column: str) -> str:
-    """What is to be said of a label whose values nothing defines: how often each is there, and the choices."""
+    """What is to be said of a label whose values nothing defines: how often each is there, and the choices.
+
+    The first COUNTED rows are looked at, for a set on the Hub may have no end that is near.
+    """
     counts: Counter[str] = Counter()
     pair: tuple[str, str] | None = None
-    for row in rows:
+    for row in islice(rows, COUNTED):
         pair = pair or answer_pair(row)
         counts.update(value for name, value in pair_values(layout, row) if name == column or layout == "annotators")
     values = ", ".join(f"{value} ({count} rows)" for value, count in sorted(counts.items())[:6])

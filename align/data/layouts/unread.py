@@ -89,7 +89,7 @@ class ColumnUse:
     def __init__(self, reading: Reading):
         self.reading = reading
         self.labels = LabelCounts()
-        self._read: set[Path] = set()
+        self._read: dict[Path, None] = {}  # in the order found
         self._unread: dict[Path, Column] = {}
 
     def observe(self, outcome: Outcome) -> None:
@@ -112,8 +112,12 @@ class ColumnUse:
             column.tries += 1
             before = before or self._result(outcome.raw)
             if any(self._result(other) != before for other in _without(outcome.raw, path)):
-                self._read.add(path)
+                self._read[path] = None
                 del self._unread[path]
+
+    def read(self) -> list[str]:
+        """The columns that records were made of, as the file calls them."""
+        return list(dict.fromkeys(self._name(path) for path in self._read if len(path) == 1 or path[0] == TREE))
 
     def unread(self) -> list[Column]:
         """The columns that no record was made of, in the order seen; those that `--keep` names are not among them."""

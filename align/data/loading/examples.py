@@ -64,6 +64,7 @@ def load_examples(
     """
     splits: dict[str, Any] = {}
     metrics: dict[str, float] = {}
+    said: set[str] = set()
     for split in ("train", "eval"):
         if split == "eval" and not has_eval(data, dataset, format):
             splits[split] = None
@@ -86,15 +87,22 @@ def load_examples(
             metrics[f"{split}_overlong"] = len(report.over) if report is not None else 0
         if (loaded.refused or loaded.repairs or loaded.layout != "trl" or columns) and ranks.is_main():
             print(loaded.summary(), flush=True)
-        if ranks.is_main():
-            for line in loaded.columns:
-                print(f"{loaded.file}: {line}", flush=True)
+        said |= _say_columns(loaded, said)
         metrics[f"{split}_rows"] = len(records)
         metrics[f"{split}_refused"] = len(loaded.refused)
         metrics |= {f"{split}_{_word(what)}": count for what, count in loaded.repairs.items()}
         with ranks.main_first():
             splits[split] = cached_dataset(records)
     return Examples(splits["train"], splits["eval"], metrics)
+
+
+def _say_columns(loaded: Loaded, said: set[str]) -> set[str]:
+    """Print how labels were read and which columns were not, once where both splits come from one file."""
+    lines = [f"{loaded.file}: {line}" for line in loaded.columns]
+    for line in lines if ranks.is_main() else ():
+        if line not in said:
+            print(line, flush=True)
+    return set(lines)
 
 
 def _word(what: str) -> str:

@@ -111,6 +111,7 @@ class Report:
     histograms: dict[str, dict[str, Any]]  # title -> edges, and counts by series
     findings: list[Finding] = field(default_factory=list)
     labels: list[dict[str, Any]] = field(default_factory=list)  # column, value, meaning, count: how labels were read
+    read: list[str] = field(default_factory=list)  # columns that records were made of
     unread: list[dict[str, Any]] = field(default_factory=list)  # name, rows, looks_like, values: columns not read
     carried: dict[str, Any] = field(default_factory=dict)  # kept: column -> its records; not_carried: column -> why
     samples: list[dict[str, str]] = field(default_factory=list)  # side -> its text, of a few records drawn by chance
@@ -191,6 +192,8 @@ def to_text(report: Report, width: int = 110) -> str:
         f"records    {report.records}" + "".join(f", {split} {count}" for split, count in report.splits.items()),
     ]
     lines += [f"read as    {line}" for line in label_lines(report.labels)]
+    if report.read:
+        lines.append(f"columns read: {', '.join(report.read)}")
     if report.unread:
         lines.append(f"columns not read: {unread_line(report.unread)}")
     lines += [f"column     {line}" for line in carried_lines(report.carried)]

@@ -88,6 +88,8 @@ def _columns(report: Report) -> str:
     """How each label was read, and which columns were not."""
     lines = [f"<p>read as <b>{escape(line)}</b></p>" for line in label_lines(report.labels)]
     lines += [f"<p>column {escape(line)}</p>" for line in carried_lines(report.carried)]
+    if report.read:
+        lines.append(f'<p class="soft">columns read: {escape(", ".join(report.read))}</p>')
     if report.unread:
         lines.append(f'<p class="soft">columns not read: {escape(unread_line(report.unread))}</p>')
     return "\n".join(lines)
