@@ -174,6 +174,11 @@ RECORDS = {
     ],
     "bfcl": [
         Prompt([user("How far is it from Bonn to Kiel?")], [{"type": "function", "function": DISTANCE}]),
+        Prompt(
+            [user("How far is it from Rome to Bari?")],
+            [{"type": "function", "function": DISTANCE}],
+            later_turns=("And back?",),
+        ),
     ],
     "moss_plugins": [
         shown(

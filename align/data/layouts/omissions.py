@@ -9,6 +9,7 @@ from typing import Any
 from align.data.layouts.columns import canonical
 from align.data.layouts.formats import is_boxed
 from align.data.layouts.judged import read_order
+from align.data.layouts.projects import later_questions
 from align.data.layouts.trees import answers_at
 from align.data.record_texts import strings_in
 
@@ -37,8 +38,8 @@ def _later_turns(row: Row, format: str) -> Counter[str]:
 
 def _later_questions(row: Row, format: str) -> Counter[str]:
     question = row["question"]
-    turns = question if isinstance(question, list) and question and isinstance(question[0], list) else [question]
-    return Counter(questions=len(turns) - 1)
+    turns = len(question) - 1 if isinstance(question, list) and question and isinstance(question[0], list) else 0
+    return Counter(turns=turns - len(later_questions(row)))
 
 
 def _boxed(row: Row, format: str) -> Counter[str]:
@@ -83,7 +84,7 @@ REMARKS: dict[str, Remark] = {
         "rows with questions after the first: stage evaluate asks them in turn, other stages the first alone",
     ),
     "later_questions": Remark(
-        "bfcl", _later_questions, "rows with questions after the first, which need an answer: left out"
+        "bfcl", _later_questions, "rows with turns after the first that are not one message of the user: left out"
     ),
     "boxed_fields": Remark("alpaca", _boxed, "rows with fields that are lists of one string, read as that string"),
     "media": Remark(

@@ -7,7 +7,17 @@ from typing import Any
 from align.data.layouts.answers import assistant, user
 from align.data.layouts.conversations import messages_of
 from align.data.layouts.prompts import system_of
-from align.records import Demonstration, Message, Prompt, Record, RecordError, UnpairedPreference, as_tools, shown
+from align.records import (
+    LATER_TURNS,
+    Demonstration,
+    Message,
+    Prompt,
+    Record,
+    RecordError,
+    UnpairedPreference,
+    as_tools,
+    shown,
+)
 
 Row = Mapping[str, Any]
 
@@ -109,7 +119,7 @@ def fastchat_answers(row: Row, wanted: str) -> list[Record]:
 
 
 def bfcl(row: Row, wanted: str) -> list[Record]:
-    """BFCL's `question`, a list of messages for each turn, and `function`: the first turn is a prompt with tools.
+    """BFCL's `question`, a list of messages for each turn, and `function`: a prompt with tools and its later turns.
 
     Source: https://github.com/ShishirPatil/gorilla, berkeley-function-call-leaderboard.
     """
@@ -123,7 +133,21 @@ def bfcl(row: Row, wanted: str) -> list[Record]:
         raise RecordError("question", f"is {shown(question)}, not a list of messages for each turn")
     given = as_tools([functions] if isinstance(functions, Mapping) else functions, "function")
     tools = [tool if "function" in tool else {"type": "function", "function": tool} for tool in given or []]
-    return [Prompt.from_row({"prompt": messages_of(first, "question"), "tools": tools})]
+    prompt = {"prompt": messages_of(first, "question"), "tools": tools, LATER_TURNS: later_questions(row)}
+    return [Prompt.from_row(prompt)]
+
+
+def later_questions(row: Row) -> list[str]:
+    """What the user of a BFCL row asks after the first turn; empty where a turn is not one message of the user."""
+    question = row["question"]
+    turns = question[1:] if isinstance(question, list) and question and isinstance(question[0], list) else []
+    said = [turn[0].get("content") for turn in turns if _is_question(turn)]
+    return said if len(said) == len(turns) else []
+
+
+def _is_question(turn: Any) -> bool:
+    one = isinstance(turn, list) and len(turn) == 1 and isinstance(turn[0], Mapping)
+    return one and turn[0].get("role") == "user" and isinstance(turn[0].get("content"), str)
 
 
 def is_fastchat(row: Row) -> bool:
