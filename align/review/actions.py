@@ -5,7 +5,9 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from pydantic import ValidationError
@@ -27,6 +29,7 @@ from align.review.store import campaigns, people
 from align.review.store.campaigns import Campaign
 from align.review.store.ratings import current
 
+T = TypeVar("T")
 INVITE_SECONDS = 14 * 86400.0
 
 
@@ -67,22 +70,35 @@ def load(arguments: argparse.Namespace) -> int:
     if arguments.rubric:
         changes["rubric"] = read_rubric(_read(arguments.rubric))
 
-    def work(tx: sa.Connection) -> tuple[Campaign, int, int]:
-        now = time.time()
-        into = campaigns.find_campaign(tx, arguments.campaign)
-        before = into.settings.model_dump() if into else {"title": arguments.campaign, "gates": {}}
+    name, database, now = arguments.campaign, _database(arguments), time.time()
+
+    def wanted(tx: sa.Connection) -> Settings:
+        into = campaigns.find_campaign(tx, name)
+        before = into.settings.model_dump() if into else {"title": name, "gates": {}}
         settings = _checked(Settings, before | changes | {"gates": before["gates"] | gates})
         if into is None:
-            into = campaigns.add_campaign(tx, _name(arguments.campaign), settings, now=now)
+            _name(name)
+        else:
+            campaigns.changes(tx, into, settings)
+        return settings
+
+    def begin(tx: sa.Connection) -> None:
+        into = campaigns.find_campaign(tx, name)
+        if into is None:
+            campaigns.add_campaign(tx, name, settings, now=now)
         elif changes or gates:
             campaigns.set_settings(tx, into.id, settings)
-            into = campaigns.get_campaign(tx, into.name)
-        added, rated = loading.fill(tx, into, rows, source, now=now)
-        campaigns.note(tx, None, "load", into.name, {"source": source, "items": added, "ratings": rated}, now=now)
-        return into, added, rated
 
-    into, added, rated = _now(_database(arguments), work)
-    print(f"{into.name}: {added} new items{f' and {rated} ratings' if rated else ''} from {source['ref']}")
+    settings = _now(database, wanted)
+    prepared = loading.prepare(rows, settings, source)  # before a campaign is made that nothing fits into
+    _now(database, begin)
+    added = rated = 0
+    for batch in prepared.batches():
+        items, imported = _now(database, loading.add_batch, name, batch, now=now)
+        added, rated = added + items, rated + imported
+    detail = {"source": source, "items": added, "ratings": rated}
+    _now(database, campaigns.note, None, "load", name, detail, now=now)
+    print(f"{name}: {added} new items{f' and {rated} ratings' if rated else ''} from {source['ref']}")
     return 0
 
 
@@ -225,12 +241,12 @@ def _database(arguments: argparse.Namespace, patience: float = PATIENCE) -> Data
     return Database(named or str(_place(arguments) / "review.db"), patience)
 
 
-def _now(database: Database, work):  # noqa: ANN001, ANN202 - any unit of work
-    """Do `work` on tables that are up to date; what the app would refuse is a sentence."""
+def _now(database: Database, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Do `work` on tables that are up to date; what the app would refuse is a UserError."""
 
-    def whole(tx: sa.Connection):  # noqa: ANN202
+    def whole(tx: sa.Connection) -> T:
         migrate(tx)
-        return work(tx)
+        return work(tx, *args, **kwargs)
 
     try:
         return database.now(whole)

@@ -1,5 +1,6 @@
 """What the routes share: the parts of the server, the transaction of a request, and the page that answers it."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class Review:
         origin: how browsers reach the server, such as https://review.example.org.
         artifacts: the artifact store's root, None for the default one.
         clock: seconds since the epoch.
+        loading: held while a file is read into a campaign, so that several cannot fill the memory.
     """
 
     database: Database
@@ -41,6 +43,7 @@ class Review:
     limiter: Limiter = field(default_factory=Limiter)
     metrics: Metrics = field(default_factory=Metrics)
     templates: Environment = field(default_factory=load_templates)
+    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def secure(self) -> bool:

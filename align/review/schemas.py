@@ -5,7 +5,7 @@ Every text has a limit and no field that nobody reads passes: what comes from a 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
 Verdict = Literal["a", "slight_a", "tie", "slight_b", "b", "both_bad", "both_good"]
 Role = Literal["admin", "rater"]
@@ -25,9 +25,24 @@ TURNED: dict[str, Verdict] = {
 """The same verdict where the sides are the other way round."""
 VERDICTS = tuple(STRENGTH)
 
-NoNul = AfterValidator(lambda text: text.replace("\0", ""))  # which PostgreSQL has no place for
-Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), NoNul]
-Paragraph = Annotated[str, StringConstraints(strip_whitespace=True, max_length=4000), NoNul]
+
+def _storable(value: Any) -> Any:
+    """Text without NUL, which PostgreSQL has no place for; refuses half a surrogate pair, which UTF-8 has none for.
+
+    JSON escapes and some encodings of forms can hold both.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half a surrogate pair, which is not a character") from None
+    return value.replace("\0", "")
+
+
+Storable = BeforeValidator(_storable)
+Line = Annotated[str, Storable, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Paragraph = Annotated[str, Storable, StringConstraints(strip_whitespace=True, max_length=4000)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
 Share = Annotated[float, Field(ge=0, le=0.9)]

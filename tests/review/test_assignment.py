@@ -6,7 +6,7 @@ import pytest
 
 from align.records import Comparison
 from align.review.errors import NotFound
-from align.review.loading import fill, to_items
+from align.review.loading import to_items
 from align.review.schemas import RatingIn, SkipIn
 from align.review.store import assignment, campaigns, people, ratings
 from align.review.store.assignment import Assignment
@@ -80,7 +80,7 @@ def test_nobody_rates_what_they_wrote(small_world):
     rows = pairs(1)
     rows[0][1]["answers"][0]["author"] = writer.handle
     rows = [(Comparison.from_row(rows[0][1]), rows[0][1])]
-    world.do(fill, into, rows, {"ref": "x", "digest": "d" * 64, "kind": "path"}, now=0.0)
+    world.load(into, rows)
     assert take(world, into, writer) is None
     assert take(world, into, other) is not None
 
@@ -88,7 +88,7 @@ def test_nobody_rates_what_they_wrote(small_world):
 def test_ratings_made_elsewhere_count_towards_the_overlap(world):
     into = world.campaign(count=0, overlap=3)
     rows = pairs(1, ratings=[{"rater": "alice", "verdict": "a"}, {"rater": "bob", "verdict": "tie"}])
-    assert world.do(fill, into, rows, {"ref": "x", "digest": "d" * 64, "kind": "path"}, now=0.0) == (1, 2)
+    assert world.load(into, rows) == (1, 2)
     raters = [world.person("rater", into) for _ in range(3)]
     assert len(rate_all(world, into, raters[0])) == 1 and take(world, into, raters[1]) is None
     alice = world.do(people.person_by_name, "import:alice")

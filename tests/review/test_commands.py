@@ -116,7 +116,7 @@ def test_the_lines_that_are_documented_are_loaded(shell, tmp_path, sqlite, monke
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        ({"gold": ["a"]}, "gold is ['a']; write one of a, slight_a"),
+        ({"gold": ["a"]}, 'gold is ["a"]; write one of a, slight_a'),
         ({"ratings": 5}, "ratings is 5, not a list"),
         ({"ratings": [{"rater": "x", "verdict": {}}]}, "a rating is"),
         ({"answers": [{"completion": "x", "model": "m" * 300}, {"completion": "y"}]}, "more than 256 characters"),

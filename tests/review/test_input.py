@@ -57,7 +57,7 @@ def test_zero_bytes_in_texts_are_left_out(world):
     """PostgreSQL refuses them, and a rating must not be lost to one."""
     rows = pairs(1, ratings=[{"rater": "al\0ice", "verdict": "a", "reason": "be\0tter", "at": float("nan")}])
     into = world.campaign(count=1, overlap=3)
-    world.do(loading.fill, into, rows, {"ref": "x", "digest": "d" * 64, "kind": "path"}, now=5.0)
+    world.load(into, rows, now=5.0)
     rater = world.person("rater", into)
     browser = world.browser(rater)
     number = browser.api("/spring/next").json()["task"]["assignment"]
@@ -146,7 +146,7 @@ def test_a_file_is_read_from_an_admin_alone(small_world, role):
 )
 def test_only_names_of_artifacts_are_opened(small_world, word, monkeypatch):
     opened = []
-    monkeypatch.setattr(loading, "resolve_input", lambda *given, **options: opened.append(given))
+    monkeypatch.setattr(loading, "open_input", lambda *given, **options: opened.append(given))
     small_world.campaign()
     browser = small_world.browser(small_world.person("admin"))
     assert browser.post("/admin/campaigns/spring/load", {"ref": word}).status_code == 422

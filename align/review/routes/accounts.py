@@ -11,7 +11,7 @@ from align.review import rate_limits, security
 from align.review.access import PersonRoute, PublicRoute
 from align.review.dependencies import SESSION_SECONDS, get_review, page, see_other, transact
 from align.review.errors import NotFound
-from align.review.schemas import NoNul
+from align.review.schemas import Storable
 from align.review.store import assignment, campaigns, people
 from align.review.store.campaigns import Campaign, note
 from align.review.store.people import Person
@@ -19,9 +19,11 @@ from align.review.store.people import Person
 public = APIRouter(route_class=PublicRoute, include_in_schema=False)
 router = APIRouter(route_class=PersonRoute, include_in_schema=False)
 
-SignInName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), NoNul, Form()]
-Password = Annotated[str, Form(max_length=security.LONGEST_PASSWORD)]
-NewPassword = Annotated[str, Form(min_length=security.SHORTEST_PASSWORD, max_length=security.LONGEST_PASSWORD)]
+SignInName = Annotated[str, Storable, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), Form()]
+Password = Annotated[str, Storable, Form(max_length=security.LONGEST_PASSWORD)]
+NewPassword = Annotated[
+    str, Storable, Form(min_length=security.SHORTEST_PASSWORD, max_length=security.LONGEST_PASSWORD)
+]
 
 
 @router.get("/")

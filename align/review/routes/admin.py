@@ -19,7 +19,7 @@ from align.review.aggregate import Compiled
 from align.review.dependencies import get_review, page, see_other, transact
 from align.review.errors import NotFound, Unfit
 from align.review.routes.settings import NEW
-from align.review.schemas import VERDICTS, Name, Paragraph, Verdict
+from align.review.schemas import VERDICTS, Name, Paragraph, Storable, Verdict
 from align.review.store import campaigns, people, ratings
 from align.review.store.people import Person
 from align.review.tables import item
@@ -120,12 +120,13 @@ async def join(request: Request, name: Name) -> Response:
 
 
 @router.post("/campaigns/{name}/load")
-async def load(request: Request, name: Name, ref: Annotated[str, Form(max_length=200)]) -> Response:
+async def load(request: Request, name: Name, ref: Annotated[str, Storable, Form(max_length=200)]) -> Response:
     """Put an artifact's comparisons into the campaign. Only names of artifacts: no path and no URL is ever opened."""
     review = get_review(request)
     Ref.parse(ref)
-    rows, source = await run_in_threadpool(loading.load_artifact, Store.open(review.artifacts), ref)
-    return await _fill(request, name, rows, source)
+    async with review.loading:
+        rows, source = await run_in_threadpool(loading.load_artifact, Store.open(review.artifacts), ref)
+        return await _load(request, name, rows, source)
 
 
 @router.post("/campaigns/{name}/upload")
@@ -133,19 +134,34 @@ async def upload(request: Request, name: Name, file: UploadFile | None = None) -
     """The same from a JSONL file of pairs, with or without ratings made elsewhere."""
     if file is None or not file.filename:  # browsers send an unnamed file where none was chosen
         raise Unfit("choose a file")
-    content = await file.read()
-    rows, source = await run_in_threadpool(loading.load_bytes, file.filename[:100], content)
-    return await _fill(request, name, rows, source)
+    async with get_review(request).loading:
+        rows, source = await run_in_threadpool(loading.load_stream, _file_name(file.filename), file.file)
+        return await _load(request, name, rows, source)
 
 
-async def _fill(request: Request, name: str, rows: list, source: dict) -> Response:
+def _file_name(text: str) -> str:
+    """The name of an uploaded file as it can be kept: a form in another encoding may hold half a surrogate pair."""
+    return text[:100].encode("utf-8", "replace").decode()
+
+
+async def _load(request: Request, name: str, rows: list[loading.Row], source: dict[str, Any]) -> Response:
+    """Put rows into a campaign, a batch at a time, so that raters are served in between."""
     now = get_review(request).clock()
+    into = await transact(request, lambda tx, me: campaigns.get_campaign(tx, name), reads=True)
+    prepared = await run_in_threadpool(loading.prepare, rows, into.settings, source)
+    added = rated = 0
+    for batch in prepared.batches():
 
-    def work(tx: sa.Connection, me: Person) -> None:
-        added, rated = loading.fill(tx, campaigns.get_campaign(tx, name), rows, source, now=now)
+        def add(tx: sa.Connection, me: Person, batch: loading.Load = batch) -> tuple[int, int]:
+            return loading.add_batch(tx, name, batch, now=now)
+
+        items, imported = await transact(request, add)
+        added, rated = added + items, rated + imported
+
+    def note(tx: sa.Connection, me: Person) -> None:
         campaigns.note(tx, me.id, "load", name, {"source": source, "items": added, "ratings": rated}, now=now)
 
-    await transact(request, work)
+    await transact(request, note)
     return see_other(f"/admin/campaigns/{name}")
 
 

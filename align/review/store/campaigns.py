@@ -120,22 +120,36 @@ def set_settings(tx: sa.Connection, campaign_id: int, settings: Settings) -> dic
     """
     row = sa.select(*_CAMPAIGN).where(campaign.c.id == campaign_id).with_for_update()
     into = _campaign(tx.execute(row).one())
-    before, after = into.settings.model_dump(), settings.model_dump()
-    changed = {name: [before[name], value] for name, value in after.items() if before[name] != value}
-    if late := sorted(changed.keys() & settled(tx, campaign_id)):
-        why = "somebody has answered its questions" if "rubric" in late else "its items are in order"
-        raise Conflict(f"{', '.join(late)} of {into.name} is settled: {why}; make a new campaign")
+    changed = changes(tx, into, settings)
     if "overlap" in changed:
         mine = (item.c.campaign_id == campaign_id, item.c.gold.is_(None))
-        more = after["overlap"] - before["overlap"]
-        tx.execute(sa.update(item).where(*mine).values(open=item.c.open + more))
-    tx.execute(sa.update(campaign).where(campaign.c.id == campaign_id).values(settings=after))
+        before, after = changed["overlap"]
+        tx.execute(sa.update(item).where(*mine).values(open=item.c.open + after - before))
+    tx.execute(sa.update(campaign).where(campaign.c.id == campaign_id).values(settings=settings.model_dump()))
+    return changed
+
+
+def changes(tx: sa.Connection, into: Campaign, settings: Settings) -> dict[str, list[Any]]:
+    """What new rules would change: name -> [before, after].
+
+    Raises:
+        Conflict: one of them is settled.
+    """
+    before, after = into.settings.model_dump(), settings.model_dump()
+    changed = {name: [before[name], value] for name, value in after.items() if before[name] != value}
+    if late := sorted(changed.keys() & settled(tx, into.id)):
+        why = "somebody has answered its questions" if "rubric" in late else "its items are in order"
+        raise Conflict(f"{', '.join(late)} of {into.name} is settled: {why}; make a new campaign")
     return changed
 
 
 def add_items(tx: sa.Connection, into: Campaign, items: Sequence[NewItem], source: dict[str, Any] | None) -> int:
     """Put items into a campaign, and say where they came from; how many were not there before."""
-    known = set(tx.execute(sa.select(item.c.key).where(item.c.campaign_id == into.id)).scalars())
+    known: set[str] = set()
+    for start in range(0, len(items), 1000):
+        keys = [made.key for made in items[start : start + 1000]]
+        same = sa.select(item.c.key).where(item.c.campaign_id == into.id, item.c.key.in_(keys))
+        known.update(tx.execute(same).scalars())
     rows = []
     for one in items:
         if one.key not in known:
