@@ -1,62 +1,65 @@
 # Two commands do everything: `make demo` and `make test`. Both make .venv and install first.
 
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 PY := .venv/bin/python
-# DeepSpeed's kernels are compiled for this environment, and no other's interrupted compile can hold them up.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export TORCH_EXTENSIONS_DIR := $(CURDIR)/.venv/torch_extensions
 
 .PHONY: demo test check soak lint install clean
 
 install: .venv/installed
 
+# What pip is doing, a line for each package that it fetches and for each of its longer steps.
+PIP := $(PY) -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
+PROGRESS := sed -u -n -E '/\.metadata/d; s/^ *((Downloading|Using cached|Building|Installing|Successfully) .{0,100}).*/  \1/p'
+
 # torch comes first and pinned: anything else that asks for it would bring the newest build and its CUDA packages.
 .venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "align needs Python 3.11 or newer: make PYTHON=python3.12"'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: align needs Python 3.11 or newer: make PYTHON=python3.12")'
 	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,qlora,review]'
-	touch $@
+	@echo 'Installing torch, then the other packages, into .venv: 2 GB, one to six minutes.'
+	@$(PIP) torch | $(PROGRESS)
+	@$(PIP) -e '.[test,qlora,review]' | $(PROGRESS)
+	@touch $@
 
 demo: install
 	$(PY) launch/pipeline.py pipeline=demo
 
-test: check libaio postgresql chromium kernels
+test: system-check check kernels
 	$(PY) -m pytest -m slow --durations=15
 
 check: install lint
 	$(PY) -m pytest -m 'not slow' --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # Kills runs of every stage at many moments and compares each with the run that was never killed.
-soak: install kernels
+soak: system-check install kernels
 	$(PY) benchmarks/soak.py
 
 lint: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-# DeepSpeed's NVMe offload compiles against libaio.
-.PHONY: libaio
-libaio:
-	@echo '#include <libaio.h>' | $${CC:-cc} -E - >/dev/null 2>&1 || \
-	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq libaio-dev >/dev/null; } || \
-	  { echo 'error: the NVMe offload test needs libaio; install it: sudo apt-get install libaio-dev' >&2; exit 1; }
+# What the tests need of the system: libaio for DeepSpeed's NVMe offload, a PostgreSQL and a browser for the review app.
+SYSTEM_PACKAGES := g++ python3-dev libaio-dev postgresql chromium
 
-# The review app's tests run on a PostgreSQL and in a browser of their own.
-.PHONY: postgresql chromium
-postgresql:
-	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
-	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq postgresql >/dev/null; } || \
-	  { echo 'error: the review tests need PostgreSQL; install it: sudo apt-get install postgresql' >&2; exit 1; }
+.PHONY: system-check system-packages
+system-check:
+	@missing=; \
+	command -v $${CXX:-c++} >/dev/null || missing="$$missing g++"; \
+	echo '#include <libaio.h>' | $${CC:-cc} -E - >/dev/null 2>&1 || missing="$$missing libaio-dev"; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing="$$missing postgresql"; \
+	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	  missing="$$missing chromium"; \
+	[ -z "$$missing" ] || { echo "error: the tests need these system packages, which are not installed:$$missing;" \
+	  "install them with \`make system-packages\` (as root), or run \`make check\`, which needs none" >&2; exit 1; }
 
-chromium:
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
-	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
-	  { echo 'error: the browser tests need Chromium; install it: sudo apt-get install chromium' >&2; exit 1; }
+system-packages:
+	.ci/system-packages $(SYSTEM_PACKAGES)
 
 # Compiled here and not in a test, whose time limit would cut a compile off.
 .PHONY: kernels
-kernels: install libaio
+kernels: install
 	$(PY) -m align.distributed.kernels
 
 clean:

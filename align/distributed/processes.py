@@ -57,5 +57,29 @@ def is_alive(text: str) -> bool | None:
     return start_of(int(match[2])) == match[3]
 
 
+def users_of(file: Path) -> list[int]:
+    """The processes of this host that have `file` open or work in its folder, as far as this user may see.
+
+    None is found where there is no /proc.
+    """
+    try:
+        targets = {(status.st_dev, status.st_ino) for status in (file.stat(), file.parent.stat())}
+    except FileNotFoundError:
+        return []
+    users = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            links = [folder / "cwd", *(folder / "fd").iterdir()]
+        except OSError:  # gone, or another user's
+            continue
+        for link in links:
+            with contextlib.suppress(OSError):
+                status = link.stat()
+                if (status.st_dev, status.st_ino) in targets:
+                    users.append(int(folder.name))
+                    break
+    return users
+
+
 def _place() -> str:
     return f"{zlib.crc32(f'{os.uname().nodename} {boot()}'.encode()):08x}"

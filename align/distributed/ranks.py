@@ -104,26 +104,28 @@ def _command(pid: int) -> str:
         return ""
 
 
-def join(*, deepspeed: bool) -> None:
+def join(*, deepspeed: dict[str, Any] | None) -> None:
     """Join the process group: gloo on CPU, nccl on GPU.
 
     A single process needs a group only for DeepSpeed, and then one of its own on a free port.
 
+    Args:
+        deepspeed: DeepSpeed's config, None without it. The kernels that it needs are compiled first.
+
     Raises:
-        UserError: the launcher's port is taken by somebody else, or a kernel's build is locked by a dead compile.
+        UserError: the launcher's port is taken by another program, or a kernel cannot be compiled.
     """
     import torch
     import torch.distributed as dist
 
-    if deepspeed:
-        kernels.reach_ninja()
-        kernels.check_locks()
-
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else whoever imports DeepSpeed is warned that it is so
         cpu.keep_memory()
+    if deepspeed is not None:
+        kernels.use_folder()
+        kernels.prepare(kernels.needed(deepspeed), tells=is_first_of_host())
     if not is_launched():
-        if not deepspeed:
+        if deepspeed is None:
             return
         os.environ.update(
             RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
@@ -132,7 +134,7 @@ def join(*, deepspeed: bool) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
-        if deepspeed:
+        if deepspeed is not None:
             import deepspeed as ds
 
             with contextlib.redirect_stdout(io.StringIO()):  # it prints on every rank that its CPU kernel is built

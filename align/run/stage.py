@@ -119,7 +119,7 @@ def run(cfg: Config) -> int:
                 check_memory(plan)
         if ranks.world_size() == 1 and plan.is_done:
             return say_done(plan)
-        ranks.join(deepspeed=cfg.deepspeed.config is not None)
+        ranks.join(deepspeed=cfg.deepspeed.config)
         plan = ranks.share(plan)
         if plan.is_done:
             ranks.leave()

@@ -51,7 +51,7 @@ def test_two_processes_share_work_and_word(tmp_path):
             from align.distributed import ranks
 
             folder, rank = Path(sys.argv[1]), ranks.rank()
-            ranks.join(deepspeed=False)
+            ranks.join(deepspeed=None)
             told = {"shared": ranks.share(f"from {rank}")}
             for count in (0, 1, 4, 5):
                 batches = []

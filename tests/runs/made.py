@@ -4,11 +4,12 @@ import json
 import os
 from pathlib import Path
 
-from align.artifacts import checkpoints, run_lock
+from align.artifacts import checkpoints
 from align.artifacts.store import Store
+from align.distributed import processes
 from tests.artifacts.versions import WEIGHTS, publish
 
-GONE = {"host": os.uname().nodename, "boot": run_lock._boot(), "pid": 2**22 + 1, "began": "1"}
+GONE = {"host": os.uname().nodename, "boot": processes.boot(), "pid": 2**22 + 1, "began": "1"}
 BETA = "stage: {stage}\nname: {name}\ntrainer:\n  beta: {beta}\n  learning_rate: 0.001\ntracking:\n  group: {group}\n"
 
 
