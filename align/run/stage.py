@@ -55,12 +55,19 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("overrides", nargs="*", help="group=choice or key=value")
     parser.add_argument("-m", "--multirun", action="store_true", help="one fresh process for each combination of a,b")
+    parser.add_argument(
+        "--metric",
+        metavar="NAME[:min|:max]",
+        help="with --multirun: what the table of the jobs is sorted by (default: what the stage declares)",
+    )
     parser.add_argument("--cfg", action="store_true", help="print the composed config and stop")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher puts it in front
     asked = parser.parse_args(argv)
     try:
         if asked.multirun:
-            return run_all(asked.overrides)
+            return run_all(asked.overrides, asked.metric)
+        if asked.metric:
+            raise UserError(f"--metric {asked.metric} sorts the jobs of a sweep; add --multirun")
         cfg = compose(asked.overrides)
         if asked.cfg:
             print(to_yaml(cfg), end="")
