@@ -70,6 +70,13 @@ def artifacts_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("--grace-days", type=float, default=7, metavar="D", help="keep what is younger (default: 7)")
     parser.add_argument("--max-versions", type=int, metavar="N", help="remove the oldest only down to N of a name")
     parser.add_argument("--max-gb", type=float, metavar="GB", help="remove the oldest only down to GB (10^9 bytes)")
+    parser.add_argument(
+        "--release-sweep",
+        metavar="SWEEP",
+        action="append",
+        default=[],
+        help="a sweep whose versions nobody compares any more, or all; without it gc keeps them",
+    )
 
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
@@ -241,13 +248,21 @@ def unpin_version(arguments: argparse.Namespace) -> int:
 def collect_garbage(arguments: argparse.Namespace) -> int:
     """`align artifacts gc`."""
     from align.artifacts.gc import collect, plan_collection
+    from align.artifacts.sweeps import check_released, release
     from align.artifacts.text import human_size, minute
 
     store = open_store(arguments)
+    released = check_released(store, arguments.release_sweep)
     plan = plan_collection(
-        store, grace_days=arguments.grace_days, max_versions=arguments.max_versions, max_gb=arguments.max_gb
+        store,
+        grace_days=arguments.grace_days,
+        max_versions=arguments.max_versions,
+        max_gb=arguments.max_gb,
+        released=released,
     )
     gone = collect(store, plan) if arguments.apply else plan.remove
+    if arguments.apply:
+        release(store, released)
     leftovers = [str(path) for path in plan.leftovers]
     for problem in plan.problems:
         print(f"kept: {problem}", file=sys.stderr)

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from align.artifacts.leftovers import find_leftovers
 from align.artifacts.manifest import LARGEST, MANIFEST_FILE
 from align.artifacts.refs import Ref
 from align.artifacts.store import TRASH, Store, utc_now
+from align.artifacts.sweeps import read_sweeps
 from align.artifacts.tombstones import COLLECTED, Removal, write_removal
 from align.artifacts.version import Version
 from align.distributed import processes
@@ -46,6 +47,7 @@ class Collection:
         problems: a sentence for each version or name that cannot be read; it is kept.
         sizes: ref -> bytes on the disk, of the versions to remove.
         children: ref -> the versions that were made from it.
+        released: the sweeps that keep nothing any more.
     """
 
     remove: list[Version] = field(default_factory=list)
@@ -56,6 +58,7 @@ class Collection:
     sizes: dict[str, int] = field(default_factory=dict)
     children: dict[str, set[str]] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)
+    released: Sequence[str] = ()
 
     @property
     def size(self) -> int:
@@ -64,18 +67,23 @@ class Collection:
 
 
 def plan_collection(
-    store: Store, *, grace_days: float = 7, max_versions: int | None = None, max_gb: float | None = None
+    store: Store,
+    *,
+    grace_days: float = 7,
+    max_versions: int | None = None,
+    max_gb: float | None = None,
+    released: Sequence[str] = (),
 ) -> Collection:
     """Decide what to remove, and change nothing.
 
     Without a budget every version that nobody needs goes. With `max_versions` (of each name) or `max_gb` (10^9 bytes
     on the disk, of the whole store) the oldest of them go until the budget is kept, and no more; what is needed stays
-    even so.
+    even so. The versions of a sweep are needed until it is among `released`.
 
     Raises:
         UserError: what an unfinished run was started from cannot be read.
     """
-    plan = Collection(problems=store.problems())
+    plan = Collection(problems=store.problems(), released=released)
     versions: dict[str, Version] = {}
     unreadable: dict[str, list[str]] = {}
     for name, numbers in store.contents():
@@ -94,7 +102,7 @@ def plan_collection(
         for parent in named:
             plan.children.setdefault(parent, set()).add(ref)
             _keep(plan, parent, f"{ref}, which cannot be read, names it", versions)
-    for ref, why in _needed(store, versions, grace_days):
+    for ref, why in [*_needed(store, versions, grace_days), *_swept(store, released)]:
         _keep(plan, ref, why, versions)
     published = {version.manifest.identity for version in versions.values()}
     plan.claims = [claim for claim in claims(store.root) if not _counts(store, claim, published)]
@@ -221,13 +229,15 @@ def note_parents(plan: Collection, version: Version, versions: dict[str, Version
 
 
 def _wanted(store: Store, plan: Collection, ref: str) -> bool:
-    """Whether somebody needs a version now: an alias, a pin, a claim, or a version that was made from it.
+    """Whether somebody needs a version now: an alias, a pin, a sweep, a claim, or a version that was made from it.
 
     Claims come before children: a run publishes first and gives its claims up afterwards, so one of them is seen.
     """
     name, _, number = ref.partition(":v")
     try:
         if int(number) in (*store.pins(name), *store.aliases(name).values()):
+            return True
+        if any(swept == ref for swept, _ in _swept(store, plan.released)):
             return True
         # Whatever was published since the plan was made keeps a run's claims: to keep too much is safe.
         if any(
@@ -287,6 +297,13 @@ def _needed(store: Store, versions: dict[str, Version], grace_days: float) -> It
     for version in versions.values():
         if _age_days(version) < grace_days:
             yield version.ref, f"younger than {grace_days:g} days"
+
+
+def _swept(store: Store, released: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(ref, why) of each version of a sweep that nobody has released."""
+    for sweep in read_sweeps(store):
+        if sweep.name not in released:
+            yield from ((ref, f"sweep {sweep.name}") for ref in sweep.refs)
 
 
 def _keep(plan: Collection, ref: str, why: str, versions: dict[str, Version]) -> None:

@@ -123,7 +123,7 @@ def pinned_inputs(cfg: Config, plan: Plan) -> list[str]:
 def sweep_name(outcomes: Sequence[Outcome]) -> str:
     """The same for the same jobs, so that a sweep that is started again is the same sweep."""
     digest = json_digest(sorted(outcome.plan.identity for outcome in outcomes))[:8]
-    return f"sweep-{outcomes[0].plan.cfg.name}-{digest}"
+    return f"sweep-{outcomes[0].plan.cfg.name[:100]}-{digest}"
 
 
 def summarize(name: str, outcomes: Sequence[Outcome], metric: str | None) -> Sweep:
