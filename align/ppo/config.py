@@ -88,8 +88,8 @@ class PPOConfig(RLOOConfig):
         > Speed
 
         padding_free (`bool`, *optional*, defaults to `True`):
-            Lay the update's sequences side by side in rows. `False` for models whose attention cannot tell neighbours
-            apart by their positions (state-space models).
+            Lay the update's sequences side by side in rows. Models that let neighbours in a row see each other
+            (state-space models, ALiBi) get a row for each sequence in any case.
     """
 
     num_generations: int = field(default=1, metadata={"help": "Completions a prompt."})

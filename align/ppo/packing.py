@@ -56,6 +56,17 @@ def pack(
         limit = max(longest, min(widest or 4 * longest, sum(lengths), 4 * longest))
         tried = [_fill(lengths, eighths * longest // 8) for eighths in range(8, 8 * limit // longest + 1)]
         rows = min(tried, key=lambda rows: _work(rows, lengths, hidden_size))
+    return _lay(rows, sequences, scored, device)
+
+
+def in_one_row(sequences: list[list[int]], scored: list[int], *, device: torch.device) -> Packed:
+    """The sequences side by side in a single row, in their order; arguments as for `pack`."""
+    return _lay([list(range(len(sequences)))], sequences, scored, device)
+
+
+def _lay(rows: list[list[int]], sequences: list[list[int]], scored: list[int], device: torch.device) -> Packed:
+    """The batch whose rows hold these sequences, by their indices."""
+    lengths = [len(sequence) for sequence in sequences]
     width = _width(rows, lengths)
     places = [(0, 0)] * len(sequences)
     for row, members in enumerate(rows):

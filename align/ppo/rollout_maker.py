@@ -22,10 +22,13 @@ from align.ppo.actor_critic import hidden_states
 from align.ppo.advantages import kl_k1
 from align.ppo.head import token_logps
 from align.ppo.logits_check import FiniteLogits
-from align.ppo.packing import Packed, pack
+from align.ppo.packing import Packed, in_one_row, pack
 from align.ppo.rollout import Rollout, padded
 from align.ppo.shaping import shape, shape_scores
 from align.rewards.functions import SHOWN
+
+# Nats that a token's log-probability may move with what is in front of its sequence: rounding, in a batch as large.
+NEIGHBOURS = {"fp32": 1e-3, "16 bits": 0.05}
 
 
 class RolloutTrainer(RLOOTrainer):
@@ -159,6 +162,8 @@ class RolloutTrainer(RLOOTrainer):
         self, prompt_ids: list[list[int]], completion_ids: list[list[int]]
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Each completion token's log-probability under policy and reference, and the value of its state."""
+        if self._side_by_side is None:
+            self._side_by_side = self.args.padding_free and not self._sees_neighbours()
         found: list[dict[int, Tensor]] = [{}, {}, {}]
         sequences = [prompt + completion for prompt, completion in zip(prompt_ids, completion_ids, strict=True)]
         counts = list(map(len, completion_ids))
@@ -187,12 +192,41 @@ class RolloutTrainer(RLOOTrainer):
         with adapter(self.policy, REF_ADAPTER if REF_ADAPTER in self.policy.peft_config else None):
             return logps_of(self.policy)
 
+    def _sees_neighbours(self) -> bool:
+        """Whether the numbers of a sequence change with what lies in front of it in its row.
+
+        They do where a model carries a state along the row (state-space layers, convolutions), adds positions of its
+        own (ALiBi, OPT), or has an attention that does not ask where sequences begin. All ranks take part.
+        """
+        first, second, third = (list(range(start, start + 8)) for start in (8, 16, 24))
+        tokens = self.policy.config.get_text_config().vocab_size
+        rows = [[[token % tokens for token in ids] for ids in row] for row in ((first, third), (second, third))]
+        was_training = self.model.training
+        self.model.eval()
+        with torch.no_grad(), without_checkpointing(self.model), self.accelerator.autocast():
+            numbers = []
+            for row in rows:
+                packed = in_one_row(row, [0, 7], device=self.accelerator.device)
+                logps, _, values = self.model(*vars(packed).values())
+                numbers.append(torch.cat([logps.float(), values.float()]))
+        self.model.train(was_training)
+        apart = (numbers[0] - numbers[1]).abs().max().item()
+        if apart < (NEIGHBOURS["16 bits"] if self.args.bf16 or self.args.fp16 else NEIGHBOURS["fp32"]):
+            return False
+        if self.accelerator.is_main_process:
+            print(
+                f"padding_free: models of type {self.policy.config.model_type} let sequences in one row see each "
+                "other, so each sequence gets a row of its own",
+                flush=True,
+            )
+        return True
+
     def _pack(self, sequences: list[list[int]], counts: list[int]) -> Packed:
         config = self.policy.config.get_text_config()
         return pack(
             sequences,
             counts,
-            side_by_side=self.args.padding_free,
+            side_by_side=self._side_by_side,
             device=self.accelerator.device,
             hidden_size=config.hidden_size,
             widest=getattr(config, "max_position_embeddings", None),

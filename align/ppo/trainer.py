@@ -209,6 +209,7 @@ class PPOTrainer(CheckpointTrainer):
         )
         self.stopped_at_kl: float | None = None
         self._rollout: Rollout | None = None
+        self._side_by_side: bool | None = None  # whether rows hold several sequences; not known before a forward
         self._schedule: list[list[list[int]]] = []
         self._update = Update()
         self._left_out = False  # the rest of this rollout's minibatches, after too large a step

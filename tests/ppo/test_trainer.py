@@ -7,7 +7,13 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GPT2LMHeadModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GPT2LMHeadModel,
+)
 from transformers.activations import NewGELUActivation
 
 from align.artifacts.store import Store
@@ -161,6 +167,44 @@ def test_packed_sequences_have_the_numbers_of_each_alone(policy, folders, side_b
             torch.testing.assert_close(values[mine], value_model.score(states)[:, 0], rtol=1e-5, atol=1e-5)
             place += count
         assert place == len(logps) == len(values)
+
+
+# A family whose positions, convolutions or states run on from one sequence to the next.
+RUN_ON = {
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "bloom": {"n_head": 2, "n_layer": 2},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "use_mamba_kernels": False},
+}
+
+
+@pytest.mark.parametrize(
+    "family", ["opt", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bloom", "jamba"))]
+)
+def test_sequences_that_would_see_each_other_get_rows_of_their_own(folders, tmp_path, capsys, family):
+    tokenizer = AutoTokenizer.from_pretrained(folders[0])
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape |= {"num_key_value_heads": 2, "vocab_size": len(tokenizer), "initializer_range": 0.2}
+    ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **shape, **ids, **RUN_ON[family])
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / family)
+    tokenizer.save_pretrained(tmp_path / family)
+    own = (str(tmp_path / family), folders[1])
+    trainer = trainer_of(own, tmp_path, max_steps=1, num_iterations=1, num_generations=2, share_backbone=True)
+    trainer.train()
+    assert f"models of type {family} let sequences in one row see each other" in capsys.readouterr().out
+    rollout = trainer._rollout
+    for number, (prompt, completion) in enumerate(zip(rollout.prompt_ids, rollout.completion_ids, strict=True)):
+        with torch.no_grad():
+            logits = trainer.ref_model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+        alone = logits.log_softmax(-1).gather(1, torch.tensor(completion)[:, None])[:, 0]
+        torch.testing.assert_close(rollout.ref_logps[number, : len(completion)], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_sequences_that_do_not_see_each_other_share_rows(folders, tmp_path, capsys):
+    trainer = trainer_of(folders, tmp_path, max_steps=1, num_iterations=1)
+    trainer.train()
+    assert trainer._side_by_side and "padding_free" not in capsys.readouterr().out
 
 
 def test_rows_are_as_wide_as_makes_the_least_work():
