@@ -42,10 +42,40 @@ def readable_json(value: Any, indent: int | None = None, default: Callable[[Any]
     return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+_LIMITS = (30, 40, 60, 160, 200)  # that `shown` is called with
+
+
 def shown(value: Any, limit: int = 60) -> str:
     """`value` as one short line, for a message."""
     text = readable_json(value, default=repr)
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+_NUMBER = re.compile(
+    r"\b(is|are|has|have|holds|for|of|at|turn|offset|character|row|byte) "
+    r"(?:-?\d[\w.]*|(?<=is )(?:true|false|null|NaN|-?Infinity)|(?<=holds )(?:true|false|null))(?=\W|$)"
+)
+
+
+def without_values(text: str) -> str:
+    """A sentence without the values that `shown` put into it: sentences of one kind become equal."""
+    parts, at = [], 0
+    while at < len(text):
+        end = _value_end(text, at) if text[at] in '"[{' and (at == 0 or text[at - 1] in " (") else at
+        parts.append("…" if end > at else text[at])
+        at = max(end, at + 1)
+    return _NUMBER.sub(r"\1 …", "".join(parts)).replace(" (…)", "")
+
+
+def _value_end(text: str, start: int) -> int:
+    """Where a value that `shown` wrote at `start` ends; `start` where there is none."""
+    try:
+        return json.JSONDecoder().raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
+        pass
+    # one that was cut: it has a limit's length and ends in three points
+    ends = [start + limit for limit in _LIMITS if text[start + limit - 3 : start + limit] == "..."]
+    return ends[0] if ends else start
 
 
 def _string(value: Any, field: str) -> str:

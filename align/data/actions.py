@@ -41,7 +41,8 @@ def make_reports(arguments: argparse.Namespace) -> "list[Report]":
         split_sources,
         stage_length,
     )
-    from align.data.layouts.parse import read_outcomes, recognise_source
+    from align.data.layouts.parse import read_outcomes
+    from align.data.layouts.recognition import recognise_source
     from align.data.layouts.unread import ColumnUse
     from align.data.quality.inspection import Inspection
     from align.data.quality.report import judge
@@ -191,7 +192,8 @@ def show_data(arguments: argparse.Namespace) -> int:
         split_sources,
         stage_length,
     )
-    from align.data.layouts.parse import read_outcomes, recognise_source
+    from align.data.layouts.parse import read_outcomes
+    from align.data.layouts.recognition import recognise_source
     from align.data.tokens.loss_mask import Loss
     from align.data.tokens.preview import show_record, to_json, to_terminal
     from align.records import columns_of

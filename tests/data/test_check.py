@@ -7,6 +7,7 @@ import pytest
 
 from align.artifacts.store import Store
 from align.cli import main
+from align.data.layouts.parse import TIE
 from align.data.quality.balance import kto_weights
 from align.data.quality.findings import MENDS, Report
 from align.data.quality.html import to_html
@@ -351,8 +352,8 @@ def test_a_byte_order_mark_is_told(tmp_path, capsys):
 def test_the_dirt_of_hh_rlhf(capsys):
     report = check(capsys, shared("hh-rlhf-harmless"))
     assert {why: entry["rows"] for why, entry in report["refused"].items()} == {
-        "chosen is empty": ["86", "516", "925", "1103"],
-        "rejected shares no prompt with chosen": ["1254"],
+        "chosen is empty: its last Assistant turn says nothing": ["86", "516", "925", "1103"],
+        "rejected shares no prompt with chosen: they part at turn …, before the last answer": ["1254"],
     }
     # an independent count: rows whose chosen side has a turn's word anywhere but at the start of a turn
     inline = []
@@ -368,7 +369,13 @@ def test_line_separators_and_other_dirt_do_not_hide_rows(capsys):
     gsm8k = check(capsys, shared("gsm8k/train.jsonl"))
     assert gsm8k["rows_used"] == 3000 and found(gsm8k)["line_ends"]["rows"] == ["2381"]
     pandalm = check(capsys, shared("pandalm-human"))
-    assert pandalm["refused"]["response1 is true"]["count"] + pandalm["refused"]["response2 is true"]["count"] == 6
+    assert (
+        sum(
+            pandalm["refused"][f"response{side} is …, neither a string nor a list of messages"]["count"]
+            for side in (1, 2)
+        )
+        == 6
+    )
     report = check(capsys, shared("llmbar/Processed_MT-Bench.json"), "--against", shared("mt-bench"))
     assert found(report)["overlap_question.jsonl"]["count"] > 50
     assert to_html([Report(**{key: report[key] for key in Report.__dataclass_fields__ if key != "findings"})])
@@ -385,4 +392,4 @@ def test_the_dirt_of_the_other_sets(capsys):
     pandalm = check(capsys, shared("pandalm-human"))
     blank = [one["count"] for why, one in pandalm["refused"].items() if why.startswith("response") and "empty" in why]
     # two of the 91 ties are between answers one of which is blank, or no text
-    assert sum(blank) == 14 and pandalm["refused"]["verdict is a tie"]["count"] == 89
+    assert sum(blank) == 14 and pandalm["refused"][TIE]["count"] == 89

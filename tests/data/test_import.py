@@ -341,12 +341,12 @@ def test_pandalm_ties_blanks_and_agreement(root, capsys):
     refused = version.manifest.notes["rows_refused"]
     # 91 majority ties, of which two rows hold no two answers; 14 blank answers, 6 that are `true`, a blank instruction
     assert refused == {
-        "verdict is a tie": 89,
+        "verdict is a tie: no answer is better than another": 89,
         "response2 is empty": 10,
         "response1 is empty": 4,
-        "response1 is true": 4,
-        "response2 is true": 2,
-        'instruction is " "': 1,
+        "response1 is …, neither a string nor a list of messages": 4,
+        "response2 is …, neither a string nor a list of messages": 2,
+        "instruction is …, not a question": 1,
     }
     assert {row["agreement"] for row in rows_of(version)} == {0.6667, 1.0}
 

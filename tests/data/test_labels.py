@@ -7,7 +7,8 @@ import pytest
 
 from align.data.layouts.detect import UndefinedLabels
 from align.data.layouts.labels import pair_choices
-from align.data.layouts.parse import read_outcomes, recognise_source
+from align.data.layouts.parse import read_outcomes
+from align.data.layouts.recognition import recognise_source
 from align.data.layouts.verdicts import Mapped, as_outcome
 from align.data.readers.files import find_sources
 from align.errors import UserError

@@ -6,7 +6,8 @@ The files are in tests/data/files/layouts; each is named after the project whose
 import pytest
 
 from align.data.layouts.detect import UndefinedLabels
-from align.data.layouts.parse import read_outcomes, recognise_source
+from align.data.layouts.parse import read_outcomes
+from align.data.layouts.recognition import recognise_source
 from align.data.layouts.unread import ColumnUse
 from align.data.quality.columns import column_findings
 from align.data.readers.files import find_sources

@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from align.data.layouts.parse import read_outcomes, recognise_source
+from align.data.layouts.mapping import Names
+from align.data.layouts.parse import Reading, outcomes_of, read_outcomes
+from align.data.layouts.recognition import recognise_source
 from align.data.layouts.unread import ColumnUse, looks_like
 from align.data.quality.columns import column_findings
 from align.data.readers.files import Source
@@ -127,10 +129,10 @@ def test_a_column_that_is_read_in_some_rows_is_read():
 
 def test_columns_are_called_as_the_file_calls_them():
     rows = [{"Frage": "a", "Antwort": "b", "Note": "c"}]
-    names = {"question": "Frage", "answer": "Antwort", "output": "Note"}
-    from align.data.layouts.mapping import Names
-
-    assert unread(rows, names=Names(names)) == ["Note"]
+    names = Names({"question": "Frage", "answer": "Antwort", "output": "Note"})
+    use = ColumnUse(Reading("question_answer", "prompt_completion", names))
+    use.observe(next(outcomes_of("rows.jsonl", enumerate(rows), use.reading)))
+    assert [column.name for column in use.unread()] == ["Note"]
 
 
 def test_reports_name_the_columns_that_were_not_read(tmp_path, capsys):

@@ -18,7 +18,8 @@ from align.data.layouts.annotations import beside, own
 from align.data.layouts.formats import LAYOUTS
 from align.data.layouts.judged import JUDGED
 from align.data.layouts.mapping import Names
-from align.data.layouts.parse import Outcome, Reading, read_outcomes, recognise_source
+from align.data.layouts.parse import Outcome, Reading, read_outcomes
+from align.data.layouts.recognition import recognise_source
 from align.data.layouts.unread import ColumnUse
 from align.data.loading.tables import json_line
 from align.data.quality.filters import Admission, blocked

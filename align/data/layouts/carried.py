@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from align.data.layouts.annotations import SCORES
+from align.data.layouts.columns import SetAside
 from align.errors import UserError
 from align.records import FIELDS, LATER_TURNS, Columns, Record, RecordError, columns_of, shown, with_columns
 
@@ -49,8 +50,9 @@ class Carrier:
             return {name: _named(row, name) for name in self.keep if name in row}, {}
         columns: Columns = {}
         left_out: dict[str, str] = {}
-        for name, value in row.items():
-            if value is None or not isinstance(name, str) or name in OWN or self._reads(name, row, records):
+        for key, value in row.items():
+            name = key.column if isinstance(key, SetAside) else key
+            if value is None or not isinstance(key, str) or name in OWN or self._reads(key, row, records):
                 continue
             why = f"{name!r} is a name that TRL's trainers use" if name in TRAINERS else unfit(value)
             if why is None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 Row = Mapping[str, Any]
 
@@ -13,6 +13,17 @@ SUFFIXES = (("0", "1"), ("1", "2"), ("a", "b"), ("one", "two"), ("first", "secon
 """How two answers are told apart: `response_0` and `response_1`, `output_a` and `output_b`, `first_answer` ..."""
 _NUMBERED = re.compile(rf"(?:model_)?({'|'.join(ANSWER_NOUNS)})_?(0|1|2|a|b|one|two|first|second)")
 _ORDINAL = re.compile(rf"(first|second)_({'|'.join(ANSWER_NOUNS)})")
+
+
+class SetAside(str):
+    """The name of a column in whose place another one was mapped: no layout finds it; `column` is what it was."""
+
+    column: str
+
+    def __new__(cls, column: str) -> Self:
+        name = super().__new__(cls, f"{column} (another column is mapped)")
+        name.column = column
+        return name
 
 
 @lru_cache(maxsize=4096)

@@ -45,19 +45,6 @@ _TELLING = {
 """A format -> the fields that show that a row was meant to be of it."""
 
 
-def rename(row: Row, columns: Mapping[str, str]) -> Row:
-    """`row` with the fields that `columns` (our field -> their column) names. Raises RecordError for a missing one."""
-    if not columns:
-        return row
-    for field, column in columns.items():
-        if column not in row:
-            raise RecordError(
-                field, f"should be column {column!r}, which the row lacks (it has {', '.join(map(str, row))})"
-            )
-    kept = {key: value for key, value in row.items() if key not in columns.values()}
-    return kept | {field: row[column] for field, column in columns.items()}
-
-
 def held_format(row: Row, wanted: str | None = None) -> str | None:
     """The format that the row's fields make, `wanted` before others; None where they make none."""
     has = {key for key, value in row.items() if value is not None}

@@ -27,9 +27,9 @@ Row = Mapping[str, Any]
 
 VERDICTS = ("label", "preference", "winner", "preferred", "better", "choice", "better_response_id", "overall_response")
 VERDICTS += ("better_id", "best", "verdict", "judgment", "judgement", "human_preference", "preferred_response")
-_LISTS = ("responses", "completions", "answers", "outputs", "candidates", "generations")
-_SCORES = ("scores", "score", "ratings", "rewards", "overall_score", "rating")
-_RANKS = ("ranks", "rank", "ranking")
+LISTS = ("responses", "completions", "answers", "outputs", "candidates", "generations")
+SCORES = ("scores", "score", "ratings", "rewards", "overall_score", "rating")
+RANKS = ("ranks", "rank", "ranking")
 _TEXTS = ("response", "text", "content", "completion", "answer", "output", "body")
 PROMPTS = ("prompt", "instruction", "question", "query", "input")
 JUDGED_FIELDS = ("output_1", "output_2", "responses", "scores", "ranks", "preference", "context", "better_response_id")
@@ -120,7 +120,7 @@ def read_order(row: Row) -> list[float | None]:
 
 def _answers(row: Row) -> tuple[list[Any], bool]:
     """The list of answers, and whether each is an object that may hold its own score."""
-    field, given = find(row, _LISTS)
+    field, given = find(row, LISTS)
     if not isinstance(given, list) or len(given) < 2:
         raise RecordError(field or "responses", f"is {shown(given)}, not a list of two answers or more")
     return given, all(isinstance(one, Mapping) for one in given)
@@ -131,13 +131,13 @@ def order_column(row: Row) -> tuple[str, bool]:
     given, inside = _answers(row)
     _, sign = _order(row)
     where = given[0] if inside else row
-    return find(where, _SCORES if sign == 1 else _RANKS)[0] or "scores", sign == -1
+    return find(where, SCORES if sign == 1 else RANKS)[0] or "scores", sign == -1
 
 
 def _order(row: Row) -> tuple[list[float | None], int]:
     """Scores, and 1; or ranks, and -1."""
     given, inside = _answers(row)
-    for names in (_SCORES, _RANKS):
+    for names in (SCORES, RANKS):
         values = [find(one, names)[1] for one in given] if inside else find(row, names)[1]
         if isinstance(values, list) and any(value is not None for value in values):
             break
@@ -145,7 +145,7 @@ def _order(row: Row) -> tuple[list[float | None], int]:
         raise RecordError("scores", "are missing: no score or rank says which answer is better")
     if len(values) != len(given):
         raise RecordError("scores", f"are {len(values)} for {len(given)} answers")
-    return [None if value is None else _number(value, "scores") for value in values], -1 if names == _RANKS else 1
+    return [None if value is None else _number(value, "scores") for value in values], -1 if names == RANKS else 1
 
 
 def pairwise_votes(row: Row, wanted: str) -> list[Record]:

@@ -1,14 +1,14 @@
 """From rows to records: how they are read, and what became of each; every row is accounted for."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 from align.data.conversions import NoConversion, convert
 from align.data.layouts.carried import Carrier, keep_columns
-from align.data.layouts.detect import SAMPLE, Recognised, UndefinedLabels, as_row, recognise
+from align.data.layouts.detect import UndefinedLabels, as_row
 from align.data.layouts.formats import LAYOUTS
 from align.data.layouts.labels import Label, is_number, labels_of
 from align.data.layouts.mapping import Names
@@ -17,8 +17,7 @@ from align.data.layouts.verdicts import UndefinedLabel
 from align.data.readers.files import Source
 from align.data.readers.row import Row, Unreadable
 from align.data.tools import tools_of
-from align.errors import UserError
-from align.records import Record, RecordError, Text, kind, with_columns
+from align.records import Record, RecordError, Text, kind, with_columns, without_values
 
 
 @dataclass(frozen=True)
@@ -62,35 +61,6 @@ class Outcome:
     not_carried: Mapping[str, str] = field(default_factory=dict)  # column that was not read and is not kept -> why
 
 
-def recognise_source(
-    source: Source,
-    *,
-    layout: str | None = None,
-    names: Names = Names(),  # noqa: B008 (frozen)
-    wanted: str | None = None,
-    keep: Sequence[str] | None = None,
-) -> Reading:
-    """How the rows of `source` are to be read; what is given stands, the rest is told from its first rows.
-
-    Raises:
-        UserError: no layout fits, or `names` names what is not ours.
-        UndefinedLabels: nothing says which answer a label prefers.
-    """
-    names.check(kept=keep or ())
-    keep = None if keep is None else tuple(keep)
-    if layout is not None and layout not in LAYOUTS:
-        raise UserError(f"layout {layout!r} is not known: write one of {', '.join(LAYOUTS)}")
-    if source.format is not None and layout is None:
-        return Reading("trl", wanted or source.format, names, "a dataset artifact's own", keep)
-    sample = [_prepare(row, names) for _, row in islice(source.rows(), SAMPLE)]
-    readable = [Unreadable(str(row)) if isinstance(row, RecordError) else row for row in sample]
-    try:
-        found: Recognised = recognise(readable, source.name, wanted=wanted, layout=layout)
-    except UndefinedLabels as error:  # again, with the labels of every row
-        raise UndefinedLabels(source.name, _prepared(source, names), error.layout, error.column) from None
-    return Reading(found.layout, found.format, names, found.why, keep)
-
-
 def read_outcomes(sources: Iterable[Source], reading: Reading) -> Iterator[Outcome]:
     """Every row of every source and what became of it: nothing is left out, and one kind is kept to.
 
@@ -103,7 +73,7 @@ def read_outcomes(sources: Iterable[Source], reading: Reading) -> Iterator[Outco
         for number, row in _rows(source, reading):
             outcome = _outcome(source.name, number, row, reading, carrier)
             if isinstance(outcome.error, UndefinedLabel) and is_number(outcome.error.value):
-                rows, column = _prepared(source, reading.names), outcome.error.column
+                rows, column = prepared_rows(source, reading.names), outcome.error.column
                 raise UndefinedLabels(source.name, rows, reading.layout, column)
             if isinstance(row, dict) and reading.layout == "message_tree":
                 outcome = replace(outcome, rows=row.get(GATHERED, 1))
@@ -117,15 +87,14 @@ def read_outcomes(sources: Iterable[Source], reading: Reading) -> Iterator[Outco
             yield outcome
 
 
-TIE = "verdict is a tie"
+TIE = "verdict is a tie: no answer is better than another"
 """The reason of rows that give no record because no answer is better: they are not malformed."""
 
 
 def reason(refusal: Refusal) -> str:
-    """A refusal without what is the row's own, to count by: `chosen is empty`."""
-    text = f"{refusal.field or 'row'} {refusal.why}"
-    text = re.split(r" \(|: |, ", re.sub(r"\[\d+\]", "[]", text), maxsplit=1)[0]
-    return text if len(text) <= 80 else text[:77] + "..."
+    """A refusal without the values of its row, to count by: `label is …, not true or false`."""
+    text = without_values(re.sub(r"\[\d+\]", "[]", f"{refusal.field or 'row'} {refusal.why}"))
+    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def _rows(source: Source, reading: Reading) -> Iterator[tuple[int, Any]]:
@@ -138,8 +107,14 @@ def _rows(source: Source, reading: Reading) -> Iterator[tuple[int, Any]]:
     return gather(source.rows()) if flat else source.rows()
 
 
+def outcomes_of(name: str, rows: Iterable[tuple[int, Row]], reading: Reading) -> Iterator[Outcome]:
+    """What becomes of each of some numbered rows; `name` is their file's."""
+    carrier = Carrier(lambda row: held_records(row, reading), reading.keep)
+    return (_outcome(name, number, row, reading, carrier) for number, row in rows)
+
+
 def _outcome(file: str, number: int, row: Row, reading: Reading, carrier: Carrier) -> Outcome:
-    row = _prepare(row, reading.names)
+    row = prepare(row, reading.names)
     if isinstance(row, Unreadable):
         return Outcome(file, number, row, [], Refusal(file, number, None, row.why))
     raw = row if isinstance(row, dict) else {}
@@ -171,13 +146,13 @@ def held_records(row: Mapping[str, Any], reading: Reading) -> list[Record]:
     return held if tools is None else [replace(record, tools=tools) for record in held]
 
 
-def _prepared(source: Source, names: Names) -> Iterator[Mapping[str, Any]]:
+def prepared_rows(source: Source, names: Names) -> Iterator[Mapping[str, Any]]:
     """The rows of a source in our words, without those that cannot be read."""
-    rows = (_prepare(row, names) for _, row in source.rows())
+    rows = (prepare(row, names) for _, row in source.rows())
     return (row for row in rows if isinstance(row, Mapping))
 
 
-def _prepare(row: Row, names: Names) -> Any:
+def prepare(row: Row, names: Names) -> Any:
     """A row in our words; a RecordError where a column is missing."""
     row = as_row(row)
     if isinstance(row, Unreadable):

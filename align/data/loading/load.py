@@ -13,7 +13,9 @@ from align.data.layouts.carried import describe_columns, settle_columns
 from align.data.layouts.detect import UndefinedLabels
 from align.data.layouts.formats import LAYOUTS
 from align.data.layouts.labels import label_lines
-from align.data.layouts.parse import TIE, Reading, Refusal, read_outcomes, reason, recognise_source
+from align.data.layouts.mapping import MappingError
+from align.data.layouts.parse import TIE, Reading, Refusal, read_outcomes, reason
+from align.data.layouts.recognition import check_mapping, recognise_source
 from align.data.layouts.unread import ColumnUse
 from align.data.loading.sources import AUTO, DatasetSource, check, source_of
 from align.data.quality.filters import Admission, blocked
@@ -134,10 +136,12 @@ def reading_of(source: DatasetSource, format: str, rows: Source) -> Reading:
     """
     keep = None if source.keep is None else tuple(source.keep)
     if source.layout != AUTO:
-        return Reading(source.layout, format, source.names, keep=keep)
+        reading = Reading(source.layout, format, source.names, keep=keep)
+        check_mapping(rows, reading)
+        return reading
     try:
         return recognise_source(rows, names=source.names, wanted=format, keep=keep)
-    except UndefinedLabels:
+    except (UndefinedLabels, MappingError):
         raise
     except UserError:
         return Reading("trl", format, source.names, keep=keep)
