@@ -36,6 +36,7 @@ from align.run.preflight import describe_data
 
 LAST_LINES = 8  # of a failing step's log
 LEFT_OUT = "left out"
+_AGAIN = "the same command skips what has published, and resumes the step that ran if it has a checkpoint"
 
 
 class StepFailed(Exception):
@@ -79,10 +80,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr, flush=True)
+        print(f"interrupted; {_AGAIN}", file=sys.stderr, flush=True)
         return 130
     except Stopped:
-        print("stopped; the same command goes on where this one stopped", file=sys.stderr, flush=True)
+        print(f"stopped; {_AGAIN}", file=sys.stderr, flush=True)
         return STOPPED
 
 

@@ -84,6 +84,10 @@ def run_all(overrides: list[str], metric: str | None = None) -> int:
                 summarize(name, outcomes, metric).save(outcome.store)
                 if codes[-1] == STOPPED:
                     raise Stopped  # meant for the jobs that are left, too
+    except (KeyboardInterrupt, Stopped) as stop:
+        done = sum(outcome.version is not None for outcome in outcomes)
+        stop.add_note(f"{done} of {len(outcomes)} jobs have published; the same command runs the others")
+        raise
     finally:
         if any(outcome.version for outcome in outcomes):
             print(f"\n{describe(outcomes, summarize(name, outcomes, metric))}", flush=True)

@@ -165,6 +165,19 @@ def test_a_job_that_fails_stands_at_the_end_and_the_same_command_finishes_the_sw
     assert kept.refs == ["dpo:v1", "dpo:v2"] and kept.best == "dpo:v2"
 
 
+def test_a_sweep_that_is_stopped_says_what_it_has(tiny_store, started, capsys, monkeypatch):
+    _, launch = started
+
+    def stopped(words, env, log=None):
+        return launch(words, env) if not started[0] else 75
+
+    monkeypatch.setattr(multirun.launchers, "launch", stopped)
+    assert sweep(tiny_store, "trainer.beta=0.3,0.1") == 75
+    out, err = capsys.readouterr()
+    assert err == "stopped by SIGTERM: 1 of 2 jobs have published; the same command runs the others (exit code 75)\n"
+    assert table_of(out)[1][-1] == "dpo:v1" and "Traceback" not in err
+
+
 def test_no_job_starts_before_all_are_checked(tiny_store, started, capsys):
     jobs, _ = started
     assert sweep(tiny_store, "inputs.policy=sft:v1,sft:v9", "trainer.beta=0.1") == 2
