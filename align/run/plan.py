@@ -17,6 +17,7 @@ from align.artifacts.store import Store, Version
 from align.config.identity import formats_read, identity_config
 from align.config.paths import PROJECT
 from align.config.schema import FORMATS, Config, DataConfig
+from align.contract.architectures import check_architectures
 from align.contract.inputs import check_dtype, check_inputs, check_value_model
 from align.contract.tokenizers import check_template
 from align.data.build.scores import check_scorable
@@ -86,14 +87,18 @@ def make_plan(cfg: Config, store: Store, *, world_size: int) -> Plan:
     check_inputs(
         cfg.stage, {role: held for role, held in inputs.items() if role != "references"}, cfg.model.accept_drift
     )
+    shares_backbone = cfg.trainer.get("share_backbone", False)
+    trains_value = "value_model" in spec.inputs and cfg.adapter.kind == "none" and not shares_backbone
+    trusted = cfg.model.trust_remote_code
+    check_architectures(cfg.stage, inputs, trust_remote_code=trusted, trains_value=trains_value)
     for role, demand in spec.inputs.items():
         if demand.trained and role in inputs:
             check_dtype(role, inputs[role], adapter=cfg.adapter.kind)
     if isinstance(inputs.get("policy"), Input):
         check_template(inputs["policy"], cfg.model.chat_template, cfg.model.accept_drift)
     if "value_model" in inputs:
-        lora, shares = cfg.adapter.kind != "none", cfg.trainer.get("share_backbone", False)
-        check_value_model(inputs["policy"], inputs["value_model"], lora=lora, share_backbone=shares)
+        lora = cfg.adapter.kind != "none"
+        check_value_model(inputs["policy"], inputs["value_model"], lora=lora, share_backbone=shares_backbone)
     if "policy" in inputs and "max_length" in cfg.trainer and cfg.trainer["max_length"] is None:
         cfg.trainer["max_length"] = default_length(inputs["policy"].path)
     data = resolve_data(cfg, inputs.get("dataset"))

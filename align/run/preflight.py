@@ -14,6 +14,7 @@ from align.artifacts.store import Store
 from align.artifacts.verification import verify_input
 from align.config.identity import formats_read
 from align.config.schema import Config
+from align.contract.architectures import check_attention
 from align.contract.inputs import check_max_length, check_room
 from align.contract.tokenizers import check_assistant_turns, check_tokenizer
 from align.data.loading.examples import has_eval, load_split, offers
@@ -31,6 +32,8 @@ def preflight(plan: Plan) -> None:
         UserError: an input is corrupt, a row is malformed or of another format, the tokenizer lacks something, or a
             function that the config names cannot be loaded.
     """
+    models = {role: held for role, held in plan.inputs.items() if role != "dataset"}
+    check_attention(each_input(models), plan.cfg.model.attn_implementation, precision=plan.cfg.precision)
     verify_inputs(plan)
     module, _, function = STAGES[plan.cfg.stage].preflight.partition(":")
     getattr(importlib.import_module(module), function)(plan)
