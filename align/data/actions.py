@@ -243,12 +243,13 @@ def show_data(arguments: argparse.Namespace) -> int:
 
 def list_rules(arguments: argparse.Namespace) -> int:
     """The layouts that are known, and the names that --fix and --drop take."""
-    from align.data.layouts.formats import LAYOUTS
+    from align.data.layouts.formats import LAYOUTS, READS
     from align.data.quality.repairs import DROPS, FIXES
 
     print("layouts (--layout)")
     for name, layout in LAYOUTS.items():
         print(f"  {name:<22} {(layout.__doc__ or '').strip().splitlines()[0]}")
+        print(f"  {'':<22} columns: {READS[name]}")
     print("repairs of text (--fix); what was there before is kept in repairs.jsonl")
     for name, (what, _) in FIXES.items():
         print(f"  {name:<22} {what}")

@@ -3,9 +3,14 @@
 The files are in tests/data/files/layouts; each is named after the project whose layout it has.
 """
 
+import re
+
 import pytest
 
+from align.config.paths import PROJECT
+from align.data.layouts.columns import answer_number, canonical
 from align.data.layouts.detect import UndefinedLabels
+from align.data.layouts.formats import LAYOUTS, READS
 from align.data.layouts.parse import read_outcomes
 from align.data.layouts.recognition import recognise_source
 from align.data.layouts.unread import ColumnUse
@@ -14,6 +19,7 @@ from align.data.readers.files import find_sources
 from align.errors import UserError
 from align.records import Demonstration, Preference, Prompt, Text, UnpairedPreference, without_columns
 from tests.data.data_command import FILES, check, found, run
+from tests.data.test_layouts import GOLDEN
 from tests.data.test_unread import Rows
 
 LAYOUT_FILES = FILES / "layouts"
@@ -256,6 +262,25 @@ def test_no_file_hides_a_judgement(name, column, value):
     rows = [{**row, column: value} for _, row in source.rows()]
     _, use = read(Rows(source.name, None, held=rows))
     assert column in [one.name for one in use.unread() if one.looks_like]
+
+
+SIBLINGS = {"annotators": "two_outputs", "verdict": "question_answer"}
+RARE = {"deleted", "review_result", "contexts", "long_answer", "section_text"}
+
+
+def test_the_columns_that_a_layout_is_said_to_read_are_those_it_reads():
+    """`align data rules` and the guide name every layout, and the columns that its samples are read from."""
+    guide = (PROJECT / "docs/guides/data.md").read_text("utf-8")
+    table = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|$", guide, re.MULTILINE))
+    assert {name: columns.replace("`", "") for name, columns in table.items()} == READS
+    assert READS.keys() == LAYOUTS.keys()
+    samples = [[row] for _, _, row, _ in GOLDEN] + [[row for _, row in source_of(name).rows()] for name in RECORDS]
+    for rows in samples:
+        _, use = read(Rows("rows.jsonl", None, held=rows))
+        layout = use.reading.layout
+        named = set(re.findall(r"[\w.]+", f"{READS[layout]} {READS.get(SIBLINGS.get(layout), '')}"))
+        columns = {canonical(column) for column in use.read()} - named - RARE
+        assert not {one for one in columns if not answer_number(one) and not re.search(r"\d$", one)}, layout
 
 
 def test_auto_j_must_be_told_what_its_numbers_mean(tmp_path, capsys):

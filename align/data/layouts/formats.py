@@ -150,6 +150,35 @@ LAYOUTS: dict[str, Callable[[Row, str], list[Record]]] = {
 }
 """A layout's name in the config -> its function."""
 
+READS: dict[str, str] = {
+    "trl": "prompt, completion, label (true: good); prompt, chosen, rejected, margin; text; system, history, tools",
+    "messages": "messages; rejected_response or rejected_messages; label or kto_tag; system, tools",
+    "hh_rlhf": "chosen and rejected, transcripts of Human and Assistant",
+    "alpaca": "instruction, input, output; system, history; label or kto_tag",
+    "gsm8k_solutions": "question, and under the name of each model an object with solution and is_correct",
+    "moss": "meta_instruction, and chat with turn_1, turn_2, ...",
+    "fastchat_answers": "choices, and turns, the questions (--beside)",
+    "bfcl": "question, function",
+    "sharegpt": "conversations or conversation; chosen, rejected; label or kto_tag; system, tools",
+    "openai_preference": "input, preferred_output, non_preferred_output",
+    "chosen_rejected": "question, query, instruction, input or prompt; chosen, response_chosen, response or output; "
+    "rejected, response_rejected or rejected_response; system, history, context, tools",
+    "two_outputs": "prompt, instruction, question or input; two answers such as output_1 and output_2, response_0 and "
+    "response_1; label, preference, winner, better_response_id, overall_response; system, history, context",
+    "annotators": "as two_outputs, with annotator1, annotator2, ... in place of the label",
+    "responses": "prompt, instruction or question; responses, completions or answers; scores or ranks, next to them "
+    "or inside as score, overall_score, rank",
+    "pairwise_votes": "question, passages; prediction 1, prediction 2, ...; preference, a vote on each pair",
+    "verdict": "as question_answer, with is_correct, thumbs, thumbs_up, liked, vote, correct, good, label or kto_tag",
+    "message_tree": "prompt, a message with replies; or messages one by one with message_id, parent_id, role, text, rank",
+    "question_answer": "question, query, instruction, dialogue, document, article or prompt; answer, response, "
+    "completion, output, solution, summary; input, context, system, history; score, rating or helpfulness",
+    "instances": "instruction, instances",
+    "turns": "turns",
+    "string": "the string itself",
+}
+"""A layout's name -> the columns it looks for, as `align data rules` says it."""
+
 COLUMNS = sorted(
     {"messages", "margin", *SCORES, "instruction", "input", "output", "system", "history", "question", "tools"}.union(
         *FIELDS.values(), CONVERSATION_FIELDS, JUDGED_FIELDS, ANSWER_FIELDS
