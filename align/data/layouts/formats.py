@@ -170,7 +170,7 @@ READS: dict[str, str] = {
     "or inside as score, overall_score, rank",
     "pairwise_votes": "question, passages; prediction 1, prediction 2, ...; preference, a vote on each pair",
     "verdict": "as question_answer, with is_correct, thumbs, thumbs_up, liked, vote, correct, good, label or kto_tag",
-    "message_tree": "prompt, a message with replies; or messages one by one with message_id, parent_id, role, text, rank",
+    "message_tree": "prompt, a message with replies; or messages with message_id, parent_id, role, text, rank",
     "question_answer": "question, query, instruction, dialogue, document, article or prompt; answer, response, "
     "completion, output, solution, summary; input, context, system, history; score, rating or helpfulness",
     "instances": "instruction, instances",
