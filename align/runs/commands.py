@@ -4,6 +4,7 @@ What a command needs is imported when it runs, so that `align --help` answers at
 """
 
 import argparse
+import sys
 
 from align.artifacts.commands import add_root, open_store, print_json, write_text
 
@@ -166,17 +167,25 @@ def compare_runs(arguments: argparse.Namespace) -> int:
 
 def watch_run(arguments: argparse.Namespace) -> int:
     """`align runs watch [RUN]`: 0 if it publishes, 75 if it stops, 1 if it ends otherwise."""
-    from align.runs.record import PUBLISHED, STOPPED, Run
-    from align.runs.watch import ending_of, follow, json_line, line_of, the_run_at_work
+    import json
+
+    from align.runs.record import PUBLISHED, STOPPED
+    from align.runs.watch import Screen, follow, json_line, the_run_at_work
 
     store = open_store(arguments)
     run = the_run_at_work(store, arguments.run)
-    for event in follow(store, run, every=arguments.every):
-        if isinstance(event, Run):
-            print_json(event.to_json()) if arguments.json else print(ending_of(event), flush=True)
-            return {PUBLISHED: 0, STOPPED: 75}.get(event.state, 1)
-        print(json_line(event) if arguments.json else line_of(run, event), flush=True)
-    return 0
+    screen = Screen(lambda text: print(text, end="", flush=True), is_terminal=sys.stdout.isatty())
+    state = run.state
+    for look in follow(store, run, every=arguments.every):
+        state = look.run.state
+        if not arguments.json:
+            screen.show(look)
+            continue
+        for row in look.rows:
+            print(json_line(row), flush=True)
+        if look.is_last:
+            print(json.dumps(look.run.to_json()))
+    return {PUBLISHED: 0, STOPPED: 75}.get(state, 1)
 
 
 def clean_runs(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from align.artifacts.store import Store
@@ -22,6 +23,7 @@ from align.runs.record import (
 )
 
 EVERY = 2.0  # seconds between two looks
+QUIET = 30.0  # seconds without a row after which a line tells how far the run is
 
 
 def the_run_at_work(store: Store, text: str | None) -> Run:
@@ -41,23 +43,74 @@ def the_run_at_work(store: Store, text: str | None) -> Run:
     return working[0]
 
 
+@dataclass(frozen=True)
+class Look:
+    """A run at one moment, and what it has logged since the look before."""
+
+    run: Run
+    rows: list[dict[str, float]]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the run has ended."""
+        return self.run.state != RUNNING
+
+
 def follow(
     store: Store, run: Run, *, every: float = EVERY, sleep: Callable[[float], None] = time.sleep
-) -> Iterator[dict[str, float] | Run]:
-    """The rows that a run logs from now on, and the last few before; then the run as it ended.
+) -> Iterator[Look]:
+    """Look at a run again and again until it has ended; the first look also gives the last few rows before it.
 
     A resumed run rewinds its file to its checkpoint: its rows are then given again, as they are logged again.
     """
     file = run.folder / METRICS_FILE
     place = _start(file)
     while True:
-        state = read_run(store, run.folder, publications(store))
+        now = read_run(store, run.folder, publications(store))
         rows, place = _new_rows(file, place)
-        yield from rows
-        if state.state != RUNNING:
-            yield state
+        look = Look(now, rows)
+        yield look
+        if look.is_last:
             return
         sleep(every)
+
+
+class Screen:
+    """The lines of a run that is watched: its rows, and in between how far it is.
+
+    On a terminal the progress is one line that is written over; elsewhere it is a line now and then.
+
+    Args:
+        write: prints text as it is, without a line break.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, write: Callable[[str], None], *, is_terminal: bool, clock: Callable[[], float] = time.monotonic
+    ):
+        self._write = write
+        self._is_terminal = is_terminal
+        self._clock = clock
+        self._written = clock()
+        self._progress = ""
+
+    def show(self, look: Look) -> None:
+        """Show what is new."""
+        for row in look.rows:
+            self._line(line_of(look.run, row))
+        if look.is_last:
+            self._line(ending_of(look.run))
+            return
+        progress = progress_line(look.run)
+        if self._is_terminal:
+            self._write(f"\r\x1b[K{progress}")
+        elif progress != self._progress and self._clock() - self._written >= QUIET:
+            self._line(progress)
+        self._progress = progress
+
+    def _line(self, text: str) -> None:
+        self._write(f"\r\x1b[K{text}\n" if self._is_terminal else f"{text}\n")
+        self._written = self._clock()
 
 
 def line_of(run: Run, row: dict[str, float]) -> str:
@@ -77,7 +130,7 @@ def ending_of(run: Run) -> str:
 
 
 def progress_line(run: Run) -> str:
-    """How far a run is, for a line that is written over."""
+    """How far a run is, in one line."""
     if run.progress is None:
         return f"{run.name:<9} has noted no progress yet"
     left = run.progress.seconds_left

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -11,8 +12,9 @@ from align.cli import main
 from align.errors import UserError
 from align.runs import clean
 from align.runs.clean import leftovers, remove
+from align.runs.progress import Progress
 from align.runs.record import find_run, read_runs
-from align.runs.watch import follow, line_of
+from align.runs.watch import QUIET, Look, Screen, follow
 from tests.runs.made import identity_of, make_run, publish_run
 
 ROWS = [{"step": step, "loss": 1 / step, "eval_loss": 2 / step, "rewards/accuracies": 0.5} for step in (1, 2, 3)]
@@ -175,10 +177,10 @@ def test_watch_follows_a_run_until_it_ends(store):
             hold.note(state="published", published="live:v1")
 
     with Hold(folder) as hold:
-        *rows, ended = follow(store, find_run(store, "live"), sleep=sleep)
+        seen = list(follow(store, find_run(store, "live"), sleep=sleep))
+    rows = [row for look in seen for row in look.rows]
     assert [row["step"] for row in rows] == [1, 2, 3] and rows[-1]["loss"] == 0.25
-    assert ended.state == "published" and len(looks) == 3
-    assert line_of(ended, ROWS[1]) == "live      step 2  rewards/accuracies 0.5  eval_loss 1  loss 0.5"
+    assert [look.run.state for look in seen] == ["running"] * 3 + ["published"] and seen[-1].is_last
 
 
 def test_watch_of_a_run_that_goes_back_to_its_checkpoint(store):
@@ -194,8 +196,24 @@ def test_watch_of_a_run_that_goes_back_to_its_checkpoint(store):
             hold.note(state="stopped")
 
     with Hold(folder) as hold:
-        *rows, _ = follow(store, find_run(store, "live"), sleep=sleep)
-    assert [row["step"] for row in rows] == [1, 2, 3, 1]
+        seen = list(follow(store, find_run(store, "live"), sleep=sleep))
+    assert [row["step"] for look in seen for row in look.rows] == [1, 2, 3, 1]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_watch_shows_rows_and_in_between_how_far_the_run_is(store, is_terminal):
+    now, written = [0.0], []
+    run = replace(find_run(store, "kto"), state="running", progress=Progress(2, 10, "steps", rate=0.5))
+    screen = Screen(written.append, is_terminal=is_terminal, clock=lambda: now[0])
+    screen.show(Look(run, [ROWS[1]]))
+    now[0] += QUIET
+    screen.show(Look(replace(run, progress=Progress(4, 10, "steps", rate=0.5)), []))
+    screen.show(Look(replace(run, state="stopped"), []))
+    clear = "\r\x1b[K" if is_terminal else ""
+    assert written[0] == f"{clear}kto       step 2/10  eval_loss 1  loss 0.5\n"
+    further = "kto       4/10 steps (40%)  about 0:12 left"
+    assert (f"{clear}{further}" if is_terminal else f"{further}\n") in written
+    assert written[-1] == f"{clear}kto       stopped: resumes after step 2\n"
 
 
 def test_watch_tells_how_a_run_ended_by_its_exit_code(shell, store):
