@@ -20,6 +20,7 @@ from align.artifacts.disk import (
     unique_name,
     unreadable,
 )
+from align.artifacts.format import check_format, mark_format
 from align.artifacts.index import Index
 from align.artifacts.manifest import MANIFEST_FILE, Manifest, json_numbers, read_manifest
 from align.artifacts.publishing import rename_onto, seal
@@ -35,7 +36,6 @@ _IDENTITY = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
 STAGING = ".staging-"
 TRASH = ".trash-"
 _BROUGHT_BACK = 1.0  # seconds that gc takes at most between hiding a version and bringing it back
-_RUNS = ".runs"
 _ALIASES = "aliases"
 _PINS = "pins"
 
@@ -48,8 +48,14 @@ class Store:
 
     @classmethod
     def open(cls, root: str | None = None) -> "Store":
-        """The store at `root`, else at $ALIGN_ARTIFACTS, else at ./artifacts."""
-        return cls(Path(root or os.environ.get("ALIGN_ARTIFACTS") or "artifacts").expanduser())
+        """The store at `root`, else at $ALIGN_ARTIFACTS, else at ./artifacts.
+
+        Raises:
+            UserError: a later release of align has written it, in a format of its own.
+        """
+        path = Path(root or os.environ.get("ALIGN_ARTIFACTS") or "artifacts").expanduser()
+        check_format(path)
+        return cls(path)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -187,12 +193,13 @@ class Store:
     @property
     def runs_root(self) -> Path:
         """Where the runs' private folders are."""
-        return self.root / _RUNS
+        return self.root / ".runs"
 
     def run_dir(self, identity: str) -> Path:
         """The private folder (mode 0700) where the run with this identity keeps what it needs to resume."""
         folder = self.runs_root / _check_identity(identity)
         with explain_disk_errors("make the run's folder", folder):
+            mark_format(self.root)
             make_folder(folder, 0o700)
             if folder.stat().st_mode & 0o077:  # an older align, or a copy, made it
                 folder.chmod(0o700)
@@ -202,6 +209,7 @@ class Store:
         """A new hidden folder on the store's file system to fill and then `publish`."""
         folder = self.root / check_name(name) / unique_name(f"{STAGING}{processes.tag()}-")
         with explain_disk_errors(f"prepare a version of {name}", folder):
+            mark_format(self.root)
             make_folder(folder)
         return folder
 

@@ -1,6 +1,7 @@
 """A trainer's callback that hands its logs to the tracker and prints a line of progress now and then."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -39,6 +40,10 @@ class TrackingCallback(TrainerCallback):
     def running_state(self) -> dict[str, int]:
         """How far the tracker's files go, for a checkpoint."""
         return self.tracker.mark()
+
+    def running_files(self) -> list[Path]:
+        """The tracker's files, which a checkpoint keeps copies of."""
+        return self.tracker.files()
 
     def load_running_state(self, state: dict[str, int]) -> None:
         """Forget what was tracked after the checkpoint."""

@@ -4,14 +4,17 @@
 trainer, or a callback, with state of its own joins in by two methods:
 
     running_state() -> dict             tensors, numbers, strings, and lists, tuples and dicts of them
-    load_running_state(state) -> None   the same, when training goes on
+    load_running_state(state) -> None   the same, when training resumes
+    running_files() -> list[Path]       files it appends to, of which a checkpoint keeps a copy; optional
 
-Each rank keeps its own. A trainer that may not be broken off after every step (an online one between two rollouts)
-says so by a method `may_checkpoint() -> bool`, asked after each step and answered alike on all ranks; what is due
-then is written as soon as it says yes.
+Each rank keeps its own state, the main one the files. A trainer that may not be broken off after every step (an online
+one between two rollouts) says so by a method `may_checkpoint() -> bool`, asked after each step and answered alike on
+all ranks; what is due then is written as soon as it says yes.
 """
 
 from collections import defaultdict, deque
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from align.artifacts import checkpoints
+from align.artifacts.disk import clone_file, write_durably
 from align.distributed import preemption, ranks
 from align.distributed.preemption import Stopped
 from align.errors import UserError
@@ -47,7 +51,8 @@ class Resumable(Trainer):
             UserError: there is none.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_checkpoint(Path(self.args.output_dir))
+            best = self.args.load_best_model_at_end
+            resume_from_checkpoint = last_checkpoint(Path(self.args.output_dir), also_best=best)
             if resume_from_checkpoint is None:
                 raise UserError(f"{self.args.output_dir} has no whole checkpoint to resume from: train from the start")
         if not self.can_checkpoint and ranks.is_main():
@@ -97,6 +102,9 @@ class Resumable(Trainer):
             self.state.best_model_checkpoint = str(folder / written.name)
         if ranks.is_main():
             self.state.save_to_json(str(written / "trainer_state.json"))
+            for file in _running_files(self._stateful().values()):
+                if file.exists():
+                    clone_file(file, _kept_in(written, file))
         ranks.barrier()
         if ranks.is_first_of_host():
             checkpoints.sync(written)
@@ -106,6 +114,15 @@ class Resumable(Trainer):
             best = self.state.best_model_checkpoint
             checkpoints.keep_budget(folder, limit=limit, max_gb=self.checkpoints_gb, best=best and Path(best))
         ranks.barrier()
+
+    def _load_best_model(self) -> None:
+        best = Path(self.state.best_model_checkpoint)
+        if trouble := ranks.share(checkpoints.problem(best) if ranks.is_main() else None):
+            raise UserError(
+                f"the best checkpoint {best} is damaged ({trouble}): nothing was published. Give the same command "
+                "again: it resumes from a checkpoint before that one, or starts from the beginning"
+            )
+        super()._load_best_model()
 
     def _check_disk(self, folder: Path) -> None:
         """Every rank raises the same UserError where the disk has no room for one more checkpoint."""
@@ -148,6 +165,9 @@ class Resumable(Trainer):
         if "ref_model" in states:
             for name, weight in _own_tensors(self.ref_model):
                 weight.copy_(states["ref_model"][name])
+        for file in _running_files(self._stateful().values()) if ranks.is_main() else ():
+            if (kept := _kept_in(checkpoint, file)).is_file():
+                write_durably(file, kept.read_bytes())  # whatever has become of it since
         for name, part in self._stateful().items():
             part.load_running_state(states[name])
         self.model_wrapped.train(states["training"])  # TRL's next log asks which averages are open
@@ -168,6 +188,9 @@ class RunCallback(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         if self.trainer.resumed_from is not None:
             self.trainer._load_running_states(self.trainer.resumed_from)
+            if state.best_model_checkpoint:  # the store may have been moved
+                best = self.trainer.resumed_from.with_name(Path(state.best_model_checkpoint).name)
+                state.best_model_checkpoint = str(best)
             args.eval_on_start = False  # the run has started before
             if not args.num_train_epochs:  # no step is left, before which transformers would do it
                 self.trainer._load_rng_state(str(self.trainer.resumed_from))
@@ -200,8 +223,11 @@ class RunCallback(TrainerCallback):
         return rollout is None or self.trainer._step % (rollout * self.trainer.num_iterations) == 0
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The last whole checkpoint, the same on every rank; those that an interrupt or a full disk cut off are removed.
+def last_checkpoint(folder: Path, *, also_best: bool = False) -> str | None:
+    """The last checkpoint that is what was written, the same on every rank; damaged ones are put aside, with a word.
+
+    Args:
+        also_best: the best checkpoint is loaded at the end, so it must be sound too.
 
     Raises:
         UserError: others may write in the run's folder.
@@ -209,7 +235,7 @@ def last_checkpoint(folder: Path) -> str | None:
     found, refusal = None, None
     if ranks.is_main():
         try:
-            found = checkpoints.last_whole(folder)
+            found = checkpoints.last_whole(folder, also_best=also_best, say=partial(print, flush=True))
         except UserError as error:
             refusal = str(error)
     found, refusal = ranks.share((found and str(found), refusal))
@@ -238,6 +264,16 @@ def first_size(model: torch.nn.Module) -> int:
     """Bytes that a first checkpoint may take: the weights, and two moments (and under DeepSpeed a copy) in fp32."""
     numbers = [(getattr(one, "ds_numel", one.numel()), one) for one in model.parameters()]
     return sum(count * (one.element_size() + (12 if one.requires_grad else 0)) for count, one in numbers)
+
+
+def _running_files(parts: Iterable[Any]) -> list[Path]:
+    """The files that the trainer's parts append to."""
+    return [file for part in parts if hasattr(part, "running_files") for file in part.running_files()]
+
+
+def _kept_in(checkpoint: Path, file: Path) -> Path:
+    """Where a checkpoint keeps its copy of a file that a part of the trainer appends to."""
+    return checkpoint / f"running_{file.name}"
 
 
 def _cpu_adams(optimizer: Any) -> list[Any]:

@@ -130,22 +130,33 @@ class Tracker:
         """How far the record goes, for a checkpoint; what is before the mark survives a power cut."""
         if not ranks.is_main():
             return {}
-        for file in self._files():
+        for file in self.files():
             if file.exists():
                 sync_file(file)
-        return {"told": self._told} | {file.name: _size(file) for file in self._files()}
+        return {"told": self._told} | {file.name: _size(file) for file in self.files()}
 
     def rewind(self, mark: dict[str, int]) -> None:
-        """Forget what came after a mark: a resumed run takes those steps again. An empty mark is the beginning."""
+        """Forget what came after a mark: a resumed run takes those steps again. An empty mark is the beginning.
+
+        Raises:
+            UserError: a file is shorter than it was at the mark: lines are lost.
+        """
         if not ranks.is_main():
             return
         self._told = mark.get("told", 0)
-        for file in self._files():
+        for file in self.files():
+            size = mark.get(file.name, 0)
+            if _size(file) < size:
+                raise UserError(
+                    f"{file} has {_size(file)} bytes, and had {size} when the last checkpoint was written: lines of "
+                    f"this run's record are lost. To start it from the beginning, delete {file.parent / 'checkpoints'}"
+                )
             if file.exists():
-                os.truncate(file, min(mark.get(file.name, 0), _size(file)))
+                os.truncate(file, size)
 
-    def _files(self) -> tuple[Path, Path]:
-        return self.metrics_file, self.samples_file
+    def files(self) -> list[Path]:
+        """The files that a run's record consists of."""
+        return [self.metrics_file, self.samples_file]
 
     def _tell(self, values: dict[str, Any]) -> None:
         """Log to W&B under the call's number: what it has from the run's life before, it ignores."""

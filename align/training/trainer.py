@@ -139,7 +139,8 @@ def fit(trainer: "Trainer", *, checkpoints_gb: float | None = None) -> dict[str,
 
     trainer.remove_callback(PrinterCallback)  # the tracker says it all
     trainer.checkpoints_gb = checkpoints_gb
-    checkpoint = last_checkpoint(Path(trainer.args.output_dir))
+    best = trainer.args.load_best_model_at_end
+    checkpoint = last_checkpoint(Path(trainer.args.output_dir), also_best=best)
     if checkpoint is not None:
         reached = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE))
         if reached.global_step >= reached.max_steps:

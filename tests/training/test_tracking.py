@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import socket
 import struct
 import subprocess
@@ -239,3 +240,14 @@ def test_a_run_without_the_wandb_package(tiny_store):
     done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, cwd=PROJECT)
     assert done.returncode == 0, done.stderr
     assert Store.open(str(tiny_store)).numbers("without") == [1]
+
+
+def test_a_record_that_was_cut_is_not_published_short(tmp_path):
+    """A checkpoint of release 0.1.0 keeps no copy of the record: what is lost from it cannot be brought back."""
+    tracker = Tracker(tmp_path, run_id="x")
+    tracker.log(1, {"loss": 1.0})
+    tracker.log(2, {"loss": 0.5})
+    mark = tracker.mark()
+    os.truncate(tracker.metrics_file, 5)
+    with pytest.raises(UserError, match="metrics.jsonl has 5 bytes, and had .* lines of this run's record are lost"):
+        tracker.rewind(mark)

@@ -180,6 +180,11 @@ def test_a_trainer_with_state_of_its_own_joins_in(tmp_path):
         def load_running_state(self, state):
             self.loaded = state
 
+        def running_files(self):
+            return [tmp_path / "log.jsonl", tmp_path / "none.jsonl"]
+
+    (tmp_path / "log.jsonl").write_text("cut")
+    (tmp_path / "running_log.jsonl").write_text("as it was")
     states = {"counted": {"_metrics": {"train": {"loss": [1.0]}, "eval": {}}, "_total_train_tokens": 9}}
     states["training"] = True
     own = Own()
@@ -194,6 +199,7 @@ def test_a_trainer_with_state_of_its_own_joins_in(tmp_path):
     assert own.loaded["kl"] == 0.25 and own.loaded["buffer"][0].tolist() == [1.0, 1.0]
     assert own.model_wrapped.training and own._total_train_tokens == 9 and own._metrics["train"]["loss"] == [1.0]
     own._metrics["train"]["new"].append(2.0)  # still a defaultdict
+    assert (tmp_path / "log.jsonl").read_text() == "as it was" and not (tmp_path / "none.jsonl").exists()
 
 
 @pytest.mark.parametrize("device, can", [("cpu", True), ("nvme", False)])
