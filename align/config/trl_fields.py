@@ -117,18 +117,30 @@ def _check(class_name: str, known: TrainerField, value: Any) -> Any:
 
 @cache
 def trainer_fields(class_name: str) -> dict[str, TrainerField]:
-    """The fields of `trl.<class_name>`, or of PPO's here, with those it inherits, by name; nothing is imported."""
-    source = _package("trl") / "trainer" / f"{class_name.removesuffix('Config').lower()}_config.py"
-    if class_name == "PPOConfig":
-        source = Path(__file__).parents[1] / "ppo" / "config.py"
+    """The fields of a config class of TRL, stable or experimental, or of PPO's here, with those it inherits, by name.
+
+    Nothing is imported. Raises LookupError if no file defines the class.
+    """
     fields: dict[str, TrainerField] = {}
-    for path, node in reversed(_lineage(source, class_name)):
+    for path, node in reversed(_lineage(_source(class_name), class_name)):
         for line in node.body:
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
                 annotation = ast.unparse(line.annotation)
                 choices = _metadata_choices(line.value) or _enum_words(path, line.annotation)
                 fields[line.target.id] = TrainerField(line.target.id, annotation, choices)
     return fields
+
+
+@cache
+def _source(class_name: str) -> Path:
+    """The file that defines a trainer's config class."""
+    trl = _package("trl")
+    folders = [Path(__file__).parents[1] / "ppo", trl / "trainer", *sorted((trl / "experimental").glob("*/"))]
+    for folder in folders:
+        for file in sorted(folder.glob("*config.py")):
+            if any(isinstance(node, ast.ClassDef) and node.name == class_name for node in _tree(file).body):
+                return file
+    raise LookupError(f"neither align.ppo nor trl defines a class {class_name}")
 
 
 def _package(name: str) -> Path:
@@ -171,8 +183,8 @@ def _home(path: Path, class_name: str) -> Path | None:
                 return _package("transformers") / "training_args.py"
             if node.module and node.module.startswith("trl."):
                 return _package("trl").joinpath(*node.module.split(".")[1:]).with_suffix(".py")
-            if node.level == 1 and node.module:
-                home = path.parent.joinpath(*node.module.split(".")).with_suffix(".py")
+            if node.level and node.module:
+                home = path.parents[node.level - 1].joinpath(*node.module.split(".")).with_suffix(".py")
                 return home if home.exists() else None
     return None
 
@@ -204,16 +216,15 @@ def _enum_words(path: Path, annotation: ast.expr) -> tuple[str, ...]:
 
 @cache
 def _compared(class_name: str, field_name: str) -> tuple[str, ...]:
-    """The words the trainer compares `loss_type` with: DPO's losses are listed nowhere else."""
-    if field_name != "loss_type":
+    """The words that the trainer compares `loss_type` with, which are listed nowhere else."""
+    config = _source(class_name)
+    trainer = config.with_name(config.name.replace("config", "trainer"))
+    if field_name != "loss_type" or not trainer.is_file():
         return ()
-    trainer = _package("trl") / "trainer" / f"{class_name.removesuffix('Config').lower()}_trainer.py"
-    found = [
-        node.comparators[0].value
-        for node in ast.walk(_tree(trainer))
-        if isinstance(node, ast.Compare)
-        and ast.unparse(node.left) == field_name
-        and isinstance(node.ops[0], ast.Eq)
-        and isinstance(node.comparators[0], ast.Constant)
-    ]
-    return tuple(dict.fromkeys(found))
+    words: list[str] = []
+    for node in ast.walk(_tree(trainer)):
+        if isinstance(node, ast.Compare) and ast.unparse(node.left).rpartition(".")[2] == field_name:
+            for constant in ast.walk(node.comparators[0]):
+                if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
+                    words.append(constant.value)
+    return tuple(dict.fromkeys(words))
