@@ -9,20 +9,22 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.version import setbase
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from align.config import overrides as _overrides
-from align.config.paths import PROJECT
+from align.config.paths import conf_dirs
 from align.config.schema import Config
 from align.config.types import nearest
 from align.config.validate import build, check
@@ -30,24 +32,22 @@ from align.errors import UserError
 from align.stages.spec import STAGES
 
 
-def compose(overrides: list[str], conf_dir: Path | None = None) -> Config:
-    """The config of one stage: conf/ with `overrides`, interpolations resolved, every key and value checked.
+def compose(overrides: list[str]) -> Config:
+    """The config of one stage, from the config folders and `overrides`; every key and value is checked.
 
     Args:
         overrides: Hydra overrides as typed; trainer keys and other values need no `+`.
-        conf_dir: the project's conf/ by default.
 
     Raises:
         UserError: an unknown stage, group choice or key, a value of the wrong kind, a value Hydra cannot read, a
             YAML file that is not YAML.
     """
-    conf_dir = _conf_dir(conf_dir)
-    prepared = _overrides.prepare(overrides, conf_dir)
+    prepared = _overrides.prepare(overrides)
     OmegaConf.register_new_resolver("first", _first, replace=True)
     variables: list[str] = []
     OmegaConf.register_new_resolver("oc.env", _recorded(variables), replace=True)
     try:
-        composed = _compose(prepared, conf_dir)
+        composed = _compose(prepared)
         _check_stage(composed.get("stage"))
         # under the defaults of the schema, so that ${model.source} is there even if no file says it
         whole = OmegaConf.merge(dataclasses.asdict(Config(stage="", name="")), composed)
@@ -65,9 +65,9 @@ def compose(overrides: list[str], conf_dir: Path | None = None) -> Config:
     return cfg
 
 
-def expand_sweep(overrides: list[str], conf_dir: Path | None = None) -> list[list[str]]:
+def expand_sweep(overrides: list[str]) -> list[list[str]]:
     """The overrides of each job of a multirun, in order; one job where nothing is swept."""
-    return _overrides.expand_sweep(overrides, _conf_dir(conf_dir))
+    return _overrides.expand_sweep(overrides)
 
 
 def public(cfg: Config) -> dict[str, Any]:
@@ -87,16 +87,23 @@ def to_yaml(cfg: Config) -> str:
     return yaml.safe_dump(public(cfg), sort_keys=False, allow_unicode=True)
 
 
-def _conf_dir(given: Path | None) -> Path:
-    return (given or PROJECT / "conf").resolve()
+def _compose(overrides: list[str]) -> DictConfig:
+    """Hydra's composition alone: no application, no outputs/ folder, no logging set up.
 
-
-def _compose(overrides: list[str], conf_dir: Path) -> DictConfig:
-    """Hydra's composition alone: no application, no outputs/ folder, no logging set up."""
+    Raises:
+        HydraException: a group or a file is missing.
+    """
+    Plugins.instance()  # registers the sources file:// and pkg://
+    search_path = ConfigSearchPathImpl()
+    search_path.append("hydra", "pkg://hydra.conf")
+    for folder in conf_dirs():
+        search_path.append("align", f"file://{folder}")
+    search_path.append("schema", "structured://")
     GlobalHydra.instance().clear()
+    setbase("1.3")
     try:
-        with initialize_config_dir(config_dir=str(conf_dir), version_base="1.3"):
-            return hydra_compose("config", overrides)
+        Hydra.create_main_hydra2(task_name="align", config_search_path=search_path)
+        return hydra_compose("config", overrides)
     finally:
         GlobalHydra.instance().clear()
 

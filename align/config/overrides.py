@@ -8,22 +8,22 @@ from __future__ import annotations
 import itertools
 import shlex
 from fnmatch import fnmatch
-from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, ValueType
 from hydra.errors import HydraException
 
+from align.config.paths import config_choices, config_groups
 from align.config.types import nearest
 from align.errors import UserError
 
 
-def prepare(overrides: list[str], conf_dir: Path) -> list[str]:
+def prepare(overrides: list[str]) -> list[str]:
     """The overrides for Hydra: of two for the same key the last, every group choice exists, no value needs a `+`."""
-    return [_prepare(override, conf_dir) for override in _last_of_each_key(overrides)]
+    return [_prepare(override) for override in _last_of_each_key(overrides)]
 
 
-def expand_sweep(overrides: list[str], conf_dir: Path) -> list[list[str]]:
+def expand_sweep(overrides: list[str]) -> list[list[str]]:
     """The jobs of a multirun: every combination of `a,b`, `choice(...)`, `range(...)`, `glob(...)`, first key slowest.
 
     Raises:
@@ -37,14 +37,9 @@ def expand_sweep(overrides: list[str], conf_dir: Path) -> list[list[str]]:
         key = override.get_key_element()
         if not override.is_discrete_sweep():
             raise UserError(f"{override.input_line} is an interval without steps; list values: {key}=0.1,0.2")
-        values = _glob(override, conf_dir) if override.value_type is ValueType.GLOB_CHOICE_SWEEP else None
+        values = _glob(override) if override.value_type is ValueType.GLOB_CHOICE_SWEEP else None
         alternatives.append([f"{key}={value}" for value in values or override.sweep_string_iterator()])
     return [list(job) for job in itertools.product(*alternatives)]
-
-
-def choices(group: str, conf_dir: Path) -> list[str]:
-    """The names that a group of conf/ offers."""
-    return sorted(path.stem for path in (conf_dir / group).glob("*.yaml"))
 
 
 def _last_of_each_key(overrides: list[str]) -> list[Override]:
@@ -78,7 +73,7 @@ def _quoted(key: str, value: str) -> str:
     return f"quote it, for the shell too: {shlex.quote(f'{key}={chr(34)}{inner}{chr(34)}')}"
 
 
-def _prepare(override: Override, conf_dir: Path) -> str:
+def _prepare(override: Override) -> str:
     key, text = override.key_or_group, override.input_line
     if override.is_sweep_override():
         raise UserError(
@@ -88,18 +83,18 @@ def _prepare(override: Override, conf_dir: Path) -> str:
         raise UserError(f"{text} is for launch/pipeline.py; a single stage takes stage=sft, stage=dpo, ...")
     if key.split(".")[0].split("/")[0] == "hydra":
         raise UserError(f"{text} configures Hydra, which has no part in a run beyond composing conf/; remove it")
-    is_group = (conf_dir / key).is_dir()
+    is_group = key in config_groups()
     if is_group and not override.is_delete():
         value = override.value()
-        _check_choice(key, "null" if value is None else str(value), conf_dir)
+        _check_choice(key, "null" if value is None else str(value))
         return text.lstrip("+")
     if override.is_delete() or is_group:
         return text
     return "++" + text.lstrip("+")
 
 
-def _check_choice(group: str, value: str, conf_dir: Path) -> None:
-    names = choices(group, conf_dir)
+def _check_choice(group: str, value: str) -> None:
+    names = config_choices(group)
     if value in names:
         return
     plural = group if group in ("data", "deepspeed", "tracking") else f"{group}s"
@@ -114,12 +109,12 @@ def _check_choice(group: str, value: str, conf_dir: Path) -> None:
     raise UserError(message)
 
 
-def _glob(override: Override, conf_dir: Path) -> list[str]:
+def _glob(override: Override) -> list[str]:
     """Hydra's own glob asks its config loader, which exists only inside a Hydra application."""
     glob: Glob = override._value
     names = [
         name
-        for name in choices(override.key_or_group, conf_dir)
+        for name in config_choices(override.key_or_group)
         if any(fnmatch(name, pattern) for pattern in glob.include)
         and not any(fnmatch(name, pattern) for pattern in glob.exclude)
     ]

@@ -24,6 +24,7 @@ from align.artifacts.store import Store, Version
 from align.artifacts.text import clock, table
 from align.artifacts.verification import open_input, read_file
 from align.config.compose import compose
+from align.config.paths import CONFIG_DIR_HELP, add_conf_dir
 from align.distributed import ranks
 from align.distributed.preemption import STOPPED, Stopped
 from align.errors import UserError
@@ -51,13 +52,13 @@ class StepFailed(Exception):
         self.last_words = last_words
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line of `launch/pipeline.py`; returns the exit code.
+def main(argv: list[str] | None = None, prog: str = "pipeline.py") -> int:
+    """The command line of `launch/pipeline.py` and `align pipeline`; returns the exit code.
 
     0 every step has published; 1 a step failed; 2 the user's mistake, told before the first step; 75 stopped by
     SIGTERM, as was the step that ran; 130 interrupted.
     """
-    parser = argparse.ArgumentParser(prog="pipeline.py", description="Run a pipeline of stages.")
+    parser = argparse.ArgumentParser(prog=prog, description="Run a pipeline of stages.")
     parser.add_argument(
         "overrides", nargs="*", help="pipeline=<name>, and overrides for all steps or <step>.<key>=value"
     )
@@ -65,8 +66,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--until", dest="last", metavar="STEP", help="run no step after this one")
     parser.add_argument("--only", metavar="STEP[,STEP]", help="run these steps and no other")
     parser.add_argument("--dry-run", action="store_true", help="tell what would run, and why")
+    parser.add_argument("--config-dir", metavar="DIR", help=CONFIG_DIR_HELP)
     asked = parser.parse_intermixed_args(argv)
     try:
+        add_conf_dir(asked.config_dir)
         if ranks.is_launched():
             raise UserError(
                 "a pipeline starts launchers itself: python launch/pipeline.py pipeline=... launcher=deepspeed"

@@ -10,16 +10,13 @@ import yaml
 
 from align.artifacts.store import Store
 from align.config.compose import compose
-from align.config.paths import PROJECT
+from align.config.paths import config_choices, config_groups, find_config
 from align.config.schema import Config
 from align.config.types import nearest
 from align.errors import UserError
 from align.run.launchers import check_launcher, world_size
 from align.run.plan import check_named, find_outsider, reads_demo, resolve_data, resolve_inputs
 from align.training.tracking import check_wandb
-
-# What an override may begin with: the config's own keys and the groups of conf/.
-KEYS = {*vars(Config(stage="", name="")), *(path.name for path in (PROJECT / "conf").iterdir() if path.is_dir())}
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def split_name(overrides: list[str]) -> tuple[str, list[str]]:
     Raises:
         UserError: no pipeline is named, or there is no such pipeline.
     """
-    known = sorted(path.stem for path in (PROJECT / "conf" / "pipeline").glob("*.yaml"))
+    known = config_choices("pipeline")
     names = [text.partition("=")[2] for text in overrides if text.startswith("pipeline=")]
     if not names:
         raise UserError(f"name one pipeline: pipeline=<one of {', '.join(known)}>")
@@ -67,7 +64,7 @@ def load_steps(name: str, overrides: list[str]) -> list[Step]:
     Raises:
         UserError: the file is malformed, a step uses a later one, or an override is for no step.
     """
-    file = PROJECT / "conf" / "pipeline" / f"{name}.yaml"
+    file = find_config("pipeline", name)
     try:
         body = yaml.safe_load(file.read_text("utf-8"))
         described = {
@@ -98,6 +95,7 @@ def split_overrides(overrides: list[str], steps: list[str]) -> tuple[dict[str, s
     Raises:
         UserError: an override for no step, or one that only a single step can take.
     """
+    known = {*vars(Config(stage="", name="")), *config_groups()}  # what an override for every step may begin with
     common: dict[str, str] = {}
     own: dict[str, dict[str, str]] = {step: {} for step in steps}
     for text in overrides:
@@ -110,10 +108,10 @@ def split_overrides(overrides: list[str], steps: list[str]) -> tuple[dict[str, s
         to = common
         if head in own:
             to = own[head]
-            if head not in KEYS or rest.split(".")[0] in KEYS:
+            if head not in known or rest.split(".")[0] in known:
                 key = rest
-        elif head not in KEYS:
-            near = nearest(head, [*steps, *sorted(KEYS)]) or ";"
+        elif head not in known:
+            near = nearest(head, [*steps, *sorted(known)]) or ";"
             raise UserError(f"{text}: there is no step and no key {head!r}{near} the steps are {', '.join(steps)}")
         if key == "stage":
             raise UserError(f"{text}: a pipeline's stages are its steps, {', '.join(steps)}; run one by launch/run.py")

@@ -24,6 +24,7 @@ from align.artifacts.provenance import process
 from align.artifacts.store import Store, Version, utc_now
 from align.artifacts.text import human_size
 from align.config.compose import compose, public, to_yaml
+from align.config.paths import CONFIG_DIR_HELP, add_conf_dir
 from align.config.schema import Config
 from align.distributed import cpu, preemption, ranks
 from align.distributed.preemption import STOPPED, Stopped
@@ -44,14 +45,14 @@ INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 RANKS_WAIT = 5.0  # seconds; the deepspeed launcher looks after its processes every second
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line of `launch/run.py`; returns the exit code.
+def main(argv: list[str] | None = None, prog: str = "run.py") -> int:
+    """The command line of `launch/run.py` and `align run`; returns the exit code.
 
     0 published, or nothing to do; 2 the user's mistake, told in a sentence; 75 stopped by SIGTERM, the same command
     goes on; 130 interrupted. A bug raises.
     """
     parser = argparse.ArgumentParser(
-        prog="run.py", description="Run one stage.", epilog="Overrides are Hydra's: stage=dpo trainer.beta=0.05"
+        prog=prog, description="Run one stage.", epilog="Overrides are Hydra's: stage=dpo trainer.beta=0.05"
     )
     parser.add_argument("overrides", nargs="*", help="group=choice or key=value")
     parser.add_argument("-m", "--multirun", action="store_true", help="one fresh process for each combination of a,b")
@@ -61,9 +62,11 @@ def main(argv: list[str] | None = None) -> int:
         help="with --multirun: what the table of the jobs is sorted by (default: what the stage declares)",
     )
     parser.add_argument("--cfg", action="store_true", help="print the composed config and stop")
+    parser.add_argument("--config-dir", metavar="DIR", help=CONFIG_DIR_HELP)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher puts it in front
     asked = parser.parse_args(argv)
     try:
+        add_conf_dir(asked.config_dir)
         if asked.multirun:
             return run_all(asked.overrides, asked.metric)
         if asked.metric:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,9 @@ def overrides_for(file: Path) -> list[str]:
     return [choice] if file.parent.name == "stage" else ["stage=sft", choice]
 
 
-def refusal(*overrides: str, conf_dir: Path | None = None) -> str:
+def refusal(*overrides: str) -> str:
     with pytest.raises(UserError) as caught:
-        compose(list(overrides), conf_dir)
+        compose(list(overrides))
     assert "\n" not in str(caught.value), "one sentence"
     return str(caught.value)
 
@@ -200,6 +201,10 @@ def test_composing_leaves_nothing_behind(tmp_path, monkeypatch):
             "stage evaluate trains nothing, so it has no key trainer.seed; remove it",
         ),
         (["stage=dpo", "inputs.policy=[a,b]"], "inputs.policy is a list, but stage dpo takes one; only evaluate and"),
+        (
+            ["stage=grpo", "trainer.loss_type=dapoo"],
+            "trainer.loss_type is 'dapoo', but takes one of cispo, grpo, sapo",
+        ),
         (["stage=pretrain"], "stage pretrain has no model; add model=tiny_gpt2 (from scratch) or model=gpt2"),
         (["stage=sft", "model=hf:org/model"], "for a model by id, ref or path set model.source=hf:org/model"),
         (["stage=sft", "data=my.jsonl"], "data=local data.<format>.train=my.jsonl"),
@@ -245,28 +250,50 @@ def test_the_last_override_of_a_key_wins():
     ]
 
 
-def small_conf(folder: Path, **files: str) -> Path:
-    """A conf/ of its own: one data file, and others over the real ones."""
-    for path in CONF.rglob("*.yaml"):
-        copy = folder / path.relative_to(CONF)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
-    for name, text in files.items():
-        (folder / f"{name.replace('__', '/')}.yaml").write_text(text, encoding="utf-8")
-    return folder
+@pytest.fixture
+def own_conf(tmp_path, monkeypatch) -> Callable[..., Path]:
+    """`own_conf(data__mine="...")`: a config folder of the user's own with the file data/mine.yaml."""
+
+    def write(**files: str) -> Path:
+        for name, text in files.items():
+            path = tmp_path / "mine" / f"{name.replace('__', '/')}.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        monkeypatch.setenv("ALIGN_CONF", str(tmp_path / "mine"))
+        return tmp_path / "mine"
+
+    return write
 
 
-def test_bad_yaml_names_file_and_line(tmp_path):
-    conf = small_conf(tmp_path, data__mine="preference:\n  train: [a.jsonl\n  eval: b\n")
-    assert f"{conf / 'data' / 'mine.yaml'}, line 3, is not YAML" in refusal("stage=dpo", "data=mine", conf_dir=conf)
-
-
-def test_a_typo_in_a_file_is_named(tmp_path):
-    conf = small_conf(tmp_path, data__mine="preference:\n  trian: a.jsonl\n", model__mine="dtype: float23\n")
-    assert refusal("stage=dpo", "data=mine", conf_dir=conf) == (
-        "no key data.preference.trian; did you mean data.preference.train?"
+def test_ones_own_configs_come_first_in_every_group(own_conf):
+    own_conf(
+        experiment__mine="# @package _global_\ndefaults:\n  - override /stage: dpo\ntrainer:\n  beta: 0.3\n",
+        model__tiny_gpt2="source: hf:org/mine@main\n",
+        brand__new="a: 1\n",
     )
-    assert "model.dtype is 'float23'" in refusal("stage=dpo", "model=mine", conf_dir=conf)
+    cfg = compose(["experiment=mine"])
+    assert (cfg.stage, cfg.trainer["beta"], cfg.trainer["learning_rate"]) == ("dpo", 0.3, 5e-7)
+    assert compose(["stage=sft", "model=tiny_gpt2"]).model.source == "hf:org/mine@main"
+    assert compose(["stage=sft", "model=gpt2"]).model.source.startswith("hf:openai-community/gpt2")
+    assert "did you mean mine?" in refusal("experiment=mien")
+
+
+def test_a_config_folder_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGN_CONF", str(tmp_path / "none"))
+    assert refusal("stage=dpo") == (
+        f"the config folder {tmp_path / 'none'} does not exist; correct --config-dir or $ALIGN_CONF"
+    )
+
+
+def test_bad_yaml_names_file_and_line(own_conf):
+    conf = own_conf(data__mine="preference:\n  train: [a.jsonl\n  eval: b\n")
+    assert f"{conf / 'data' / 'mine.yaml'}, line 3, is not YAML" in refusal("stage=dpo", "data=mine")
+
+
+def test_a_typo_in_a_file_is_named(own_conf):
+    own_conf(data__mine="preference:\n  trian: a.jsonl\n", model__mine="dtype: float23\n")
+    assert refusal("stage=dpo", "data=mine") == "no key data.preference.trian; did you mean data.preference.train?"
+    assert "model.dtype is 'float23'" in refusal("stage=dpo", "model=mine")
 
 
 def test_no_config_answer_imports_torch():

@@ -12,6 +12,7 @@ from align.config.types import UNFIT, fit, words
 from align.stages.spec import STAGES
 
 CONF = PROJECT / "conf"
+EXPERIMENTAL = ("CPOConfig", "ORPOConfig", "OnlineDPOConfig")
 
 
 @pytest.mark.parametrize(
@@ -51,18 +52,20 @@ def facts() -> dict:
     script = """
 import dataclasses, json, sys, trl
 from align.ppo import PPOConfig
+from trl.experimental import cpo, online_dpo, orpo
+find = lambda name: next(getattr(place, name) for place in (trl, cpo, online_dpo, orpo, sys.modules["align.ppo"])
+                         if hasattr(place, name))
 from transformers.utils.chat_template_utils import render_jinja_template
 template = open(sys.argv[1], encoding="utf-8").read()
 chat = [{"role": "user", "content": "two plus two?"}, {"role": "assistant", "content": "four"}]
 whole, spans = render_jinja_template([chat], chat_template=template, return_assistant_tokens_mask=True, eos_token="$")
 prompt, _ = render_jinja_template([chat[:1]], chat_template=template, add_generation_prompt=True, eos_token="$")
 print(json.dumps({
-    "fields": {name: [f.name for f in dataclasses.fields(getattr(trl, name, PPOConfig)) if f.init]
-               for name in sys.argv[2:]},
+    "fields": {name: [f.name for f in dataclasses.fields(find(name)) if f.init] for name in sys.argv[2:]},
     "whole": whole[0], "prompt": prompt[0], "spans": spans[0],
 }))
 """
-    classes = sorted({stage.trainer_config for stage in STAGES.values()} - {None})
+    classes = sorted({stage.trainer_config for stage in STAGES.values()} - {None} | set(EXPERIMENTAL))
     command = [sys.executable, "-c", script, str(CONF / "model" / "chat.jinja"), *classes]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(result.stdout.splitlines()[-1])

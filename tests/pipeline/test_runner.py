@@ -16,7 +16,6 @@ from align.config.compose import compose
 from align.config.paths import PROJECT
 from align.errors import UserError
 from align.pipeline import runner
-from align.pipeline import steps as steps_module
 from align.pipeline.dry_run import forecast
 from align.pipeline.runner import Eta
 from align.pipeline.steps import Step, check_steps, load_steps, select, split_name, split_overrides
@@ -61,13 +60,13 @@ def launched(monkeypatch) -> list[list[str]]:
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """`own(steps)`: a pipeline named `own` with these steps, as conf/pipeline/own.yaml would describe it."""
+    """`own(steps)`: a pipeline named `own` with these steps, in a config folder of the user's own."""
 
     def write(steps: dict) -> str:
-        folder = tmp_path / "project" / "conf" / "pipeline"
+        folder = tmp_path / "conf" / "pipeline"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "own.yaml").write_text(yaml.safe_dump({"steps": steps}, sort_keys=False))
-        monkeypatch.setattr(steps_module, "PROJECT", tmp_path / "project")
+        monkeypatch.setenv("ALIGN_CONF", str(tmp_path / "conf"))
         return "pipeline=own"
 
     return write
