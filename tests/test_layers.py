@@ -17,7 +17,7 @@ LAYERS = (
     ("ppo", "evaluation", "training", "models", "rewards"),
     ("contract", "data", "runs"),
     ("config", "artifacts", "distributed"),
-    ("records", "errors", "stages.spec"),
+    ("records", "errors", "stages.spec", "wheel"),
 )
 # What a stage declares is plain data that everything may read; what it does lies above.
 DECLARATIONS = "stages.spec"
