@@ -53,17 +53,17 @@ def _wants_page(request: Request) -> bool:
     return not request.url.path.startswith("/api/") and "text/html" in request.headers.get("accept", "")
 
 
-def _tell(request: Request, status: int, detail: str) -> Response:
+async def _tell(request: Request, status: int, detail: str) -> Response:
     if status == 401 and _wants_page(request):
         return see_other("/login")
     if _wants_page(request):
-        return page(request, "problem.html", status, detail=detail)
+        return await page(request, "problem.html", status, detail=detail)
     return JSONResponse({"detail": detail}, status)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    answer = _tell(request, error.status, error.detail)
+    answer = await _tell(request, error.status, error.detail)
     if error.retry_after is not None:
         answer.headers["retry-after"] = str(error.retry_after)
     return answer
@@ -71,7 +71,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    answer = _tell(request, error.status_code, str(error.detail))
+    answer = await _tell(request, error.status_code, str(error.detail))
     for name, value in (error.headers or {}).items():
         answer.headers[name] = value
     return answer
@@ -81,16 +81,16 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-    return _tell(request, 422, f"{where}: {first['msg']}" if where else str(first["msg"]))
+    return await _tell(request, 422, f"{where}: {first['msg']}" if where else str(first["msg"]))
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:
     """The reason, which names the database, is for the log; a browser keeps the rating and sends it again."""
     print(f"error: {error}", file=sys.stderr, flush=True)
-    answer = _tell(request, 503, "the server cannot save anything just now; try again in a moment")
+    answer = await _tell(request, 503, "the server cannot save anything just now; try again in a moment")
     answer.headers["retry-after"] = str(RETRY_SECONDS)
     return answer
 
 
 async def _mistaken(request: Request, error: Exception) -> Response:
-    return _tell(request, 422, str(error))
+    return await _tell(request, 422, str(error))

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment
 
@@ -100,12 +101,16 @@ async def transact(request: Request, work: Callable[[sa.Connection, Person], T],
     return await (database.read if reads else database.run)(signed_in)
 
 
-def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A page, with what every page shows; a visitor without a session gets a token for the forms on it."""
+async def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page, rendered in a thread: the texts on it may take a while, in which others are served.
+
+    A visitor without a session gets a token for the forms on it.
+    """
     review = get_review(request)
     cookie = request.cookies.get(review.session_cookie) or request.cookies.get(review.visitor_cookie)
     fresh = None if cookie else security.new_token()
-    html = review.templates.get_template(template).render(
+    html = await run_in_threadpool(
+        review.templates.get_template(template).render,
         csrf=security.csrf_token(review.secret, cookie or fresh),
         me=getattr(request.state, "signed_in", None),
         path=request.url.path,

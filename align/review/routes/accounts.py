@@ -39,12 +39,12 @@ async def home(request: Request) -> Response:
         return see_other("/admin")
     if len(mine) == 1 and not me.is_admin:
         return see_other(f"/rate/{mine[0][0].name}")
-    return page(request, "home.html", campaigns=mine)
+    return await page(request, "home.html", campaigns=mine)
 
 
 @public.get("/login")
 async def login_page(request: Request) -> Response:
-    return page(request, "login.html")
+    return await page(request, "login.html")
 
 
 @public.post("/login")
@@ -60,7 +60,7 @@ async def login(request: Request, name: SignInName, password: Password) -> Respo
     found = await review.database.read(people.credentials, name)
     right = await security.in_turn(security.is_password, password, found[1] if found else None)
     if found is None or not right:
-        return page(request, "login.html", 401, name=name, problem="The name or the password is not right.")
+        return await page(request, "login.html", 401, name=name, problem="The name or the password is not right.")
     review.limiter.refund(*uses)
     return await _begin_session(request, found[0])
 
@@ -78,7 +78,7 @@ async def logout(request: Request) -> Response:
 
 @public.get("/invite/{token}")
 async def invitation(request: Request, token: str) -> Response:
-    return page(request, "invite.html", invitation=await _find_invitation(request, token))
+    return await page(request, "invite.html", invitation=await _find_invitation(request, token))
 
 
 @public.post("/invite/{token}")
@@ -99,7 +99,7 @@ async def accept(request: Request, token: str, name: SignInName, password: NewPa
 @router.get("/account")
 async def account(request: Request) -> Response:
     await transact(request, lambda tx, me: None, reads=True)
-    return page(request, "account.html")
+    return await page(request, "account.html")
 
 
 @router.post("/account/password")
@@ -115,7 +115,7 @@ async def change_password(request: Request, old: Password, new: NewPassword) -> 
     use = ("password", str(me.id))
     await review.limiter.hit(use)
     if not await security.in_turn(security.is_password, old, encoded):
-        return page(request, "account.html", 403, problem="The old password is not right.")
+        return await page(request, "account.html", 403, problem="The old password is not right.")
     review.limiter.refund(use)
     hashed = await security.in_turn(security.hash_password, new)
 

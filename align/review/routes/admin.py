@@ -18,6 +18,7 @@ from align.review.access import AdminRoute
 from align.review.aggregate import Compiled
 from align.review.dependencies import get_review, page, see_other, transact
 from align.review.errors import NotFound, Unfit
+from align.review.rendering import PageBudget
 from align.review.routes.settings import NEW
 from align.review.schemas import VERDICTS, Name, Paragraph, Storable, Verdict
 from align.review.store import campaigns, people, ratings
@@ -47,7 +48,7 @@ async def overview(request: Request) -> Response:
         ]
 
     found = await transact(request, work, reads=True)
-    return page(request, "admin/campaigns.html", campaigns=found, settings=NEW, rubric="", settled=set())
+    return await page(request, "admin/campaigns.html", campaigns=found, settings=NEW, rubric="", settled=set())
 
 
 @router.get("/campaigns/{name}")
@@ -55,14 +56,16 @@ async def campaign(request: Request, name: Name) -> Response:
     """How far a campaign is; the numbers load themselves again."""
     into, seen, members, wait = await _look(request, name)
     member = request.state.signed_in.id in {one.id for one in members}
-    return page(request, "admin/campaign.html", campaign=into, seen=seen, members=members, member=member, wait=wait)
+    return await page(
+        request, "admin/campaign.html", campaign=into, seen=seen, members=members, member=member, wait=wait
+    )
 
 
 @router.get("/campaigns/{name}/figures")
 async def figures(request: Request, name: Name) -> Response:
     """The part of the page that changes."""
     into, seen, _, wait = await _look(request, name)
-    return page(request, "admin/figures.html", campaign=into, seen=seen, wait=wait)
+    return await page(request, "admin/figures.html", campaign=into, seen=seen, wait=wait)
 
 
 async def _look(request: Request, name: str) -> tuple[campaigns.Campaign, progress.Overview, list[Person], int]:
@@ -105,7 +108,7 @@ async def invite(request: Request, name: Name, role: Annotated[Literal["rater", 
         return into
 
     into = await transact(request, work)
-    return page(request, "admin/invited.html", campaign=into, link=f"{review.origin}/invite/{token}", role=role)
+    return await page(request, "admin/invited.html", campaign=into, link=f"{review.origin}/invite/{token}", role=role)
 
 
 @router.post("/campaigns/{name}/join")
@@ -179,7 +182,7 @@ async def disputes(request: Request, name: Name) -> Response:
         return into, found, more, {row.id: row for row in rows}
 
     into, found, more, items = await transact(request, work, reads=True)
-    return page(
+    return await page(
         request,
         "admin/disputes.html",
         campaign=into,
@@ -187,6 +190,7 @@ async def disputes(request: Request, name: Name) -> Response:
         more=more,
         items=items,
         verdicts=VERDICTS,
+        turns=PageBudget(contents=5).turns,
         keys=[secrets.token_urlsafe(12) for _ in found],
     )
 
@@ -247,13 +251,15 @@ async def export_page(request: Request, name: Name) -> Response:
 
     given = await transact(request, work, reads=True)
     compiled, seen, missed = await run_in_threadpool(look, given)
-    return page(request, "admin/export.html", campaign=given.campaign, compiled=compiled, seen=seen, missed=missed)
+    return await page(
+        request, "admin/export.html", campaign=given.campaign, compiled=compiled, seen=seen, missed=missed
+    )
 
 
 @router.get("/people")
 async def everybody(request: Request) -> Response:
     found = await transact(request, lambda tx, me: people.everybody(tx), reads=True)
-    return page(request, "admin/people.html", people=found)
+    return await page(request, "admin/people.html", people=found)
 
 
 @router.post("/people/{handle}/disabled")
@@ -282,4 +288,4 @@ async def audit(request: Request) -> Response:
         return campaigns.notes(tx), {one.id: one for one in people.everybody(tx)}
 
     lines, known = await transact(request, work, reads=True)
-    return page(request, "admin/audit.html", lines=lines, people=known)
+    return await page(request, "admin/audit.html", lines=lines, people=known)

@@ -34,7 +34,7 @@ async def screen(request: Request, campaign: Name) -> Response:
         return into, assignment.count_done(tx, into, me), assignment.count_left(tx, into, me)
 
     into, done, left = await transact(request, work, reads=True)
-    return page(request, "rate.html", campaign=into, done=done, left=left)
+    return await page(request, "rate.html", campaign=into, done=done, left=left)
 
 
 @router.post("/api/campaigns/{campaign}/next")

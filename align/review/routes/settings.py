@@ -51,7 +51,7 @@ async def settings_page(request: Request, name: Name) -> Response:
         return into, campaigns.settled(tx, into.id)
 
     into, settled = await transact(request, work, reads=True)
-    return page(
+    return await page(
         request,
         "admin/settings.html",
         campaign=into,
