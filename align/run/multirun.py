@@ -5,6 +5,7 @@ them, so that a job does not train on what the one before it has published.
 """
 
 import itertools
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from align.runs.metrics_file import STEP, last_values
 from align.runs.record import METRICS_FILE, publications, read_run
 
 _ERROR = 70  # characters of an error in the table
+_COMPARED = 8  # versions in the command that draws their curves
 NOT_RUN = "not run"
 
 
@@ -172,14 +174,15 @@ def describe(outcomes: Sequence[Outcome], sweep: Sweep) -> str:
         lines.append(f"no job has the metric {metric.name}; name another: --metric NAME:min or --metric NAME:max")
     else:
         direction = "highest" if sweep.better == "max" else "lowest"
-        name = sweep.best.partition(":")[0]
+        page = f"--html {sweep.best.partition(':')[0]}.html"
+        align = _align(outcomes[0].store)
+        refs = [outcome.version.ref for outcome in rows if outcome.version][:_COMPARED]
+        curves = f"compare {' '.join(refs)} {page}" if len(refs) > 1 else f"show {sweep.best} {page}"
         lines += [
-            f"best: {sweep.best}, with the {direction} {sweep.metric}; give it a name: "
-            f"align artifacts alias {sweep.best} best",
-            f"the curves of all: align runs compare {' '.join(sweep.refs)} --html {name}.html"
-            if len(sweep.refs) > 1
-            else f"its curves: align runs show {sweep.best} --html {name}.html",
-            f"gc keeps these versions until: align artifacts gc --release-sweep {sweep.name}",
+            f"best: {sweep.best}, with the {direction} {sweep.metric}",
+            f"give it a name:               {align} artifacts alias {sweep.best} best",
+            f"curves as a page:             {align} runs {curves}",
+            f"gc keeps these versions until {align} artifacts gc --release-sweep {sweep.name}",
         ]
     return "\n".join(lines)
 
@@ -205,6 +208,11 @@ def _run(outcome: Outcome, name: str, head: str) -> int:
     run = read_run(store, store.run_dir(plan.identity), publications(store))
     outcome.state = f"{run.state}: {run.error}" if run.error else run.state
     return code or 1
+
+
+def _align(store: Store) -> str:
+    """The `align` command for a store: which one is said where it is not the usual one."""
+    return "align" if store.root == Store.open().root else f"align --artifacts {shlex.quote(str(store.root))}"
 
 
 def _swept(jobs: Sequence[Sequence[str]]) -> set[str]:

@@ -17,6 +17,7 @@ from align.runs.record import Run
 _HELD_OUT = "eval_"
 # What every trainer counts or times: it is shown below what a run is about.
 _CLOCKWORK = ("runtime", "per_second", "epoch", "num_tokens", "time", "learning_rate", "grad_norm", "train_loss")
+_LONG = 60  # characters of a cell that is broken into lines
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -133,8 +134,13 @@ def _difference_tables(comparison: Comparison) -> list[str]:
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{_text(cell)}</th>" for cell in headings)
-    body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(text: str) -> str:
+    kind = ' class="long"' if len(text) > _LONG else ""
+    return f"<td{kind}>{_text(text)}</td>"
 
 
 def _static(name: str) -> str:

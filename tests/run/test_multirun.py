@@ -70,7 +70,9 @@ def test_a_sweep_ends_with_a_table_and_the_best(tiny_store, started, capsys):
         ["0.1", "0.9", "dpo:v2"],
         ["0.3", "0.7", "dpo:v1"],
     ]
-    assert "best: dpo:v2, with the highest eval_rewards/accuracies; give it a name: align artifacts alias" in out
+    assert "best: dpo:v2, with the highest eval_rewards/accuracies\n" in out
+    assert f"align --artifacts {tiny_store} artifacts alias dpo:v2 best\n" in out
+    assert f"align --artifacts {tiny_store} runs compare dpo:v2 dpo:v1 --html dpo.html\n" in out
     assert "2 of 2 jobs done" in out
     (kept,) = read_sweeps(Store(tiny_store))
     assert (kept.best, kept.metric, kept.better) == ("dpo:v2", "eval_rewards/accuracies", "max")
