@@ -112,6 +112,8 @@ class DataConfig:
     on_bad_rows: str = choice("refuse", "skip")  # skip: malformed rows are counted and listed, the rest is used
     fix: list[str] = field(default_factory=list)  # repairs of text, such as control; align data rules lists them
     drop: list[str] = field(default_factory=list)  # reasons to leave a record out, such as duplicates
+    as_chat: bool = False  # plain prompts and answers become messages, which the chat template renders
+    fold_system: bool = False  # a system message goes into the user's first one, for templates that take none
     overlong: str = choice("refuse", "drop", "truncate")  # records longer than trainer.max_length
     refuse: str = choice("error", "warning", "info", "never")  # findings of a dataset's report that stop a run
     # the data was not chosen: conf/data/default.yaml sets it, and only the demo's own models train on it

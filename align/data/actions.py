@@ -31,6 +31,8 @@ def check_data(arguments: argparse.Namespace) -> int:
 
 def make_reports(arguments: argparse.Namespace) -> "list[Report]":
     """A report for each group of files that are read in one way, in the order given."""
+    from dataclasses import replace
+
     from align.artifacts.store import Store
     from align.data.arguments import (
         check_positive,
@@ -41,6 +43,7 @@ def make_reports(arguments: argparse.Namespace) -> "list[Report]":
         split_sources,
         stage_length,
     )
+    from align.data.chats import Chats
     from align.data.layouts.parse import read_outcomes
     from align.data.layouts.recognition import recognise_source
     from align.data.layouts.unread import ColumnUse
@@ -48,7 +51,7 @@ def make_reports(arguments: argparse.Namespace) -> "list[Report]":
     from align.data.quality.report import judge
 
     check_positive(arguments.max_length, "--max-length")
-    names = names_of(arguments)
+    names, chats = names_of(arguments), Chats.of(arguments)
     store = Store.open(arguments.artifacts)
     tokenizer = load_tokenizer(store, arguments.model)
     groups: dict[tuple[str, str], tuple[Reading, list[tuple[Source, str]]]] = {}
@@ -73,7 +76,8 @@ def make_reports(arguments: argparse.Namespace) -> "list[Report]":
         use = ColumnUse(reading)
         for split in ("train", "eval"):
             for outcome in read_outcomes([source for source, which in members if which == split], reading):
-                seen.observe(outcome, split)
+                records = [chats.apply(record) for record in outcome.records]
+                seen.observe(replace(outcome, records=records), split)
                 use.observe(outcome)
         sources = [source for source, _ in members]
         reports.append(
@@ -192,6 +196,7 @@ def show_data(arguments: argparse.Namespace) -> int:
         split_sources,
         stage_length,
     )
+    from align.data.chats import Chats
     from align.data.layouts.parse import read_outcomes
     from align.data.layouts.recognition import recognise_source
     from align.data.tokens.loss_mask import Loss
@@ -204,7 +209,9 @@ def show_data(arguments: argparse.Namespace) -> int:
     check_positive(arguments.max_length, "--max-length")
     store = Store.open(arguments.artifacts)
     tokenizer = load_tokenizer(store, arguments.model or "sft:latest", arguments.chat_template)
-    trainer = compose([f"stage={arguments.stage}", *arguments.set]).trainer
+    cfg = compose([f"stage={arguments.stage}", *arguments.set])
+    trainer, chosen = cfg.trainer, Chats.of(cfg.data)
+    chats = Chats(chosen.as_chat or arguments.as_chat, chosen.fold_system or arguments.fold_system)
     length = arguments.max_length or trainer.get("max_length") or stage_length(tokenizer)
     source, _ = split_sources(store, arguments)[0]
     wanted = arguments.format or STAGES[arguments.stage].formats[0]
@@ -212,7 +219,8 @@ def show_data(arguments: argparse.Namespace) -> int:
         source, layout=arguments.layout, names=names_of(arguments), wanted=wanted, keep=keep_of(arguments)
     )
     color = arguments.color == "always" or (arguments.color == "auto" and sys.stdout.isatty())
-    records = ((outcome, record) for outcome in read_outcomes([source], reading) for record in outcome.records)
+    outcomes = read_outcomes([source], reading)
+    records = ((outcome, chats.apply(record)) for outcome in outcomes for record in outcome.records)
     told = []
     for outcome, record in islice(records, arguments.skip, arguments.skip + arguments.rows):
         if not isinstance(record.to_row().get("prompt", ""), str) and tokenizer.chat_template is None:

@@ -22,6 +22,7 @@ def data_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     check.add_argument("--json", action="store_true", help="print the report as JSON for programs")
     check.add_argument("--html", metavar="FILE", help="write the report as one page with plots")
     check.add_argument("--model", metavar="REF_OR_DIR", help="count tokens with this model's tokenizer and template")
+    _add_chats(check)
     check.add_argument("--max-length", type=int, metavar="N", help="tokens of a row (default: the context of --model)")
     check.add_argument("--strict", choices=_SEVERITIES, default="never", help="exit with 1 at this severity and above")
     check.set_defaults(command=check_data)
@@ -81,6 +82,7 @@ def data_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--set", action="append", default=[], metavar="KEY=VALUE", help="of that stage's config, as run.py takes it"
     )
     show.add_argument("--model", metavar="REF_OR_DIR", help="whose tokenizer and template (default: sft:latest)")
+    _add_chats(show)
     show.add_argument("--chat-template", metavar="FILE", help="a Jinja template for a tokenizer that has none")
     show.add_argument("--rows", type=int, default=5, metavar="N", help="how many records (default: 5)")
     show.add_argument("--skip", type=int, default=0, metavar="N", help="records to pass over first")
@@ -94,6 +96,13 @@ def data_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
     rules = commands.add_parser("rules", help="layouts, repairs and reasons to leave a record out")
     rules.set_defaults(command=list_rules)
+
+
+def _add_chats(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--as-chat", action="store_true", help="make chats of plain rows, as data.as_chat=true does")
+    parser.add_argument(
+        "--fold-system", action="store_true", help="system messages into the user's, as data.fold_system=true does"
+    )
 
 
 def _add_reading(parser: argparse.ArgumentParser, against: bool = True) -> None:

@@ -11,6 +11,7 @@ from align.artifacts.inputs import Input
 from align.artifacts.refs import HUB_PREFIX
 from align.artifacts.remote_code import check_code
 from align.artifacts.store import Store
+from align.artifacts.tokenizer_files import chat_template as own_template
 from align.artifacts.verification import verify_input
 from align.config.identity import formats_read
 from align.config.schema import Config
@@ -19,7 +20,7 @@ from align.contract.inputs import check_max_length, check_room
 from align.contract.tokenizers import check_assistant_turns, check_tokenizer
 from align.data.loading.examples import has_eval, load_split, offers
 from align.data.loading.load import Loaded
-from align.records import kind
+from align.records import Text, kind
 from align.rewards.user_functions import load_function, load_judge
 from align.run.plan import Plan, each_input
 from align.stages.spec import STAGES
@@ -113,6 +114,14 @@ def check_reader(plan: Plan, model: Input, loaded: Loaded) -> None:
         chat_template=block.chat_template,
         pad_token=block.pad_token,
     )
+    has_template = block.chat_template is not None or own_template(model.path) is not None
+    if has_template and loaded.format != Text.format and kind(loaded.records[0]) == "standard":
+        print(
+            f"warning: {loaded.file} holds plain text, so the chat template of {model.ref} is not used: in a chat the "
+            "model meets other tokens. data.as_chat=true makes each prompt a message of the user and each answer one "
+            "of the assistant",
+            flush=True,
+        )
 
 
 def announce(plan: Plan, splits: Iterable[tuple[str, Loaded]]) -> None:

@@ -12,6 +12,7 @@ from align.artifacts.model_files import context_length
 from align.config.schema import Config
 from align.data.build.publish import write_report
 from align.data.build.scores import load_split, score_metrics, write_scored
+from align.data.chats import Chats
 from align.distributed import ranks
 from align.distributed.device import own_device
 from align.models.load import load_reward_model, load_tokenizer
@@ -35,9 +36,8 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     check_probe(reward_model, tokenizer, judge.path)
 
     # data
-    loaded = {
-        split: load_split(dataset, split, tokenizer, max_length, cfg.data.overlong) for split in ("train", "eval")
-    }
+    options = {"overlong": cfg.data.overlong, "chats": Chats.of(cfg.data)}
+    loaded = {split: load_split(dataset, split, tokenizer, max_length, **options) for split in ("train", "eval")}
     splits = {split: scored for split, scored in loaded.items() if scored is not None and scored.records}
 
     # score

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from align.artifacts.inputs import Input
+from align.data.chats import Chats
 from align.data.layouts.annotations import SCORES
 from align.data.layouts.parse import Outcome, Reading
 from align.data.loading.tables import json_line
@@ -16,8 +17,8 @@ from align.data.quality.findings import Report
 from align.data.quality.inspection import Inspection
 from align.data.quality.report import judge
 from align.data.readers.files import Source
-from align.data.tokens.chat_template import Answered
-from align.data.tokens.lengths import LengthReport, left_out, length_report, token_lengths
+from align.data.tokens.chat_template import Answered, check_system
+from align.data.tokens.lengths import LengthReport, left_out, length_remedy, length_report, token_lengths
 from align.errors import UserError
 from align.records import FORMATS, Record
 
@@ -53,9 +54,17 @@ class ScoredSplit:
 
 
 def load_split(
-    dataset: Input, split: str, tokenizer: "PreTrainedTokenizerBase", max_length: int | None, overlong: str
+    dataset: Input,
+    split: str,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int | None,
+    overlong: str,
+    chats: Chats = Chats(),  # noqa: B008 (frozen)
 ) -> ScoredSplit | None:
     """One split of a dataset artifact, every answer within `max_length` tokens as `data.overlong` says.
+
+    Args:
+        chats: how records are rendered; the rows that are written again stay as they are.
 
     Raises:
         UserError: answers are too long, and `overlong` is refuse.
@@ -65,11 +74,13 @@ def load_split(
         return None
     with path.open(encoding="utf-8", newline="\n") as file:
         rows = [json.loads(line) for line in file]
-    records = [FORMATS[dataset.manifest.format].from_row(row) for row in rows]
+    records = [chats.apply(FORMATS[dataset.manifest.format].from_row(row)) for row in rows]
+    check_system(records, tokenizer, f"{dataset.ref} {split}")
     if max_length is None:
         return ScoredSplit(records, rows)
     report = length_report(records, token_lengths(records, tokenizer), max_length)
-    out = left_out(report, overlong, f"{dataset.ref} {split}", "raise score.max_length")
+    remedy = length_remedy(tokenizer, max_length, "score.max_length")
+    out = left_out(report, overlong, f"{dataset.ref} {split}", remedy)
     kept = [number for number in range(len(rows)) if number not in out]
     return ScoredSplit([records[number] for number in kept], [rows[number] for number in kept], report)
 

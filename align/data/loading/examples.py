@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 from align.artifacts.inputs import Input
 from align.config.paths import PROJECT
 from align.config.schema import DataConfig, DatasetConfig
+from align.data.chats import Chats
 from align.data.conversions import converts
 from align.data.loading.load import Loaded, load_artifact, load_records
 from align.data.loading.sources import DatasetSource
 from align.data.quality.findings import SEVERITIES
 from align.data.tokens.cache import cached_dataset
+from align.data.tokens.chat_template import check_system
 from align.data.tokens.lengths import apply_policy
 from align.data.tokens.loss_mask import ON_COMPLETION, Loss
 from align.data.tools import check_tools
@@ -42,7 +44,7 @@ def load_examples(
     max_length: int | None = None,
     splits_long: bool = False,
     loss: Loss = ON_COMPLETION,
-    remedy: str = "raise trainer.max_length",
+    remedy: str | None = None,
     columns: bool = False,
 ) -> Examples:
     """Both splits of `format`, every record within `max_length` tokens as `data.overlong` says.
@@ -55,7 +57,7 @@ def load_examples(
         tokenizer: measures length; None skips the check.
         splits_long: the trainer cuts long texts into pieces and loses nothing, so length is no matter.
         loss: which tokens of a demonstration are learnt.
-        remedy: what to do about overlong records, beside changing `data.overlong`.
+        remedy: what to do about overlong records, beside changing `data.overlong`; None tells it from the model.
         columns: keep the rows' columns, for reward functions.
 
     Raises:
@@ -77,6 +79,7 @@ def load_examples(
                 print(f"{loaded.file}: {later} prompts have later turns: only the first is answered in training")
         if tokenizer is not None:
             check_tools(records, tokenizer, loaded.file)
+            check_system(records, tokenizer, loaded.file)
         if tokenizer is not None and not splits_long:
             with ranks.main_first():  # the counts are kept, and read by the other ranks
                 records, report = apply_policy(
@@ -132,6 +135,7 @@ def load_split(
         columns: keep the rows' columns: those of `data.<format>.keep`, or all.
     """
     options: dict[str, Any] = {"on_bad_rows": data.on_bad_rows, "fix": data.fix, "drop": data.drop, "stage": stage}
+    options["chats"] = Chats.of(data)
     source = source_of(getattr(data, format))
     keep = source.keep if columns else ()
     if dataset is not None:

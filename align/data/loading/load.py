@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from align.data.chats import Chats
 from align.data.layouts.carried import describe_columns, settle_columns
 from align.data.layouts.detect import UndefinedLabels
 from align.data.layouts.formats import LAYOUTS
@@ -74,6 +75,7 @@ def load_records(
     stage: str | None = None,
     fix: Sequence[str] = (),
     drop: Sequence[str] = (),
+    chats: Chats = Chats(),  # noqa: B008 (frozen)
 ) -> Loaded:
     """The records of `split` (`train` or `eval`), in TRL's `format`.
 
@@ -85,6 +87,7 @@ def load_records(
             `Loaded.refused`). Rows that are only ties are not malformed: they are in `Loaded.refused` either way.
         stage: only for the messages.
         fix, drop: repairs and reasons to leave a record out (`repairs.FIXES`, `repairs.DROPS`).
+        chats: what becomes of plain records and of system messages. It does not change which records are held out.
 
     Raises:
         UserError: there is nothing sound to load.
@@ -107,8 +110,8 @@ def load_records(
         )
         raise UserError(f"{rows.name}: nothing to load for data.{format}, {why}")
     settled, mixed = settle_columns(read.records, source.keep, rows.name)
-    mine = _of_split(settled, source, split, rows.name, format)
-    admission = Admission(fix, drop, blocked=_blocked(source, format, split, mine, drop, root))
+    mine = [chats.apply(record) for record in _of_split(settled, source, split, rows.name, format)]
+    admission = Admission(fix, drop, blocked=_blocked(source, format, split, mine, drop, root, chats))
     admitted = [one for number, record in enumerate(mine) if (one := admission.admit(record, str(number), split))]
     kept = admitted[: source.max_rows] if split == "train" else admitted
     if not kept:
@@ -206,7 +209,13 @@ def _of_split(records: list[Record], source: DatasetSource, split: str, name: st
 
 
 def _blocked(
-    source: DatasetSource, format: str, split: str, records: list[Record], drop: Sequence[str], root: Path
+    source: DatasetSource,
+    format: str,
+    split: str,
+    records: list[Record],
+    drop: Sequence[str],
+    root: Path,
+    chats: Chats,
 ) -> dict[str, set[int]]:
     """What must be known of the whole set before a record of train is let in."""
     if split != "train":
@@ -214,7 +223,7 @@ def _blocked(
     evaluated: list[Record] = []
     if "overlap" in drop and source.eval is not None:
         rows = source_of(source, format, "eval", root)
-        evaluated = _read(rows, reading_of(source, format, rows), None).records
+        evaluated = [chats.apply(record) for record in _read(rows, reading_of(source, format, rows), None).records]
     return blocked(drop, records, evaluated)
 
 

@@ -8,7 +8,8 @@ from align.data.quality.balance import histogram_of
 from align.data.quality.findings import Finding, Tally, find
 from align.data.quality.inspection import Inspection
 from align.data.record_texts import sides_of
-from align.data.tokens.chat_template import render, render_prompt, render_text
+from align.data.tokens.chat_template import has_system, ignores_system, render, render_prompt, render_text
+from align.data.tokens.lengths import length_remedy
 from align.data.tools import unrendered
 from align.errors import UserError
 from align.records import Prompt, Record, Text
@@ -28,7 +29,7 @@ def token_findings(
     """Tokens a side on the sample, what `max_length` would cut, and what the chat template makes of it all."""
     sides: dict[str, list[int]] = {}
     over = no_room = 0
-    refused, unseen, endless = Tally(), 0, 0
+    refused, unseen, endless, without_system = Tally(), 0, 0, 0
     added = tokenizer.added_tokens_decoder
     ends = {tokenizer.eos_token_id, *(token for token in added if added[token].special)}
     for place, record in enumerate(seen.sample):
@@ -40,6 +41,7 @@ def token_findings(
         except UserError as error:
             refused.add(f"sampled record {place}", str(error)[:300])
             continue
+        without_system += _loses_system(record, tokenizer)
         # a template may write a line feed behind the token that ends a turn
         endless += any(ends.isdisjoint(ids[-3:]) for side, ids in sequences.items() if side != "prompt")
         lengths = {side: len(ids) for side, ids in sequences.items()}
@@ -56,6 +58,17 @@ def token_findings(
     if unseen:
         message = "sampled records that name tools or call them, and the chat template does not render that"
         findings.append(Finding("unseen_tools", "error", unseen, len(seen.sample), message, "choose another template"))
+    if without_system:
+        message = "sampled records whose system message the chat template leaves out"
+        remedy = "data.fold_system=true puts it into the user's first message (--fold-system shows it here)"
+        findings.append(Finding("unseen_system", "error", without_system, len(seen.sample), message, remedy))
+    if seen.kind == "standard" and tokenizer.chat_template is not None and "text" not in seen.side_lengths:
+        message = (
+            "records are plain text, and the model has a chat template, which a stage would not use for them: in a "
+            "chat the model meets other tokens"
+        )
+        remedy = "data.as_chat=true makes messages of them (--as-chat shows it here); nothing for a completion model"
+        findings.append(Finding("no_chat_template", "warning", len(seen.row), len(seen.row), message, remedy))
     if endless:
         message = "sampled records whose answer, as it is rendered, ends with no special token: the end is not learnt"
         remedy = "a chat template that ends an assistant's turn with one, or a tokenizer that names an eos_token"
@@ -73,8 +86,13 @@ def token_findings(
             histograms["Tokens a side"]["marks"] = {"max_length": max_length}
     if max_length is not None and over:
         message = f"sampled records are longer than max_length {max_length}; {no_room} leave no room for an answer"
-        remedy = "raise trainer.max_length, or data.overlong=drop leaves them out (refuse and truncate are the others)"
+        remedy = f"{length_remedy(tokenizer, max_length)}, or leave them out: data.overlong=drop (truncate cuts them)"
         findings.append(Finding("truncation", "warning", over, len(seen.sample), message, remedy))
+
+
+def _loses_system(record: Record, tokenizer: "PreTrainedTokenizerBase") -> bool:
+    content = record.content if isinstance(record, Text) else record.prompt
+    return has_system(content) and ignores_system(tokenizer, content)
 
 
 def side_ids(record: Record, tokenizer: "PreTrainedTokenizerBase") -> dict[str, list[int]]:

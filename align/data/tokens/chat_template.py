@@ -5,11 +5,13 @@ that may be called. Plain strings are tokenized together and get the EOS token (
 1.16).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from align.data.chats import SYSTEM_ROLES, folded
+from align.data.record_texts import role_problem, sides_of
 from align.errors import UserError
-from align.records import Tools, as_tools, shown
+from align.records import Message, Record, Tools, as_tools, shown
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -47,9 +49,56 @@ def apply_template(
         return tokenizer.apply_chat_template(messages, tools=tools, return_dict=True, **options)
     except (TemplateError, TypeError) as error:  # TypeError: a content that is None put beside a string
         raise UserError(
-            f"the chat template of {name} does not take the conversation "
-            f"{shown(messages, 160)} ({error}): leave such records out (align data rules), or choose another template"
+            f"the chat template of {name} does not take the conversation {shown(messages, 160)} ({error}): "
+            f"{_remedy(tokenizer, messages, tools, options)}"
         ) from error
+
+
+def _remedy(
+    tokenizer: "PreTrainedTokenizerBase", messages: list[Message], tools: Tools | None, options: dict[str, Any]
+) -> str:
+    """What makes a conversation fit a template that does not take it."""
+    from jinja2 import TemplateError
+
+    if (folded_messages := folded(messages)) != messages:
+        try:
+            tokenizer.apply_chat_template(folded_messages, tools=tools, return_dict=True, **options)
+        except (TemplateError, TypeError):
+            pass
+        else:
+            return (
+                "it takes no system message. data.fold_system=true puts that into the user's first message (align "
+                "data check and show: --fold-system)"
+            )
+    if problem := role_problem(messages):
+        return (
+            f"its roles do not take turns ({problem}). Leave such records out, data.drop=[role_order], or choose "
+            "another template: model.chat_template"
+        )
+    return "choose another template (model.chat_template), or take such records out of the data"
+
+
+def check_system(records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase", where: str) -> None:
+    """Raises UserError where records have system messages, and the chat template leaves them out."""
+    conversations = (next(iter(sides_of(record).values())) for record in records)
+    first = next((turns for turns in conversations if has_system(turns)), None)
+    if first is not None and tokenizer.chat_template is not None and ignores_system(tokenizer, first):
+        raise UserError(
+            f"{where}: the chat template of {tokenizer.name_or_path or 'this model'} leaves out the system message "
+            f"({shown(first[0].get('content'), 60)}): data.fold_system=true puts it into the user's first message"
+        )
+
+
+def has_system(turns: Text) -> bool:
+    """Whether a conversation begins with a system message."""
+    return not isinstance(turns, str) and turns[0]["role"] in SYSTEM_ROLES and bool(turns[0].get("content"))
+
+
+def ignores_system(tokenizer: "PreTrainedTokenizerBase", messages: list[Message]) -> bool:
+    """Whether the chat template leaves out the system message that a conversation begins with."""
+    other = [{**messages[0], "content": "\u2042"}, *messages[1:]]
+    rendered = (apply_template(tokenizer, turns)["input_ids"] for turns in (messages, other))
+    return next(rendered) == next(rendered)
 
 
 def render_prompt(

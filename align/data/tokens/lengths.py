@@ -6,9 +6,11 @@ Prompts and completions are rendered as in `rendering`; a whole text gets the EO
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align.artifacts.manifest import json_digest
+from align.artifacts.model_files import context_length
 from align.data.tokens.cache import cached_lengths
 from align.data.tokens.chat_template import render, render_prompt, render_text
 from align.data.tokens.loss_mask import ON_COMPLETION, Loss, learnt
@@ -94,13 +96,16 @@ def apply_policy(
     policy: str,
     what: str = "data",
     loss: Loss = ON_COMPLETION,
-    remedy: str = "raise trainer.max_length",
+    remedy: str | None = None,
 ) -> tuple[list[Record], LengthReport | None]:
     """The records to train on under `data.overlong`, and the report to show; (all, None) without a max_length.
 
     `refuse`: a UserError where one is over; `drop`: leave out those over; `truncate`: leave out only those whose
     prompt alone fills `max_length` (cut, both sides of a pair would be equal; nothing of a demonstration would be
     learnt) and let the trainer cut the rest.
+
+    Args:
+        remedy: what else to do about overlong records; None tells it from the model's context.
     """
     if policy not in POLICIES:
         raise UserError(f"data.overlong is {policy!r}: write one of {', '.join(POLICIES)}")
@@ -109,6 +114,7 @@ def apply_policy(
     key = fingerprint(tokenizer, loss)
     lengths = cached_lengths(records, key, lambda each: token_lengths(each, tokenizer, loss))
     report = length_report(records, lengths, max_length)
+    remedy = remedy or length_remedy(tokenizer, max_length)
     out = left_out(report, policy, what, remedy)
     kept, _ = _split(records, out)
     if not kept:
@@ -116,7 +122,20 @@ def apply_policy(
     return kept, report
 
 
-def left_out(report: LengthReport, policy: str, what: str, remedy: str = "raise trainer.max_length") -> set[int]:
+def length_remedy(tokenizer: "PreTrainedTokenizerBase", max_length: int, key: str = "trainer.max_length") -> str:
+    """What to do about records over `max_length`, beside leaving them out: raise it, where the model's context allows.
+
+    Args:
+        tokenizer: loaded from the model's folder.
+        key: of the config that sets `max_length`.
+    """
+    limit = context_length(Path(tokenizer.name_or_path))
+    if limit is not None and max_length >= limit:
+        return f"shorten them ({max_length} tokens is the model's whole context)"
+    return f"raise {key}" + (f" (the model takes up to {limit} tokens)" if limit is not None else "")
+
+
+def left_out(report: LengthReport, policy: str, what: str, remedy: str) -> set[int]:
     """The indices of the records that `data.overlong` leaves out. Raises UserError under `refuse` where there are."""
     out = {*report.no_room} if policy == "truncate" else {*report.over, *report.no_room}
     if policy == "refuse" and out:
