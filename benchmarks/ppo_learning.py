@@ -28,13 +28,13 @@ from align.artifacts.provenance import packages
 from align.artifacts.store import Store
 from align.config.compose import compose
 from align.config.paths import PROJECT
+from align.evaluation.judges import Answer, load_judge
 from align.evaluation.statistics import paired_bootstrap
 from align.models.generation import generate
 from align.models.load import load_policy, load_reward_model, load_tokenizer
 from align.models.scoring import token_logps
 from align.ppo import PPOConfig, PPOTrainer
 from align.rewards.functions import RewardModelFunction
-from align.rewards.user_functions import load_judge
 from align.run.library_logging import hush
 
 RUNS = {
@@ -76,7 +76,8 @@ class Look(TrainerCallback):
                 batch_size=120,
                 seed=1000 + answer,
             )
-            gold.append([self.judge(p, c.text) for p, c in zip(self.prompts, completions, strict=True)])
+            answers = [Answer(p, c.text, c.messages) for p, c in zip(self.prompts, completions, strict=True)]
+            gold.append(self.judge.score(answers))
             reward.append(self.reward(self.prompts, [c.messages for c in completions]))
             pairs = [(c.prompt_ids, c.completion_ids) for c in completions]
             pad = trainer.processing_class.pad_token_id

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from typing import Any
 
+from align.config.functions import place_of
 from align.config.paths import local_path
 from align.config.schema import FORMATS, Config, DatasetConfig
 from align.stages.spec import STAGES
@@ -135,9 +136,9 @@ def _code(block: Any) -> dict[str, Any]:
     for field in dataclasses.fields(block):
         key, value = field.metadata.get("code"), getattr(block, field.name)
         if key is not None and isinstance(value, list):
-            kept[key] = [_content(name.rpartition(":")[0]) for name in value]
+            kept[key] = [_content(place_of(name)) for name in value]
         elif key is not None and value:
-            kept[key] = _content(value.rpartition(":")[0])
+            kept[key] = _content(place_of(value))
     return kept
 
 

@@ -197,9 +197,10 @@ class ScoreBlock:
 class OnlineBlock:
     """Read by the stages that train on what the policy itself answers: ppo, rloo, grpo."""
 
-    # beside inputs.reward_model: f(prompts, completions, **columns) -> a score or None each; `file.py:function` or
-    # `package.module:function`. trainer.reward_weights weighs the reward models first, then these
-    reward_functions: list[str] = field(default_factory=list, metadata={"code": "reward_code"})
+    # next to inputs.reward_model: f(prompts, completions, **columns) -> a score or None for each completion. An entry
+    # is `file.py:function`, `package.module:function`, or {function: align.rewards.format, <parameter>: <value>}.
+    # trainer.reward_weights has the weights of the reward models, then of these
+    reward_functions: list[str | dict[str, Any]] = field(default_factory=list, metadata={"code": "reward_code"})
     reward_batch_size: int = field(default=32, metadata={"identity": False})  # texts a forward pass of a reward model
     reward_max_length: int | None = None  # tokens of prompt and answer a reward model reads; null is its context
 
@@ -231,9 +232,9 @@ class SampleBlock:
 class EvaluateBlock:
     """Read by stage evaluate."""
 
-    judge: str | None = field(
-        default=None, metadata={"code": "judge_code"}
-    )  # judge(prompt, completion) -> float: `file.py:function` or `package.module:function`
+    # judge(prompt, completion, **columns) -> float, or judge(prompts, completions, **columns) -> list[float];
+    # named as an entry of online.reward_functions is
+    judge: str | dict[str, Any] | None = field(default=None, metadata={"code": "judge_code"})
     max_prompts: int | None = 256  # prompts answered; null is all
     max_rows: int | None = 1024  # rows scored of each other dataset; null is all
     max_length: int | None = None  # tokens a piece of a text, for perplexity; null is the model's context

@@ -14,7 +14,13 @@ from typing import Any
 
 UNFIT = object()
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "None": "null"}
-_PLURALS = {"int": "whole numbers", "float": "numbers", "bool": "booleans", "str": "texts"}
+_PLURALS = {
+    "dict[str, Any]": "mappings",
+    "int": "whole numbers",
+    "float": "numbers",
+    "bool": "booleans",
+    "str": "texts",
+}
 
 
 def fit(value: Any, annotation: str, loose: bool = False) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from align.data.tokens.chat_template import Answered, Text, answered, render, render_prompt
+from align.data.tokens.chat_template import Answered, answered, render, render_prompt
 from align.distributed import ranks
 from align.evaluation.statistics import paired_bootstrap, preference_metrics, win_rate
 from align.models.generation import Completion
@@ -116,11 +116,6 @@ def divergence(
         batch_size,
     )
     return sum(kls) / len(kls)
-
-
-def judge_all(judge: Callable[[Text, str], float], prompts: list[Text], completions: list[Completion]) -> list[float]:
-    """The judge's score of every completion."""
-    return [judge(prompt, completion.text) for prompt, completion in zip(prompts, completions, strict=True)]
 
 
 def compare(scores: list[float], baseline: list[float], *, resamples: int, seed: int) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The statistics of an evaluation: intervals, win rates, calibration. Pure functions of numbers."""
 
 import math
-import random
 from dataclasses import dataclass
 
 
@@ -84,10 +83,3 @@ def preference_metrics(margins: list[float], *, bins: int = 10) -> dict[str, flo
         "ece": ece,
         "brier": sum((p - won) ** 2 for p, won in calls) / count,
     }
-
-
-def shuffled(items: list, *, seed: int, limit: int | None) -> list:
-    """A seeded sample of at most `limit` items, all of them where there is no limit."""
-    if limit is None or limit >= len(items):
-        return list(items)
-    return random.Random(seed).sample(items, limit)

@@ -1,7 +1,6 @@
 """Reward functions, as TRL's online trainers call them: `function(prompts, completions, **columns) -> list[float]`."""
 
-import functools
-import inspect
+import copy
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from align.data.tokens.chat_template import Text, text_of
 from align.errors import UserError
 from align.models.scoring import reward_scores
+from align.records import shown
+from align.rewards.guard import guarded
+from align.rewards.user_functions import UserFunction
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 RewardFunction = Callable[..., list[float | None]]
 SHOWN = 200  # characters of a prompt in an error
+FLOAT32_MAX = 3.4028234663852886e38
 
 
 class RewardModelFunction:
@@ -66,58 +69,110 @@ class RewardModelFunction:
         return scores
 
 
-def checked(function: RewardFunction) -> RewardFunction:
-    """`function`, whose errors and whose scores that are no number name it and the prompt.
+def checked(function: "RewardFunction | UserFunction") -> RewardFunction:
+    """`function` as TRL's trainers may call it: it gets what it takes, and its failures and bad scores name it.
 
-    None stays: the function does not apply to that completion.
+    It is called with copies of the lists, so that changing them changes nothing else. A score of None stays: the
+    function does not apply to that completion.
 
     Raises (when called):
-        UserError: it raised, returned another number of scores, or NaN or an infinity.
+        UserError: it raised, tried to end the process, returned another number of scores, or a score that is no
+            finite number.
     """
     if hasattr(function, "checked"):
         return function
-    name = getattr(function, "__name__", type(function).__name__)
-
-    def check(scores: Any, prompts: list[Text]) -> list[float | None]:
-        scores = list(scores)
-        if len(scores) != len(prompts):
-            raise UserError(f"reward function {name} gave {len(scores)} scores for {len(prompts)} completions")
-        for score, prompt in zip(scores, prompts, strict=True):
-            if score is not None and not math.isfinite(score):
-                raise UserError(
-                    f"reward function {name} gave {float(score)} for the prompt {text_of(prompt)[:SHOWN]!r}: mend it, "
-                    "or return None where it does not apply"
-                )
-        return scores
-
-    def explain(error: Exception, prompts: list[Text]) -> UserError:
-        told = f"{type(error).__name__}: {error}"
-        return UserError(
-            f"reward function {name} raised {told}; the first prompt of its batch: {text_of(prompts[0])[:SHOWN]!r}"
-        )
-
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def call_async(prompts: list[Text], completions: list[Text], **columns: Any) -> list[float | None]:
-            try:
-                return check(await function(prompts=prompts, completions=completions, **columns), prompts)
-            except UserError:
-                raise
-            except Exception as error:
-                raise explain(error, prompts) from error
-
-        call_async.checked = function
-        return call_async
-
-    def call(prompts: list[Text], completions: list[Text], **columns: Any) -> list[float | None]:
-        try:
-            return check(function(prompts=prompts, completions=completions, **columns), prompts)
-        except UserError:
-            raise
-        except Exception as error:
-            raise explain(error, prompts) from error
-
-    call.__name__ = name
+    if isinstance(function, RewardModelFunction):
+        call = _caller_of_model(function)
+    else:
+        user = function if isinstance(function, UserFunction) else as_user_function(function)
+        call = _async_caller(user) if user.is_async else _caller(user)
+    call.__name__ = function.name if isinstance(function, UserFunction) else name_of(function)
     call.checked = function
     return call
+
+
+def as_user_function(function: RewardFunction) -> UserFunction:
+    """A function that a script hands over, as one that the config names."""
+    name = name_of(function)
+    return UserFunction("", f"reward function {name}", name, function)
+
+
+def name_of(function: RewardFunction) -> str:
+    """A function's name in metrics and messages."""
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def call_batched(user: UserFunction, prompts: list[Text], completions: list[Text], **columns: Any) -> list[Any]:
+    """What a function that takes lists gives for completions, one score each. Raises UserError as `checked` does."""
+    offered = {"prompts": prompts, "completions": completions, **columns}
+    with guarded(user.label, _where(prompts)):
+        scores = _as_list(user.call(**_copied(user.arguments(offered))))
+    return _scores(user.label, scores, prompts)
+
+
+def _caller(user: UserFunction) -> RewardFunction:
+    def call(prompts: list[Text], completions: list[Text], **columns: Any) -> list[float | None]:
+        return call_batched(user, prompts, completions, **columns)
+
+    return call
+
+
+def _async_caller(user: UserFunction) -> RewardFunction:
+    async def call(prompts: list[Text], completions: list[Text], **columns: Any) -> list[float | None]:
+        offered = {"prompts": prompts, "completions": completions, **columns}
+        with guarded(user.label, _where(prompts)):
+            scores = _as_list(await user.call(**_copied(user.arguments(offered))))
+        return _scores(user.label, scores, prompts)
+
+    return call
+
+
+def _caller_of_model(model: RewardModelFunction) -> RewardFunction:
+    def call(prompts: list[Text], completions: list[Text], **columns: Any) -> list[float | None]:
+        return _scores(f"reward model {model.__name__}", model(prompts, completions), prompts)
+
+    return call
+
+
+def _as_list(scores: Any) -> Any:
+    """The scores as a list, also of an array or a generator; None and text as they are, to be refused."""
+    return scores if scores is None or isinstance(scores, str) else list(scores)
+
+
+def _scores(label: str, given: Any, prompts: list[Text]) -> list[float | None]:
+    """The scores as floats. Raises UserError for another number of them, or what is no finite number."""
+    if not isinstance(given, list):
+        raise UserError(f"{label} gave {shown(given)}; return a list of one score per completion")
+    if len(given) != len(prompts):
+        raise UserError(f"{label} gave {len(given)} scores for {len(prompts)} completions; return one for each")
+    numbers = [None if score is None else finite(score) for score in given]
+    for score, number, prompt in zip(given, numbers, prompts, strict=True):
+        if score is not None and number is None:
+            raise UserError(
+                f"{label} gave {printed(score)} for the prompt {text_of(prompt)[:SHOWN]!r}, which is not a finite "
+                "number; correct it, or return None where the function does not apply"
+            )
+    return numbers
+
+
+def printed(score: Any) -> str:
+    """A bad score in a message: `nan`, `"good"`."""
+    return str(score) if isinstance(score, float) else shown(score)
+
+
+def finite(score: Any) -> float | None:
+    """`score` as a number that float32 can hold; None for anything else."""
+    try:
+        number = math.nan if isinstance(score, str) else float(score)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if abs(number) <= FLOAT32_MAX else None
+
+
+def _where(prompts: list[Text]) -> str:
+    return f"; the first prompt of its batch: {text_of(prompts[0])[:SHOWN]!r}" if prompts else ""
+
+
+def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with lists of their own; what TRL hands over besides, such as the trainer's state, as it is."""
+    return {name: copy.deepcopy(value) if isinstance(value, list) else value for name, value in arguments.items()}

@@ -1,5 +1,6 @@
 """What the stages that train on the policy's own answers share: who scores them, room for a prompt, metrics' names."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from align.errors import UserError
 from align.models.load import load_reward_model, load_tokenizer
 from align.models.reward_probe import check_probe
 from align.rewards.functions import RewardFunction, RewardModelFunction, checked
-from align.rewards.user_functions import load_function
+from align.rewards.user_functions import REWARD_KEY, load_function
 from align.training.trainer import resolve_dtype
 
 if TYPE_CHECKING:
@@ -69,8 +70,18 @@ def load_rewards(cfg: Config, inputs: dict[str, Any], *, base: str | None = None
                 max_length=block.reward_max_length or context_length(given.path),
             )
         )
-    rewards += [load_function(name, "online.reward_functions") for name in block.reward_functions]
-    return [checked(reward) for reward in rewards]
+    rewards += [load_function(spec, REWARD_KEY) for spec in block.reward_functions]
+    return name_apart([checked(reward) for reward in rewards])
+
+
+def name_apart(rewards: list[RewardFunction]) -> list[RewardFunction]:
+    """The functions with names that differ, so that each has metrics of its own: `score`, `score_2`, ..."""
+    met: Counter[str] = Counter()
+    for reward in rewards:
+        met[reward.__name__] += 1
+        if met[reward.__name__] > 1:
+            reward.__name__ = f"{reward.__name__}_{met[reward.__name__]}"
+    return rewards
 
 
 def place_rewards(rewards: list[RewardFunction], inputs: dict[str, Any], trainer: "Trainer") -> None:

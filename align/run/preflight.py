@@ -13,6 +13,7 @@ from align.artifacts.remote_code import check_code
 from align.artifacts.store import Store
 from align.artifacts.tokenizer_files import chat_template as own_template
 from align.artifacts.verification import verify_input
+from align.config.functions import describe
 from align.config.identity import formats_read
 from align.config.schema import Config
 from align.contract.architectures import check_attention
@@ -20,8 +21,10 @@ from align.contract.inputs import check_max_length, check_room
 from align.contract.tokenizers import check_assistant_turns, check_tokenizer
 from align.data.loading.examples import has_eval, load_split, offers
 from align.data.loading.load import Loaded
+from align.errors import UserError
+from align.evaluation.judges import load_judge
 from align.records import Text, kind
-from align.rewards.user_functions import load_function, load_judge
+from align.rewards.user_functions import check_functions
 from align.run.plan import Plan, each_input
 from align.stages.spec import STAGES
 
@@ -55,10 +58,11 @@ def check_training(plan: Plan) -> None:
     """The stage's data is sound, and the policy's tokenizer and context fit it."""
     cfg, spec, dataset = plan.cfg, STAGES[plan.cfg.stage], plan.inputs.get("dataset")
     format = spec.formats[0]
-    train = load_split(cfg.data, dataset, format, "train", stage=cfg.stage)
+    train = load_split(cfg.data, dataset, format, "train", stage=cfg.stage, columns=spec.online)
     splits = [("train", train)]
     if has_eval(cfg.data, dataset, format):
-        splits.append(("eval", load_split(cfg.data, dataset, format, "eval", stage=cfg.stage)))
+        eval_split = load_split(cfg.data, dataset, format, "eval", stage=cfg.stage, columns=spec.online)
+        splits.append(("eval", eval_split))
     announce(plan, splits)
     policy: Input | None = plan.inputs.get("policy")
     if policy is not None:
@@ -69,8 +73,9 @@ def check_training(plan: Plan) -> None:
         check_max_length(policy, cfg.trainer.get("max_length"))
     if spec.online:
         check_room(policy, cfg.trainer.get("max_completion_length"))
-        for name in cfg.online.reward_functions:
-            load_function(name, "online.reward_functions")
+        models = [model.ref for model in plan.inputs.get("reward_model", [])]
+        functions = check_functions(cfg.online.reward_functions, [loaded for _, loaded in splits])
+        check_weights(cfg.trainer.get("reward_weights"), [*models, *(function.name for function in functions)])
 
 
 def check_evaluation(plan: Plan) -> None:
@@ -78,11 +83,25 @@ def check_evaluation(plan: Plan) -> None:
     cfg, dataset = plan.cfg, plan.inputs.get("dataset")
     formats = [format for format in STAGES[cfg.stage].formats if offers(cfg.data, dataset, format)]
     splits = [
-        load_split(cfg.data, dataset, format, "eval") for format in formats if has_eval(cfg.data, dataset, format)
+        load_split(cfg.data, dataset, format, "eval", columns=format == "prompt_only")
+        for format in formats
+        if has_eval(cfg.data, dataset, format)
     ]
     announce(plan, [("held out", loaded) for loaded in splits])
     if cfg.evaluate.judge:
-        load_judge(cfg.evaluate.judge)
+        judge = load_judge(cfg.evaluate.judge)
+        for loaded in splits:
+            if loaded.format == "prompt_only":
+                judge.check_columns(loaded.carried, loaded.not_carried)
+
+
+def check_weights(weights: list[float] | None, names: list[str]) -> None:
+    """Raises UserError if `trainer.reward_weights` has another number of weights than there are rewards."""
+    if weights is not None and len(weights) != len(names):
+        raise UserError(
+            f"trainer.reward_weights has {len(weights)} weights, and the rewards are {len(names)}: "
+            f"{', '.join(names)}; give one weight for each, reward models first"
+        )
 
 
 def check_sampling(plan: Plan) -> None:
@@ -152,4 +171,4 @@ def _counted(split: str, loaded: Loaded) -> str:
 
 def _sentence(cfg: Config, parts: list[str]) -> str:
     judge = cfg.evaluate.judge if STAGES[cfg.stage].block == "evaluate" else None
-    return f"data: {', '.join(parts) or 'none'}" + (f"; judge: {judge}" if judge else "")
+    return f"data: {', '.join(parts) or 'none'}" + (f"; judge: {describe(judge)}" if judge else "")

@@ -13,16 +13,16 @@ from align.artifacts.inputs import Input
 from align.artifacts.model_files import context_length
 from align.artifacts.text import clock
 from align.config.schema import Config
-from align.data.loading.examples import held_out
+from align.data.loading.examples import held_out, shuffled
 from align.data.tokens.chat_template import text_of
 from align.distributed import ranks
 from align.distributed.device import own_device
+from align.evaluation.judges import Answer, load_judge
 from align.evaluation.metrics import (
     compare,
     divergence,
     fitting,
     implicit_accuracy,
-    judge_all,
     pair_tokens,
     piece_width,
     prompt_tokens,
@@ -30,12 +30,10 @@ from align.evaluation.metrics import (
     rate_preferences,
 )
 from align.evaluation.report import table, write_report
-from align.evaluation.statistics import shuffled
 from align.models.generation import generate
 from align.models.load import load_frozen, load_reward_model, load_tokenizer
 from align.models.reward_probe import check_probe
 from align.models.scoring import perplexity
-from align.rewards.user_functions import load_judge
 from align.training.tracking import Tracker
 from align.training.trainer import resolve_dtype
 
@@ -110,7 +108,9 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
             row["length"] = sum(len(completion.completion_ids) for completion in completions) / len(completions)
             row["ended"] = sum(completion.ended for completion in completions) / len(completions)
             if judge is not None:
-                gold[system.ref] = judge_all(judge, prompts, completions)
+                gold[system.ref] = judge.score(
+                    [Answer(prompt, said.text, said.text) for prompt, said in zip(prompts, completions, strict=True)]
+                )
                 row["gold"] = sum(gold[system.ref]) / len(prompts)
                 if baseline is not None and system is not baseline:
                     theirs = gold[baseline.ref]

@@ -12,11 +12,10 @@ from align.artifacts.manifest import json_digest
 from align.artifacts.model_files import context_length
 from align.config.schema import Config
 from align.data.build.comparisons import write_comparisons
-from align.data.loading.examples import load_split
+from align.data.loading.examples import load_split, shuffled
 from align.distributed import ranks
 from align.distributed.device import own_device
 from align.evaluation.metrics import fitting, prompt_tokens, rate
-from align.evaluation.statistics import shuffled
 from align.models.generation import generate
 from align.models.load import load_frozen, load_reward_model, load_tokenizer
 from align.models.reward_probe import check_probe

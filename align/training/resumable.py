@@ -13,7 +13,7 @@ all ranks; what is due then is written as soon as it says yes.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,13 @@ class Resumable(Trainer):
             return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **options)
         finally:
             self.remove_callback(callback)
+
+    def _get_train_sampler(self, *args: Any, **options: Any) -> Any:
+        """As TRL's online trainers have it, but a resumed epoch keeps its own order of prompts."""
+        sampler = super()._get_train_sampler(*args, **options)
+        if getattr(sampler, "mini_repeat_count", None) is None or not sampler.shuffle:
+            return sampler
+        return EpochSampler(sampler, lambda: int((self.state.epoch or 0) + 1e-6))
 
     @property
     def can_checkpoint(self) -> bool:
@@ -172,6 +179,30 @@ class Resumable(Trainer):
             part.load_running_state(states[name])
         self.model_wrapped.train(states["training"])  # TRL's next log asks which averages are open
         replay_beta_products(self.optimizer)
+
+
+class EpochSampler(torch.utils.data.Sampler):
+    """TRL's `RepeatSampler`, whose order depends on the epoch alone.
+
+    The sampler draws one permutation after the other from a generator that it seeds once, so that after a resume it
+    would begin again with that of the first epoch.
+
+    Args:
+        sampler: TRL's.
+        epoch: gives the number of whole epochs behind the trainer.
+    """
+
+    def __init__(self, sampler: Any, epoch: Callable[[], int]):
+        self.sampler, self.epoch = sampler, epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = self.sampler.generator.manual_seed(self.sampler.seed)
+        for _ in range(self.epoch()):
+            torch.randperm(self.sampler.num_samples, generator=generator)
+        return iter(self.sampler)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
 
 
 class RunCallback(TrainerCallback):

@@ -11,9 +11,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl.models.utils import unwrap_model_for_generation
 
 from align.config.schema import DataConfig, TrackingConfig
-from align.data.loading.examples import Examples, held_out, offers
+from align.data.loading.examples import Examples, held_out, offers, shuffled
 from align.data.tokens.chat_template import Text, render_prompt, text_of
-from align.evaluation.statistics import shuffled
 from align.models.generation import generate, without_checkpointing
 from align.training.tracking import Tracker
 

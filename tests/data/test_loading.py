@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from align.data.layouts.annotations import beside, margin, own, scores
+from align.data.loading.examples import shuffled
 from align.data.loading.load import load_artifact, load_records
 from align.data.loading.sources import DatasetSource, digest, pinned
 from align.data.loading.tables import to_dataset, write_jsonl
@@ -436,3 +437,10 @@ def test_scores_belong_to_their_side():
     assert own(kept, Demonstration("p", "c")) == {"score": 2.0}
     assert own(kept, Prompt("p")) == {} and scores({}, pair) == {}
     assert margin({}, Preference("p", "c", "r", 0.5)) == 0.5 and margin({}, Demonstration("p", "c")) is None
+
+
+def test_shuffled_is_a_seeded_sample():
+    items = list(range(100))
+    assert shuffled(items, seed=0, limit=10) == shuffled(items, seed=0, limit=10) != shuffled(items, seed=1, limit=10)
+    assert len(set(shuffled(items, seed=0, limit=10))) == 10
+    assert shuffled(items, seed=0, limit=None) == shuffled(items, seed=0, limit=100) == items

@@ -5,7 +5,7 @@ import math
 import numpy
 import pytest
 
-from align.evaluation.statistics import Interval, paired_bootstrap, preference_metrics, shuffled, sigmoid, win_rate
+from align.evaluation.statistics import Interval, paired_bootstrap, preference_metrics, sigmoid, win_rate
 
 
 def test_bootstrap_agrees_with_the_closed_form_on_normals():
@@ -75,10 +75,3 @@ def test_a_calibrated_reward_has_no_calibration_error():
     margins = list(numpy.where(won, sizes, -sizes))
     assert preference_metrics(margins)["ece"] < 0.02
     assert preference_metrics([3 * margin for margin in margins])["ece"] > 0.05
-
-
-def test_shuffled_is_a_seeded_sample():
-    items = list(range(100))
-    assert shuffled(items, seed=0, limit=10) == shuffled(items, seed=0, limit=10) != shuffled(items, seed=1, limit=10)
-    assert len(set(shuffled(items, seed=0, limit=10))) == 10
-    assert shuffled(items, seed=0, limit=None) == shuffled(items, seed=0, limit=100) == items

@@ -1,5 +1,6 @@
 """The rows a stage trains and evaluates on: loaded, checked against its context, counted."""
 
+import random
 import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -195,3 +196,10 @@ def check_dataset_input(dataset: Input, refuse: str = "never") -> None:
             f"inputs.dataset={dataset.text}: its report has {told}; see {dataset.path / 'report.html'}. Mend it with "
             "align data import --fix and --drop, or go on with data.refuse=never"
         )
+
+
+def shuffled(items: list, *, seed: int, limit: int | None) -> list:
+    """A seeded sample of at most `limit` items, all of them where there is no limit."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    return random.Random(seed).sample(items, limit)
