@@ -93,7 +93,7 @@ class DatasetConfig:
     eval: str | None = None  # null: held out of train, by prompt
     layout: str = "auto"  # how a row becomes a record: auto, told from the rows, or a name of align data rules
     columns: dict[str, str] = field(default_factory=dict)  # our field -> their column
-    labels: dict[str, str] = field(default_factory=dict)  # their word for a verdict -> 1, 2, tie, up or down
+    labels: dict[str, str] = field(default_factory=dict)  # their label -> first, second, tie, good or bad
     roles: dict[str, str] = field(default_factory=dict)  # who speaks, in their word -> user, assistant, system, tool
     eval_fraction: float = 0.05  # share of the prompts held out where eval is null
     max_rows: int | None = None  # cap on the train rows; null is all

@@ -109,7 +109,12 @@ def _add_reading(parser: argparse.ArgumentParser, against: bool = True) -> None:
     parser.add_argument("--as", dest="format", choices=FORMATS, help="what to make of it (default: what it holds)")
     parser.add_argument("--layout", help="how rows are written (default: told from the first rows; see data rules)")
     parser.add_argument("--columns", action="append", metavar="OURS=THEIRS", help="fields that have another name")
-    parser.add_argument("--labels", action="append", metavar="THEIRS=OURS", help="labels that have another name: B=2")
+    parser.add_argument(
+        "--labels",
+        action="append",
+        metavar="THEIRS=OURS",
+        help="what labels mean: 0=first,1=second,2=tie or 1=good,0=bad",
+    )
     parser.add_argument("--roles", action="append", metavar="THEIRS=OURS", help="speakers: client=user,bot=assistant")
     if against:
         parser.add_argument(

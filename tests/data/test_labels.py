@@ -6,12 +6,14 @@ import re
 import pytest
 
 from align.data.layouts.detect import UndefinedLabels
-from align.data.layouts.labels import pair_choices
+from align.data.layouts.judged import read_responses
+from align.data.layouts.labels import labels_option, pair_choices
 from align.data.layouts.parse import read_outcomes
 from align.data.layouts.recognition import recognise_source
 from align.data.layouts.verdicts import Mapped, as_outcome
 from align.data.readers.files import find_sources
 from align.errors import UserError
+from align.records import RecordError
 from tests.data.data_command import check, load, run, write
 
 WORDS = ("north", "south", "east", "west", "up", "down", "left", "right", "red", "blue", "green", "gold")
@@ -188,8 +190,18 @@ def test_numbers_that_no_name_defines_are_not_a_thumb(tmp_path, capsys):
         load(file, "unpaired_preference", layout="auto", eval_fraction=0)
 
 
+def test_a_ranking_that_could_be_an_order_is_refused():
+    row = {"prompt": "a", "responses": ["b", "c", "d"]}
+    with pytest.raises(RecordError, match=r"ranking is \[2, 0, 1\]: the rank of each answer, or .*ranks=ranking"):
+        read_responses({**row, "ranking": [2, 0, 1]})
+    same = read_responses({**row, "ranking": [1, 0, 2]})  # the second is the best either way
+    assert same == read_responses({**row, "ranks": [1, 0, 2]})
+    assert [verdict.outcome for verdict in read_responses({**row, "ranks": [2, 0, 1]}).verdicts] == [2, 2, 1]
+
+
 def test_choices_for_values_of_many_kinds():
     assert pair_choices(["-1", "1", "0"]) == ["-1=first,0=tie,1=second", "-1=second,0=tie,1=first"]
+    assert labels_option("-1=first") == "--labels=-1=first" and labels_option("1=first") == "--labels 1=first"
     assert pair_choices(["1"]) == ["1=first", "1=second"]
     assert pair_choices(list("abcde"))[0].startswith("a=first|second|tie,b=")
 

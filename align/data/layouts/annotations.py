@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from align.data.layouts.columns import find
+from align.data.layouts.columns import columns_named
 from align.data.layouts.verdicts import Mapped
 from align.records import Demonstration, Preference, Record, UnpairedPreference
 
@@ -24,11 +24,8 @@ def beside(row: Any) -> dict[str, Any]:
 
 def score_column(row: Mapping[str, Any]) -> str | None:
     """The column that holds the score of an answer alone: `score`, a rating, or HelpSteer's helpfulness."""
-    for name in SCORE_COLUMNS:
-        column, value = find(row, (name,))
-        if column is not None and _number(value) is not None:
-            return column
-    return None
+    columns = columns_named(row, SCORE_COLUMNS)
+    return next((column for column in columns if _number(row[column]) is not None), None)
 
 
 def own(kept: Mapping[str, Any], record: Record) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from align.data.layouts.columns import canonical, find
+from align.data.layouts.columns import canonical, columns_named, find
 from align.data.layouts.prompts import QUESTIONS, prompt_of
 from align.data.layouts.verdicts import Mapped, label_text
 from align.records import (
@@ -75,11 +75,8 @@ def labelled(record: Demonstration, row: Row, wanted: str) -> Record:
 
 def label_column(row: Row) -> str | None:
     """The first column that says whether an answer is a good one."""
-    for name in LABELS:
-        column, value = find(row, (name,))
-        if column is not None and as_verdict(value, column) is not None:
-            return column
-    return None
+    columns = columns_named(row, LABELS)
+    return next((column for column in columns if as_verdict(row[column], column) is not None), None)
 
 
 def as_verdict(value: Any, column: str = "verdict") -> bool | None:

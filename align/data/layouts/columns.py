@@ -33,18 +33,18 @@ def canonical(name: Any) -> str:
     return re.sub(r"[\s\-./]+", "_", text).lower()
 
 
-def find(row: Row, names: Sequence[str]) -> tuple[str | None, Any]:
-    """The first of the names that the row has a value under, and the value; (None, None) where it has none.
+def columns_named(row: Row, names: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a row that have one of the names, in the order of the names.
 
-    A column of exactly that name goes before one that is only spelt alike.
+    Columns of exactly such a name go before those that are only spelt alike.
     """
-    for name in names:
-        if row.get(name) is not None:
-            return name, row[name]
-    columns = _by_canonical(tuple(row))
-    for name in names:
-        column = columns.get(canonical(name))
-        if column is not None and row[column] is not None:
+    return _columns_named(tuple(row), tuple(names))
+
+
+def find(row: Row, names: Sequence[str]) -> tuple[str | None, Any]:
+    """The first of the names that the row has a value under, and the value; (None, None) where it has none."""
+    for column in columns_named(row, names):
+        if row[column] is not None:
             return column, row[column]
     return None, None
 
@@ -70,13 +70,14 @@ def answer_number(column: str) -> tuple[str, str] | None:
     return None
 
 
-@lru_cache(maxsize=1024)
-def _by_canonical(columns: tuple[Any, ...]) -> dict[str, Any]:
-    """Canonical name -> column, the first one of each name."""
-    found: dict[str, Any] = {}
+@lru_cache(maxsize=4096)
+def _columns_named(columns: tuple[Any, ...], names: tuple[str, ...]) -> tuple[Any, ...]:
+    spelt: dict[str, Any] = {}
     for column in columns:
-        found.setdefault(canonical(column), column)
-    return found
+        spelt.setdefault(canonical(column), column)
+    alike = (spelt.get(canonical(name)) for name in names)
+    exact = (name for name in names if name in columns)
+    return tuple(dict.fromkeys([*exact, *(column for column in alike if column is not None)]))
 
 
 @lru_cache(maxsize=1024)

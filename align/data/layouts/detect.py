@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from align.data.layouts.answers import ANSWERS, LABELS, as_verdict
-from align.data.layouts.columns import answer_pair, column_of, find
+from align.data.layouts.answers import ANSWERS, label_column
+from align.data.layouts.columns import answer_pair, column_of
 from align.data.layouts.formats import LAYOUTS, held_format
 from align.data.layouts.judged import JUDGED, PROMPTS, VERDICTS, annotator_fields, prediction_fields
 from align.data.layouts.labels import undefined, undefined_sentence
@@ -72,11 +72,6 @@ def _answered(row: Mapping[str, Any]) -> bool:
     return None not in (question, answer) and question != answer
 
 
-def _says(row: Mapping[str, Any], name: str) -> bool:
-    column, value = find(row, (name,))
-    return column is not None and as_verdict(value, column) is not None
-
-
 SIGNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
     ("message_tree", "prompt is a message with replies", lambda row: isinstance(row.get("prompt"), Mapping)),
     ("moss", "chat holds turns of Human and MOSS", is_moss),
@@ -127,7 +122,7 @@ SIGNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
     (
         "verdict",
         "a prompt, an answer, and a thumb",
-        lambda row: _answered(row) and any(_says(row, name) for name in LABELS),
+        lambda row: _answered(row) and label_column(row) is not None,
     ),
     (
         "question_answer",

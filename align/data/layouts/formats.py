@@ -11,6 +11,7 @@ from typing import Any
 from align.data.conversions import converts
 from align.data.layouts.annotations import SCORES
 from align.data.layouts.answers import ANSWER_FIELDS, instances, labelled, question_answer, string, turns, verdict
+from align.data.layouts.columns import canonical
 from align.data.layouts.conversations import (
     CONVERSATION_FIELDS,
     explicit_prompt,
@@ -21,7 +22,7 @@ from align.data.layouts.conversations import (
 from align.data.layouts.judged import JUDGED_FIELDS, annotators, pairwise_votes, responses, two_outputs
 from align.data.layouts.preferences import chosen_rejected, hh_rlhf
 from align.data.layouts.projects import bfcl, fastchat_answers, gsm8k_solutions, moss
-from align.data.layouts.prompts import history_of, joined, prompt_of, system_of
+from align.data.layouts.prompts import HISTORIES, SYSTEMS, history_of, joined, prompt_of, system_of
 from align.data.layouts.trees import message_tree
 from align.records import (
     FIELDS,
@@ -86,7 +87,7 @@ def _with_earlier_turns(row: Row) -> Row:
 
     A set has one kind, so a row whose system message is empty becomes messages too.
     """
-    if not any(isinstance(row.get(name), str | list) for name in ("system", "system_prompt", "history")):
+    if not any(isinstance(row[name], str | list) for name in row if canonical(name) in (*SYSTEMS, *HISTORIES)):
         return row
     before, prompt = [*system_of(row), *history_of(row)], row.get("prompt")
     if isinstance(row.get("messages"), list):

@@ -143,9 +143,26 @@ def _order(row: Row) -> tuple[list[float | None], int]:
             break
     else:
         raise RecordError("scores", "are missing: no score or rank says which answer is better")
+    if not inside and isinstance(row.get("ranking"), list) and values is row["ranking"]:
+        _check_ranking(values)
     if len(values) != len(given):
         raise RecordError("scores", f"are {len(values)} for {len(given)} answers")
     return [None if value is None else _number(value, "scores") for value in values], -1 if names == RANKS else 1
+
+
+def _check_ranking(ranking: list[Any]) -> None:
+    """Raises RecordError for a `ranking` that says one thing as ranks, another as answers from best to worst."""
+    if any(type(rank) is not int for rank in ranking) or len(set(ranking)) != len(ranking):
+        return
+    first = min(ranking, default=0)
+    if set(ranking) == set(range(first, first + len(ranking))):
+        order = [ranking.index(first + place) for place in range(len(ranking))]
+        if [rank - first for rank in ranking] != order:
+            raise RecordError(
+                "ranking",
+                f"is {shown(ranking)}: the rank of each answer, or the answers from the best to the worst? If it is "
+                "their ranks, map it: --columns ranks=ranking",
+            )
 
 
 def pairwise_votes(row: Row, wanted: str) -> list[Record]:

@@ -158,7 +158,7 @@ def undefined_sentence(rows: Iterable[Row], layout: str, column: str) -> str:
         counts.update(value for name, value in pair_values(layout, row) if name == column or layout == "annotators")
     values = ", ".join(f"{value} ({count} rows)" for value, count in sorted(counts.items())[:6])
     choices = pair_choices(list(counts))
-    options = " or ".join(f"--labels {choice}" for choice in choices)
+    options = " or ".join(labels_option(choice) for choice in choices)
     config = choices[0].replace("=", ": ").replace(",", ", ")
     first, second = pair or ("the first answer", "the second")
     return (
@@ -166,6 +166,11 @@ def undefined_sentence(rows: Iterable[Row], layout: str, column: str) -> str:
         f"write {options} "
         f"(in a run 'data.preference.labels={{{config}}}')"
     )
+
+
+def labels_option(choice: str) -> str:
+    """`--labels 0=first,1=second`; with an equals sign where a minus would look like another option."""
+    return f"--labels={choice}" if choice.startswith("-") else f"--labels {choice}"
 
 
 def is_number(value: str) -> bool:

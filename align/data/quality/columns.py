@@ -1,7 +1,7 @@
 """Findings about columns that the records were not made of, and about scores of answers that are to be imitated."""
 
 from align.data.layouts.columns import canonical
-from align.data.layouts.labels import answer_choices
+from align.data.layouts.labels import answer_choices, labels_option
 from align.data.layouts.unread import Column, ColumnUse
 from align.data.layouts.verdicts import SELECTORS
 from align.data.quality.findings import Finding
@@ -86,5 +86,5 @@ def _options(column: Column, use: ColumnUse) -> str:
         field = "better_response_id"
     if field == "label" and use.reading.format == "prompt_completion" and column.few_values:
         columns = "" if canonical(column.name) in ("label", "kto_tag") else f"--columns label={column.name} "
-        return " or ".join(f"{columns}--labels {choice}" for choice in answer_choices(column.few_values))
-    return f"--columns {field}={column.name}"
+        return " or ".join(f"{columns}{labels_option(choice)}" for choice in answer_choices(column.few_values))
+    return "" if canonical(column.name) == field else f"--columns {field}={column.name}"
