@@ -42,7 +42,7 @@ def start_of(pid: int) -> str | None:
 
 def tag() -> str:
     """This process in a few characters that may be part of a file's name: place, id and start time."""
-    return f"{_place()}.{os.getpid()}.{start_of(os.getpid()) or ''}"
+    return f"{place()}.{os.getpid()}.{start_of(os.getpid()) or ''}"
 
 
 def is_alive(text: str) -> bool | None:
@@ -52,7 +52,7 @@ def is_alive(text: str) -> bool | None:
         text: what `tag` gave in that process.
     """
     match = _TAG.fullmatch(text)
-    if match is None or match[1] != _place():
+    if match is None or match[1] != place():
         return None
     return start_of(int(match[2])) == match[3]
 
@@ -81,5 +81,6 @@ def users_of(file: Path) -> list[int]:
     return users
 
 
-def _place() -> str:
+def place() -> str:
+    """Host, boot and namespace of process ids, in eight hex digits."""
     return f"{zlib.crc32(f'{os.uname().nodename} {boot()}'.encode()):08x}"

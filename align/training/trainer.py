@@ -8,6 +8,7 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from align.data.tokens import cache
 from align.distributed import preemption, ranks
 from align.distributed.preemption import Stopped
 from align.errors import UserError
@@ -89,6 +90,7 @@ def build_trainer(trainer_class: "type[Trained]", **arguments: Any) -> "Trained"
     except (ValueError, ImportError) as error:
         raise UserError(f"{trainer_class.__name__} refuses this run: {' '.join(str(error).split())}") from error
     settle_quantized(trainer.model, bf16=trainer.args.bf16)
+    cache.keep()  # TRL has tokenised its tables
     return trainer
 
 
