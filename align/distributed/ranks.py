@@ -45,6 +45,16 @@ def is_first_of_host() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
+def node() -> int:
+    """Index of this process's node, 0 without a launcher."""
+    return int(os.environ.get("CROSS_RANK") or os.environ.get("GROUP_RANK") or "0")  # deepspeed's word, torchrun's
+
+
+def nodes() -> int:
+    """Number of nodes of the run, 1 without a launcher."""
+    return int(os.environ.get("CROSS_SIZE") or os.environ.get("GROUP_WORLD_SIZE") or "1")
+
+
 def is_launched() -> bool:
     """True if a launcher started this process."""
     return "WORLD_SIZE" in os.environ
@@ -176,12 +186,20 @@ def share(value: T) -> T:
     return box[0]
 
 
+def gather(value: T) -> list[T]:
+    """The value of each process, in the order of the ranks, on every process."""
+    if world_size() == 1:
+        return [value]
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def barrier() -> None:
     """Wait until every process is here."""
-    if world_size() > 1:
-        import torch.distributed as dist
-
-        dist.all_gather_object([None] * world_size(), None)
+    gather(None)
 
 
 def any_rank(flag: bool) -> bool:
@@ -236,10 +254,4 @@ def map_batches(function: Callable[[list[T]], list[R]], items: list[T], batch_si
     results: list[R] = []
     for start in range(0, len(mine), batch_size):
         results += function(mine[start : start + batch_size])
-    if ranks == 1:
-        return results
-    import torch.distributed as dist
-
-    gathered: list[Any] = [None] * ranks
-    dist.all_gather_object(gathered, results)
-    return [result for part in gathered for result in part][: len(items)]
+    return [result for part in gather(results) for result in part][: len(items)]

@@ -31,7 +31,7 @@ from align.errors import UserError
 from align.evaluation.report import gain
 from align.pipeline.dry_run import forecast
 from align.pipeline.steps import Step, as_list, check_steps, flatten, load_steps, select, split_name
-from align.run.launchers import command, environment, launch, terminable, world_size
+from align.run.launchers import command, forwarded, launch, terminable, world_size
 from align.run.plan import Plan, make_plan, resolve_data
 from align.run.preflight import describe_data
 
@@ -192,7 +192,8 @@ def run_step(plan: Plan, store: Store, overrides: list[str]) -> Version:
     run_dir = store.run_dir(plan.identity)
     before = run_lock.read_holder(run_dir)
     log = run_dir / "log.txt"
-    code = launch(command(cfg.launcher, overrides), environment(cfg.launcher), log)
+    with forwarded(cfg.launcher) as env:
+        code = launch(command(cfg.launcher, overrides), env, log)
     published = plan.again(store).published
     if len(published) > len(plan.published):
         return published[-1]

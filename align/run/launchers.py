@@ -1,14 +1,17 @@
 """Starting a stage in a process, or under the deepspeed launcher, and ending every process of it.
 
-A pipeline and a multirun start their stages here; who types `deepspeed launch/run.py` has no need of it.
+A pipeline and a multirun start their stages here; `deepspeed launch/run.py`, typed by hand, does without.
 """
 
 import contextlib
 import os
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +25,10 @@ from align.errors import UserError
 
 GRACE = 15.0  # seconds that an interrupted stage has to end by itself ...
 STOP_GRACE = 300.0  # ... and one that was asked to stop, to write its checkpoint
+# Variables that processes on other nodes take along with launcher.env, where this environment has them.
+FORWARDED = ("ALIGN_ARTIFACTS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TORCH_EXTENSIONS_DIR")
+FORWARDED += ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+DEEPSPEED_ENV = ".deepspeed_env"  # lines NAME=value that DeepSpeed exports on every node, or what $DS_ENV_FILE names
 
 
 def check_launcher(launcher: LauncherConfig) -> None:
@@ -45,6 +52,18 @@ def check_launcher(launcher: LauncherConfig) -> None:
         raise UserError(f"launcher.hostfile={launcher.hostfile} is not a file; write one like launch/hostfile.example")
     if launcher.hostfile is not None and launcher.num_nodes is None:
         raise UserError(f"launcher.hostfile={launcher.hostfile} needs launcher.num_nodes, to know the world size")
+    if has_nodes(launcher):
+        if shutil.which("pdsh") is None:
+            raise UserError(
+                f"launcher.num_nodes={launcher.num_nodes} needs pdsh, with which DeepSpeed reaches the nodes; install "
+                "it here (Debian: apt-get install pdsh)"
+            )
+        node_variables(launcher)
+
+
+def has_nodes(launcher: LauncherConfig) -> bool:
+    """Whether processes are started on other nodes, through pdsh and a shell there."""
+    return launcher.kind == "deepspeed" and (launcher.num_nodes or 1) > 1
 
 
 def world_size(launcher: LauncherConfig) -> int:
@@ -92,7 +111,24 @@ def command(launcher: LauncherConfig, overrides: list[str]) -> list[str]:
         "--log_level": "error",  # below that it tells each process's command line and environment
     }
     flags = [word for flag, value in options.items() if value is not None for word in (flag, str(value))]
+    if has_nodes(launcher):
+        overrides = [_for_remote_shell(text) for text in overrides]
     return [sys.executable, "-m", "deepspeed.launcher.runner", *flags, script, *overrides]
+
+
+def _for_remote_shell(text: str) -> str:
+    """A word as DeepSpeed's PDSHRunner must have it, so that the shell of a node reads it as it is.
+
+    The runner puts a word with a space in double quotes and escapes those in it (DeepSpeed 0.19.8), and nothing else.
+    pdsh fills in %h, %u and %n.
+    """
+    quoted = _escape(text) if " " in text else shlex.quote(text)
+    return re.sub("%(?=[hun%])", "%%", quoted)
+
+
+def _escape(text: str) -> str:
+    """What is special between double quotes, with a backslash in front; the quotes themselves are left."""
+    return re.sub(r"([\\$`])", r"\\\1", text)
 
 
 def environment(launcher: LauncherConfig) -> dict[str, str]:
@@ -104,6 +140,52 @@ def environment(launcher: LauncherConfig) -> dict[str, str]:
         if not torch.accelerator.is_available():
             env.setdefault("DS_ACCELERATOR", "cpu")  # else the launcher's processes warn that it is so
     return env
+
+
+@contextlib.contextmanager
+def forwarded(launcher: LauncherConfig) -> Iterator[dict[str, str]]:
+    """The environment of a stage's launcher, which takes `node_variables` along to every node.
+
+    They are in a private file while the launcher runs. DeepSpeed puts them into the command line that it gives to
+    the nodes' shells, where others who are logged in there may read it.
+    """
+    env = environment(launcher)
+    if not has_nodes(launcher):
+        yield env
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="align-env-", encoding="utf-8") as file:
+        file.writelines(f"{name}={value}\n" for name, value in node_variables(launcher).items())
+        file.flush()
+        yield env | {"DS_ENV_FILE": file.name}
+
+
+def node_variables(launcher: LauncherConfig) -> dict[str, str]:
+    """Name -> value, as DeepSpeed's file has it, of the variables that processes on every node are given.
+
+    Raises:
+        UserError: a value that cannot be given to a node.
+    """
+    env = environment(launcher)
+    variables = {name: env[name] for name in (*FORWARDED, *launcher.env) if name in env}
+    if "ALIGN_ARTIFACTS" in variables:
+        variables["ALIGN_ARTIFACTS"] = str(Path(variables["ALIGN_ARTIFACTS"]).expanduser().absolute())
+    for name, value in variables.items():
+        if "\n" in value:
+            raise UserError(f"the environment variable {name} has a line break, which no node can be given; remove it")
+    # the runner puts a value with special characters in double quotes, as it is
+    escaped = {name: _escape(value).replace('"', r"\"") for name, value in variables.items()}
+    escaped = {name: re.sub("%(?=[hun%])", "%%", value) for name, value in escaped.items()}
+    return _deepspeed_variables(env) | escaped
+
+
+def _deepspeed_variables(env: dict[str, str]) -> dict[str, str]:
+    """What the user's own file for DeepSpeed says, which ours stands in for."""
+    variables: dict[str, str] = {}
+    for folder in (Path.home(), Path.cwd()):
+        with contextlib.suppress(OSError):
+            lines = (folder / env.get("DS_ENV_FILE", DEEPSPEED_ENV)).read_text("utf-8").splitlines()
+            variables |= dict(line.split("=", 1) for line in lines if "=" in line)
+    return variables
 
 
 def launch(words: list[str], env: dict[str, str], log: Path | None = None) -> int:

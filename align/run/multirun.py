@@ -200,7 +200,8 @@ def _run(outcome: Outcome, name: str, head: str) -> int:
     print(f"{head} {shown}", flush=True)
     group = [] if cfg.tracking.group else [f"tracking.group={name}"]
     command = launchers.command(cfg.launcher, outcome.overrides + group)
-    code = launchers.launch(command, launchers.environment(cfg.launcher))
+    with launchers.forwarded(cfg.launcher) as env:
+        code = launchers.launch(command, env)
     published = plan.again(store).published
     if len(published) > len(plan.published):
         outcome.version = published[-1]
@@ -220,7 +221,7 @@ def _swept(jobs: Sequence[Sequence[str]]) -> set[str]:
     values: dict[str, set[str]] = {}
     for key, value in itertools.chain.from_iterable(map(_setting, job) for job in jobs):
         values.setdefault(key, set()).add(value)
-    return {key for key, different in values.items() if len(different) > 1 and not key.startswith("launcher.env.")}
+    return {key for key, different in values.items() if len(different) > 1 and not key.startswith("launcher.env")}
 
 
 def _setting(override: str) -> tuple[str, str]:

@@ -33,6 +33,7 @@ from align.models.memory import is_out_of_memory
 from align.run.library_logging import hush
 from align.run.memory import check_memory, out_of_memory
 from align.run.multirun import run_all
+from align.run.nodes import agree
 from align.run.plan import Plan, make_plan
 from align.run.preflight import preflight
 from align.run.publish import publish
@@ -134,6 +135,7 @@ def run(cfg: Config) -> int:
         if plan.is_done:
             ranks.leave()
             return say_done(plan)
+        plan, store = agree(plan, store)
         try:
             version = execute(plan, store, hold)
         except (KeyboardInterrupt, Stopped) as stop:

@@ -12,7 +12,7 @@ from align.pipeline.runner import group_name
 from align.pipeline.steps import load_steps
 from align.run import multirun
 from align.run.launchers import check_launcher, command, environment, launch
-from tests.conftest import run_stage
+from tests.conftest import run_stage, stage_overrides
 
 VALUE = "hunter2-swordfish"
 NAMES = ["HTTPS_PROXY", "DATABASE_URL", "PGPASS", "MYSQL_PWD", "AWS_AUTH", "CREDENTIALS", "HF_TOKEN", "PLAIN"]
@@ -44,11 +44,15 @@ def test_a_null_takes_the_value_of_the_environment_or_is_refused(monkeypatch):
     assert environment(launcher)["HTTPS_PROXY"] == VALUE
 
 
-def test_a_multirun_shows_names_alone(monkeypatch, capsys):
-    monkeypatch.setattr(multirun.launchers, "launch", lambda words, env: 0)
-    assert multirun.run_all(["stage=dpo", "trainer.beta=0.1,0.2", ENV[0]]) == 0
-    output = capsys.readouterr().out
-    assert "launcher.env.HTTPS_PROXY=null" in output and VALUE not in output
+def test_a_multirun_shows_no_value(tiny_store, monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr(multirun.launchers, "launch", lambda words, env: started.append((words, env)) or 1)
+    sweep = f"launcher.env={{PGPASS: {VALUE}}},{{PGPASS: {VALUE}2}}"
+    for overrides in ([*ENV, "trainer.beta=0.1,0.2"], [sweep]):
+        multirun.run_all(stage_overrides(tiny_store, "stage=dpo", *overrides))
+    assert VALUE not in capsys.readouterr().out and len(started) == 4
+    assert not [words for words, _ in started if VALUE in " ".join(words)]
+    assert all(VALUE in env["PGPASS"] for _, env in started)
 
 
 def test_the_group_and_the_config_digest_do_not_depend_on_a_value():
