@@ -141,10 +141,11 @@ def test_reports_name_the_columns_that_were_not_read(tmp_path, capsys):
     line = "columns not read: source, human_label (looks like a label)"
     status, out, _ = run(capsys, tmp_path / "store", "check", file, "--html", page)
     assert status == 0 and line in out and line in page.read_text()
-    assert "columns read: question, answer" in out and "columns read: question, answer" in page.read_text()
+    assert "columns read: prompt <- question; completion <- answer" in out
+    assert "columns read: prompt &lt;- question; completion &lt;- answer" in page.read_text()
     report = check(capsys, file)
     assert [column["name"] for column in report["unread"]] == ["source", "human_label"]
-    assert report["read"] == ["question", "answer"]
+    assert report["read"] == {"question": ["prompt"], "answer": ["completion"]}
     assert report["unread"][1] == {"name": "human_label", "rows": 20, "looks_like": "a label", "values": {"maybe": 20}}
     assert found(report)["unread_columns"]["severity"] == report["verdict"] == "warning"
 
@@ -160,3 +161,33 @@ def test_an_import_stops_at_a_judgement_that_it_would_leave_out(tmp_path, capsys
     mapped = ["--columns", "label=human_label"]
     status, out, _ = run(capsys, tmp_path / "store", "import", file, "--name", "y", *mapped)
     assert status == 0 and "label yes -> good (20)" in out
+
+
+@pytest.mark.parametrize(
+    "row, read",
+    [
+        ({"instruction": "a", "input": "b", "output": "c", "system": "d"},
+         {"instruction": ["prompt"], "input": ["prompt"], "output": ["completion"], "system": ["prompt"]}),
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+         {"messages": ["prompt", "completion"]}),
+        ({"question": "a", "answer": "b", "liked": True, "score": 0.5},
+         {"question": ["prompt"], "answer": ["completion"], "liked": ["label"], "score": ["score"]}),
+        ({"prompt": "a", "output_1": "b", "output_2": "c", "label": 2},
+         {"prompt": ["prompt"], "output_1": ["rejected"], "output_2": ["chosen"], "label": ["label"]}),
+        ({"prompt": "a", "responses": ["b", "c"], "scores": [1, 2]},
+         {"prompt": ["prompt"], "responses": ["chosen", "rejected"], "scores": ["label"]}),
+        ({"input": "a", "response1": "b", "response2": "c", "annotator1": 1, "annotator2": 1},
+         {"input": ["prompt"], "response1": ["chosen"], "response2": ["rejected"], "annotator1": ["label"],
+          "annotator2": ["label"]}),
+        ({"prompt": "a", "chosen": "b", "rejected": "c", "margin": 1.0, "tools": [{"name": "x"}]},
+         {"prompt": ["prompt"], "chosen": ["chosen"], "rejected": ["rejected"], "margin": ["margin"],
+          "tools": ["tools"]}),
+    ],
+)  # fmt: skip
+def test_each_column_that_is_read_is_told_with_the_fields_made_of_it(row, read):
+    assert use_of([row] * 3).read() == read
+
+
+def test_fields_are_gathered_from_several_rows():
+    rows = [{"prompt": f"a{i}", "output_1": f"b{i}", "output_2": f"c{i}", "label": 1 + i % 2} for i in range(4)]
+    assert use_of(rows).read()["output_1"] == ["chosen", "rejected"]

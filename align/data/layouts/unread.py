@@ -17,14 +17,18 @@ from align.data.layouts.labels import LabelCounts
 from align.data.layouts.parse import Outcome, Reading, held_records
 from align.data.layouts.trees import GATHERED
 from align.data.layouts.verdicts import label_text
-from align.records import RecordError
+from align.records import LATER_TURNS, RecordError
 
 Row = Mapping[str, Any]
 Path = tuple[str, ...]  # a column, or a column and a key of what it holds
 
 VALUES = 12  # different values of an unread column that are counted
 SHORT = 40  # characters of a value that is counted
+_KEPT = ("role", "from", "type")  # of a message: with a mark they would be those of no message
 NESTED = 30  # keys of a column that are looked at
+FIRST = 8  # rows in which the fields made of each column are told
+_FIELD_ORDER = ["text", "messages", "prompt", "completion", "chosen", "rejected", "label", "margin", "score"]
+_FIELD_ORDER += ["score_chosen", "score_rejected", "tools", LATER_TURNS, "agreement"]
 TREE = "each message of the tree"  # stands where a column would, before a key of a tree's messages
 
 LOOKS: dict[str, str] = {
@@ -89,7 +93,8 @@ class ColumnUse:
     def __init__(self, reading: Reading):
         self.reading = reading
         self.labels = LabelCounts()
-        self._read: dict[Path, None] = {}  # in the order found
+        self._read: dict[Path, set[str]] = {}  # and the fields of records made of it, in the order found
+        self._rows = 0
         self._unread: dict[Path, Column] = {}
 
     def observe(self, outcome: Outcome) -> None:
@@ -98,8 +103,12 @@ class ColumnUse:
         if not outcome.records or not isinstance(outcome.raw, Mapping):
             return
         before = None
+        self._rows += 1
         for path, value in self._columns(outcome.raw):
             if path in self._read:
+                if self._rows <= FIRST:
+                    before = before or self._result(outcome.raw)
+                    self._read[path] |= self._fields(outcome, path, before)
                 continue
             column = self._unread.setdefault(path, Column(self._name(path)))
             column.rows += 1
@@ -112,12 +121,16 @@ class ColumnUse:
             column.tries += 1
             before = before or self._result(outcome.raw)
             if any(self._result(other) != before for other in _without(outcome.raw, path)):
-                self._read[path] = None
+                self._read[path] = self._fields(outcome, path, before)
                 del self._unread[path]
 
-    def read(self) -> list[str]:
-        """The columns that records were made of, as the file calls them."""
-        return list(dict.fromkeys(self._name(path) for path in self._read if len(path) == 1 or path[0] == TREE))
+    def read(self) -> dict[str, list[str]]:
+        """The columns that records were made of, as the file calls them -> the fields of records that they are in."""
+        read: dict[str, set[str]] = {}
+        for path, fields in self._read.items():
+            if len(path) == 1 or path[0] == TREE:
+                read.setdefault(self._name(path), set()).update(fields)
+        return {name: sorted(fields, key=_FIELD_ORDER.index) for name, fields in read.items()}
 
     def unread(self) -> list[Column]:
         """The columns that no record was made of, in the order seen; those that `--keep` names are not among them."""
@@ -138,6 +151,23 @@ class ColumnUse:
                 yield (name,), value
                 if (name,) not in self._unread:
                     yield from (((name, key), item) for key, item in _keys(value))
+
+    def _fields(self, outcome: Outcome, path: Path, before: tuple[Any, ...]) -> set[str]:
+        """The fields of records that change with a column."""
+        fields: set[str] = set()
+        rows = [*_without(outcome.raw, path)]
+        if len(path) == 1:
+            rows.append({**outcome.raw, path[0]: _marked(outcome.raw[path[0]])})
+        for row in rows:
+            after = self._result(row)
+            if len(after) == len(before) and not isinstance(after[0], str):
+                for (record, kept), (other, other_kept) in zip(before, after, strict=True):
+                    ours, theirs = record.to_row() | kept, other.to_row() | other_kept
+                    fields.update(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        fields &= {*_FIELD_ORDER}
+        if any(label.column == path[0] for label in outcome.labels) or (outcome.labels and not fields):
+            return {"label"}  # which decides about all the others
+        return fields
 
     def _result(self, row: Row) -> tuple[Any, ...]:
         try:
@@ -205,6 +235,17 @@ def _tree_keys(row: Row) -> Iterator[tuple[Path, Any]]:
                 if key != "replies" and _holds(value):
                     found.setdefault(key, value)
     return (((TREE, key), value) for key, value in found.items())
+
+
+def _marked(value: Any, depth: int = 0) -> Any:
+    """A value with a mark behind every text in it but the names of those who speak."""
+    if isinstance(value, str):
+        return f"{value} \u2042"
+    if isinstance(value, list) and depth < 20:
+        return [_marked(item, depth + 1) for item in value]
+    if isinstance(value, Mapping) and depth < 20:
+        return {key: item if key in _KEPT else _marked(item, depth + 1) for key, item in value.items()}
+    return value
 
 
 def _without(row: Row, path: Path) -> Iterator[Row]:

@@ -111,7 +111,7 @@ class Report:
     histograms: dict[str, dict[str, Any]]  # title -> edges, and counts by series
     findings: list[Finding] = field(default_factory=list)
     labels: list[dict[str, Any]] = field(default_factory=list)  # column, value, meaning, count: how labels were read
-    read: list[str] = field(default_factory=list)  # columns that records were made of
+    read: dict[str, list[str]] = field(default_factory=dict)  # column -> the fields of records made of it
     unread: list[dict[str, Any]] = field(default_factory=list)  # name, rows, looks_like, values: columns not read
     carried: dict[str, Any] = field(default_factory=dict)  # kept: column -> its records; not_carried: column -> why
     samples: list[dict[str, str]] = field(default_factory=list)  # side -> its text, of a few records drawn by chance
@@ -164,6 +164,13 @@ def carried_lines(carried: dict[str, dict[str, Any]]) -> list[str]:
     return lines + [f"{name} is not carried: {why}" for name, why in left_out.items()]
 
 
+def read_line(columns: dict[str, list[str]]) -> str:
+    """The columns that were read, by the fields made of them: `prompt <- question, context; completion <- answer`."""
+    fields = dict.fromkeys(field for fields in columns.values() for field in fields)
+    parts = [f"{field} <- {', '.join(name for name, made in columns.items() if field in made)}" for field in fields]
+    return "; ".join(parts + [name for name, made in columns.items() if not made])
+
+
 def unread_line(columns: Sequence[dict[str, Any]]) -> str:
     """The columns that were not read, and what they look like: `id, label (looks like a label)`."""
     return ", ".join(
@@ -193,7 +200,7 @@ def to_text(report: Report, width: int = 110) -> str:
     ]
     lines += [f"read as    {line}" for line in label_lines(report.labels)]
     if report.read:
-        lines.append(f"columns read: {', '.join(report.read)}")
+        lines.append(f"columns read: {read_line(report.read)}")
     if report.unread:
         lines.append(f"columns not read: {unread_line(report.unread)}")
     lines += [f"column     {line}" for line in carried_lines(report.carried)]

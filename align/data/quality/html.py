@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from align.data.layouts.labels import label_lines
-from align.data.quality.findings import SEVERITIES, Finding, Report, carried_lines, plain, some, unread_line
+from align.data.quality.findings import SEVERITIES, Finding, Report, carried_lines, plain, read_line, some, unread_line
 from align.data.quality.plots import histogram
 from align.data.quality.style import STYLE
 
@@ -89,7 +89,7 @@ def _columns(report: Report) -> str:
     lines = [f"<p>read as <b>{escape(line)}</b></p>" for line in label_lines(report.labels)]
     lines += [f"<p>column {escape(line)}</p>" for line in carried_lines(report.carried)]
     if report.read:
-        lines.append(f'<p class="soft">columns read: {escape(", ".join(report.read))}</p>')
+        lines.append(f'<p class="soft">columns read: {escape(read_line(report.read))}</p>')
     if report.unread:
         lines.append(f'<p class="soft">columns not read: {escape(unread_line(report.unread))}</p>')
     return "\n".join(lines)

@@ -95,7 +95,7 @@ def judge(
         findings=sorted(findings, key=lambda one: (-SEVERITIES.index(one.severity), -one.share)),
         carried={"kept": dict(sorted(seen.columns.items())), "not_carried": dict(sorted(seen.not_carried.items()))},
         labels=use.labels.rows() if use is not None else [],
-        read=use.read() if use is not None else [],
+        read=use.read() if use is not None else {},
         unread=[column.to_json() for column in use.unread()] if use is not None else [],
         samples=[_sample(one) for one in random.Random(0).sample(seen.sample, min(SAMPLES, len(seen.sample)))],
     )
