@@ -3,6 +3,9 @@
 It is a cache and nothing else: each row carries the inode, time and size of the manifest it was read from, a row that
 does not match is read anew, and a missing or damaged index is made again. What is true is in the manifests; whatever
 verifies or deletes reads those.
+
+The file has two parts, a line each: the rows, and the metrics of each version, which take longer to read and which only
+a list that is filtered or sorted by a metric needs.
 """
 
 import contextlib
@@ -20,6 +23,7 @@ from align.errors import UserError
 INDEX_FILE = ".index"
 _FORMAT = 2
 _LARGEST = 1_000_000_000  # bytes
+_IN_ROW = Summary.__slots__[:-1]  # all but the metrics
 _WORTH_SAVING = 32  # rows read anew: a smaller store is read as fast as an index
 
 
@@ -29,12 +33,19 @@ class Index:
     def __init__(self, root: Path):
         self._file = root / INDEX_FILE
         self._root = root
+        self._unread = b""  # the part with the metrics, until somebody asks for one
+        self._metrics: dict[str, dict[str, dict[str, float]]] = {}
         self._rows = self._load()
         self._new = 0
 
-    def summaries(self, name: str, numbers: Sequence[int]) -> Iterator[Summary | UserError]:
-        """One for each version, in the order of `numbers`; an error that says why a manifest cannot be read."""
+    def summaries(self, name: str, numbers: Sequence[int], *, metrics: bool = False) -> Iterator[Summary | UserError]:
+        """One for each version, in the order of `numbers`; an error that says why a manifest cannot be read.
+
+        Args:
+            metrics: whether each needs all its metrics.
+        """
         rows = self._rows.setdefault(name, {})
+        known = self._all_metrics().setdefault(name, {}) if metrics else {}
         for number in numbers:
             folder = f"v{number:04d}"
             file = f"{self._root}/{name}/{folder}/{MANIFEST_FILE}"
@@ -42,8 +53,8 @@ class Index:
                 status = os.stat(file)
                 seen = [status.st_ino, status.st_mtime_ns, status.st_size]
                 row = rows.get(folder)
-                if row and row[0] == seen:
-                    yield Summary(*row[1])
+                if row and row[0] == seen and (not metrics or folder in known):
+                    yield Summary(*row[1], known.get(folder))
                     continue
                 manifest = read_manifest(file, f"{name}:v{number}")
             except UserError as error:
@@ -56,7 +67,8 @@ class Index:
                 yield unreadable(file, error)
                 continue
             summary = Summary.of(manifest)
-            rows[folder] = [seen, [getattr(summary, name) for name in Summary.__slots__]]
+            rows[folder] = [seen, [getattr(summary, name) for name in _IN_ROW]]
+            self._all_metrics().setdefault(name, {})[folder] = summary.metrics or {}
             self._new += 1
             yield summary
 
@@ -64,7 +76,8 @@ class Index:
         """Keep what was read for the next look, where that is worth it and the store may be written."""
         if self._new < _WORTH_SAVING:
             return
-        body = json.dumps(self._rows, separators=(",", ":")).encode()
+        parts = (self._rows, self._all_metrics())
+        body = b"\n".join(json.dumps(part, separators=(",", ":")).encode() for part in parts)
         temporary = self._file.with_name(unique_name(".writing-"))
         with contextlib.suppress(OSError):
             temporary.write_bytes(_head(body) + body)
@@ -79,14 +92,27 @@ class Index:
             return {}
         if head + b"\n" != _head(body):
             return {}
+        first, _, second = body.partition(b"\n")
         try:
-            rows = json.loads(body)
+            rows = json.loads(first)
             whole = all(
-                isinstance(row[0], list) and Summary(*row[1]) for name in rows.values() for row in name.values()
+                isinstance(row[0], list) and len(row[1]) == len(_IN_ROW)
+                for name in rows.values()
+                for row in name.values()
             )
         except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
             return {}
+        self._unread = second
         return rows if whole else {}
+
+    def _all_metrics(self) -> dict[str, dict[str, dict[str, float]]]:
+        """name -> folder of a version -> its metrics, of the versions that have a row."""
+        if self._unread:
+            unread, self._unread = self._unread, b""
+            with contextlib.suppress(ValueError, RecursionError):
+                read = json.loads(unread)
+                self._metrics = read if isinstance(read, dict) else {}
+        return self._metrics
 
 
 def _head(body: bytes) -> bytes:

@@ -66,6 +66,11 @@ class Selection:
         names = [condition.name for condition in self.conditions]
         return [named_metric(name, self.stage) for name in ([] if self.sort in ORDERS else [self.sort]) + names]
 
+    @property
+    def needs_metrics(self) -> bool:
+        """Whether the choice or the order depends on metrics."""
+        return bool(self.conditions) or self.sort not in ORDERS
+
     def check(self) -> None:
         """Raises UserError for a type that there is not, or a count below 1."""
         if self.type and self.type.partition("/")[0] not in TYPES:
@@ -82,7 +87,7 @@ class Selection:
             return False
         if (self.stage and summary.stage != self.stage) or (self.alias and self.alias not in row.aliases):
             return False
-        return not self.conditions or all(condition.holds(summary.metrics) for condition in self.conditions)
+        return not self.conditions or all(condition.holds(summary.metrics or {}) for condition in self.conditions)
 
     def ordered(self, rows: list[Row]) -> list[Row]:
         """The rows in the order that the user wants, and no more than wanted."""
@@ -95,7 +100,7 @@ class Selection:
             rows = sorted(rows, key=keys[self.sort], reverse=self.sort != "name")
         else:
             metric = named_metric(self.sort, self.stage)
-            rows = sorted(rows, key=lambda row: metric.sort_key(row.summary.metrics))
+            rows = sorted(rows, key=lambda row: metric.sort_key(row.summary.metrics or {}))
         return (rows[::-1] if self.reverse else rows)[: self.count]
 
 
@@ -124,7 +129,7 @@ def select(store: Store, selection: Selection) -> Listing:
             for alias, number in store.aliases(name).items():
                 aliases.setdefault(number, []).append(alias)
             pins.update(store.pins(name))
-        for summary in index.summaries(name, numbers):
+        for summary in index.summaries(name, numbers, metrics=selection.needs_metrics):
             if not isinstance(summary, Summary):
                 listing.problems.append(str(summary))
                 continue
@@ -135,8 +140,10 @@ def select(store: Store, selection: Selection) -> Listing:
     index.save()
     if selection.sort not in ORDERS and listing.rows:
         metric = named_metric(selection.sort, selection.stage)
-        if not any(metric.best(row.summary.metrics) for row in listing.rows):
-            known = sorted({name for row in listing.rows for name in headline(row.summary.stage, row.summary.metrics)})
+        if not any(metric.best(row.summary.metrics or {}) for row in listing.rows):
+            known = sorted(
+                {name for row in listing.rows for name in headline(row.summary.stage, row.summary.metrics or {})}
+            )
             raise UserError(
                 f"no version listed here has the metric {metric.name!r}; sort by {', '.join(ORDERS)}"
                 + (f", or by a metric such as {', '.join(known[:6])}" if known else "")
@@ -169,6 +176,6 @@ def _metrics(summary: Summary, named: Sequence[Metric]) -> str:
     """The metrics that the user names, then those that speak for the version."""
     if not named:
         return summary.headline
-    metrics = summary.metrics
+    metrics = summary.metrics or {}
     first = [name for metric in named if (name := metric.best(metrics))]
     return key_metrics(summary.stage, metrics, first=first)

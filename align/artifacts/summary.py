@@ -1,6 +1,5 @@
 """What a list shows of a version, small enough to be kept for ten thousand of them."""
 
-import json
 from dataclasses import dataclass
 
 from align.artifacts.manifest import Manifest
@@ -18,13 +17,8 @@ class Summary:
     identity: str | None
     stage: str | None  # what made it
     headline: str  # the metrics that speak for it, as `name=value name=value`
-    encoded: str  # all its metrics as JSON: few lists need them, and ten thousand take long to decode
     parents: list[str]  # refs, each once
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Every metric that is a number, one level."""
-        return json.loads(self.encoded)
+    metrics: dict[str, float] | None = None  # all that are numbers, one level; None where nobody asked for them
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Summary":
@@ -39,8 +33,8 @@ class Summary:
             manifest.identity,
             stage,
             key_metrics(stage, metrics),
-            json.dumps(metrics),
             parents,
+            metrics,
         )
 
 
