@@ -4,8 +4,8 @@ It is a cache and nothing else: each row carries the inode, time and size of the
 does not match is read anew, and a missing or damaged index is made again. What is true is in the manifests; whatever
 verifies or deletes reads those.
 
-The file has two parts, a line each: the rows, and the metrics of each version, which take longer to read and which only
-a list that is filtered or sorted by a metric needs.
+The file has two parts, a line each: the rows, and the metrics of each version, which take longer to read and which
+only a list that is filtered or sorted by a metric needs.
 """
 
 import contextlib
