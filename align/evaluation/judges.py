@@ -8,16 +8,22 @@ import copy
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from align.artifacts.text import clock
 from align.data.tokens.chat_template import Text, text_of
+from align.distributed import ranks
 from align.errors import UserError
 from align.rewards.functions import call_batched, finite, printed
 from align.rewards.guard import guarded
 from align.rewards.user_functions import UserFunction, load_function
 
+if TYPE_CHECKING:
+    from align.evaluation.conversations import Conversation
+
 KEY = "evaluate.judge"
 SHOWN = 200  # characters of a text in a message
+PROGRESS_SECONDS = 5.0  # between two lines
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,32 @@ class Judge:
     def _case(self, answer: Answer) -> str:
         prompt, completion = text_of(answer.prompt)[:SHOWN], answer.text[:SHOWN]
         return f"{self.function.label} on prompt {prompt!r}, completion {completion!r}"
+
+
+def judge_conversations(judge: Judge, conversations: "Sequence[Conversation]", name: str) -> list[list[float]]:
+    """The scores of each conversation's turns, on every rank; the main process alone calls the judge.
+
+    Args:
+        name: of the model, in the progress that is printed.
+    """
+    answers = [answer for conversation in conversations for answer in conversation.answers()]
+    scores = ranks.share(judge.score(answers, _Progress(name, len(answers))) if ranks.is_main() else None)
+    each = iter(scores)
+    return [[next(each) for _ in conversation.completions] for conversation in conversations]
+
+
+class _Progress:
+    """Prints how many answers are judged, and when the rest will be, every few seconds."""
+
+    def __init__(self, name: str, total: int):
+        self.name, self.total, self.last = name, total, 0.0
+
+    def __call__(self, done: int, seconds: float) -> None:
+        if seconds - self.last < PROGRESS_SECONDS:
+            return
+        self.last = seconds
+        left = clock(seconds / done * (self.total - done))
+        print(f"judge  {self.name}  {done}/{self.total} answers  {left} left", flush=True)
 
 
 def load_judge(spec: str | Mapping[str, Any], *, batch_size: int = 32) -> Judge:

@@ -1,12 +1,12 @@
 """What one model is worth on held-out data. Each function is one measure; ranks share the work of every one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from align.data.tokens.chat_template import Answered, answered, render, render_prompt
 from align.distributed import ranks
-from align.evaluation.statistics import paired_bootstrap, preference_metrics, win_rate
+from align.evaluation.statistics import paired_bootstrap, preference_metrics, wins
 from align.models.generation import Completion
 from align.models.scoring import reward_scores, token_logps, token_logps_and_kl
 
@@ -14,17 +14,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Pairs = list[dict[str, Any]]
+Row = TypeVar("Row")
 SIDES = ("chosen", "rejected")
 WIDEST = 2048  # tokens of a text read at once where neither the config nor the model says
 
 
 def fitting(
-    rows: list[dict[str, Any]],
+    rows: "list[Row]",
     readers: "list[tuple[PreTrainedTokenizerBase, int | None]]",
-    tokens: "Callable[[PreTrainedTokenizerBase, dict[str, Any]], int]",
+    tokens: "Callable[[PreTrainedTokenizerBase, Row], int]",
     what: str,
     stage: str = "evaluate",
-) -> list[dict[str, Any]]:
+) -> "list[Row]":
     """The rows that every model's context has room for; the others are counted aloud, never cut.
 
     Args:
@@ -118,11 +119,60 @@ def divergence(
     return sum(kls) / len(kls)
 
 
-def compare(scores: list[float], baseline: list[float], *, resamples: int, seed: int) -> dict[str, Any]:
-    """Gain over the baseline on the same prompts, with its 95% interval, and the win rate."""
-    differences = [ours - theirs for ours, theirs in zip(scores, baseline, strict=True)]
-    interval = paired_bootstrap(differences, resamples=resamples, seed=seed)
-    return {"gold_gain": asdict(interval), "win_rate": win_rate(scores, baseline)}
+def score_metrics(
+    name: str,
+    scores: Sequence[Sequence[float]],
+    baseline: Sequence[Sequence[float]] | None,
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """What a judge's or a reward model's scores say of one model.
+
+    Args:
+        name: `gold` or `reward`.
+        scores: of each prompt, the scores of its turns.
+        baseline: the baseline's on the same prompts, None where there is none to compare with.
+        resamples, seed: of the bootstrap, which draws prompts.
+
+    Returns:
+        The mean over prompts of a prompt's mean over turns, with its 95% interval; the mean of each turn, where there
+        are several; and against the baseline the gain on the same prompts and the win rate (ties half), each with
+        its interval.
+    """
+    means = [_mean(turns) for turns in scores]
+    options = {"resamples": resamples, "seed": seed}
+    row: dict[str, Any] = {name: _mean(means), f"{name}_interval": asdict(paired_bootstrap(means, **options))}
+    turns = max(map(len, scores))
+    for turn in range(turns) if turns > 1 else ():
+        row[f"{name}_turn_{turn + 1}"] = _mean([one[turn] for one in scores if len(one) > turn])
+    if baseline is None:
+        return row
+    theirs = [_mean(turns) for turns in baseline]
+    row[f"{name}_gain"] = asdict(paired_bootstrap([a - b for a, b in zip(means, theirs, strict=True)], **options))
+    won = wins(means, theirs)
+    rate_name = "win_rate" if name == "gold" else f"{name}_win_rate"
+    row[rate_name] = _mean(won)
+    row[f"{rate_name}_interval"] = asdict(paired_bootstrap(won, **options))
+    return row
+
+
+def flat_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The report's numbers as a manifest keeps them: `dpo:v1/gold`, `dpo:v1/gold_gain_low`, ..."""
+    metrics: dict[str, float] = {}
+    for row in rows:
+        for key, value in row.items():
+            if isinstance(value, int | float):
+                metrics[f"{row['model']}/{key}"] = value
+            elif isinstance(value, dict):
+                bounds = {f"{key}_low": value["low"], f"{key}_high": value["high"]}
+                gain = {} if key.endswith("_interval") else {key: value["mean"]}
+                metrics |= {f"{row['model']}/{name}": number for name, number in (gain | bounds).items()}
+    return metrics
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _margins(scores: list[float]) -> list[float]:

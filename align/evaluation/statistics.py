@@ -40,12 +40,11 @@ def paired_bootstrap(differences: list[float], *, resamples: int = 10_000, seed:
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def win_rate(scores: list[float], baseline: list[float]) -> float:
-    """Share of prompts won against the baseline; a tie is half a win."""
-    wins = [
+def wins(scores: list[float], baseline: list[float]) -> list[float]:
+    """For each prompt 1 where it was won against the baseline, a half for a tie, 0 where it was lost."""
+    return [
         1.0 if ours > theirs else 0.5 if ours == theirs else 0.0 for ours, theirs in zip(scores, baseline, strict=True)
     ]
-    return sum(wins) / len(wins) if wins else math.nan
 
 
 def sigmoid(value: float) -> float:

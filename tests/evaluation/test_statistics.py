@@ -5,7 +5,7 @@ import math
 import numpy
 import pytest
 
-from align.evaluation.statistics import Interval, paired_bootstrap, preference_metrics, sigmoid, win_rate
+from align.evaluation.statistics import Interval, paired_bootstrap, preference_metrics, sigmoid, wins
 
 
 def test_bootstrap_agrees_with_the_closed_form_on_normals():
@@ -35,11 +35,11 @@ def test_bootstrap_is_reproducible_and_knows_nothing_of_nothing():
     assert Interval(0.2, 0.1, 0.3).excludes_zero and not Interval(0.2, -0.1, 0.5).excludes_zero
 
 
-def test_win_rate_counts_a_tie_half():
-    assert win_rate([1.0, 0.5, 0.0, 2.0], [0.0, 0.5, 1.0, 1.0]) == (1 + 0.5 + 0 + 1) / 4
-    assert math.isnan(win_rate([], []))
+def test_a_tie_is_half_a_win():
+    assert wins([1.0, 0.5, 0.0, 2.0], [0.0, 0.5, 1.0, 1.0]) == [1.0, 0.5, 0.0, 1.0]
+    assert wins([], []) == []
     with pytest.raises(ValueError):
-        win_rate([1.0], [])
+        wins([1.0], [])
 
 
 def test_sigmoid_does_not_overflow():

@@ -20,7 +20,7 @@ from align.data.tokens.loss_mask import ON_COMPLETION, Loss
 from align.data.tools import check_tools
 from align.distributed import ranks
 from align.errors import UserError
-from align.records import LATER_TURNS
+from align.records import LATER_TURNS, Record, without_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -116,9 +116,14 @@ def _word(what: str) -> str:
 
 def held_out(data: DataConfig, dataset: Input | None, format: str) -> list[dict[str, Any]]:
     """The eval rows of `format`, none where the config names no such data."""
+    return [without_columns(record).to_row() for record in held_out_records(data, dataset, format)]
+
+
+def held_out_records(data: DataConfig, dataset: Input | None, format: str) -> list[Record]:
+    """The eval records of `format` with their columns, none where the config names no such data."""
     if not offers(data, dataset, format) or not has_eval(data, dataset, format):
         return []
-    return [record.to_row() for record in load_split(data, dataset, format, "eval").records]
+    return load_split(data, dataset, format, "eval", columns=True).records
 
 
 def load_split(
