@@ -1,6 +1,8 @@
 """`align data check`: dirt that was put in is found with its rows, and nothing else."""
 
+import html
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from align.data.layouts.parse import TIE
 from align.data.quality.balance import kto_weights
 from align.data.quality.findings import MENDS, Report
 from align.data.quality.html import to_html
+from align.data.quality.plots import histogram
 from align.data.quality.repairs import DROPS, FIXES
 from align.data.readers.read import read_rows
 from align.data.record_texts import role_problem
@@ -192,7 +195,7 @@ def test_tokens_and_what_max_length_cuts(tmp_path, tiny_store, capsys):
     report = check(capsys, *arguments)
     assert found(report)["truncation"]["count"] == 1
     assert report["statistics"]["chosen tokens (of 20)"]["longest"] > 400
-    assert set(report["histograms"]["Tokens a side"]["series"]) == {"prompt", "chosen", "rejected"}
+    assert set(report["histograms"]["Tokens per side"]["series"]) == {"prompt", "chosen", "rejected"}
     whole = found(check(capsys, file, "--model", "sft:v1", "--artifacts", tiny_store))["truncation"]
     assert "max_length 128;" in whole["message"]  # as a stage takes it: the model's context
 
@@ -229,6 +232,31 @@ def test_text_and_page_say_what_json_says_and_need_nothing_else(tmp_path, capsys
     assert "<svg" in page and "replacement characters" in page and "&lt;script&gt;alert" in page
     for outside in ("<script", "http:", "https:", "url(", "@import", "src=", "<link"):
         assert outside not in page
+
+
+def test_samples_on_the_page_show_what_is_called_and_thought(tmp_path, capsys):
+    call = {"type": "function", "function": {"name": "get_weather", "arguments": {"城市": "Oslo"}}}
+    answer = {"role": "assistant", "content": "", "reasoning_content": "It may rain.", "tool_calls": [call]}
+    row = {
+        "prompt": [{"role": "user", "content": "Rain?"}],
+        "completion": [answer],
+        "tools": [{"name": "get_weather"}],
+    }
+    page = tmp_path / "report.html"
+    assert main(["data", "check", str(write(tmp_path / "rows.jsonl", [row])), "--html", str(page)]) == 0
+    text = html.unescape(page.read_text("utf-8"))
+    for shown in ("It may rain.", 'calls get_weather: {"城市": "Oslo"}', '[{"name": "get_weather"}]'):
+        assert shown in text
+
+
+def test_plots_have_both_axes():
+    told = {"edges": [0, 10, 20], "series": {"chosen": [1, 3], "rejected": [2, 2]}}
+    drawn = histogram("Characters", told)
+    assert "share of records" in drawn
+    assert re.findall(r">([\d.]+%)</text>", drawn) == ["0%", "37.5%", "75%"]
+    heights = [float(y) for y in re.findall(r",([\d.]+)", re.search('points="([^"]*)"', drawn)[1])]
+    axis = [float(y) for y in re.findall(r'x="35" y="([\d.]+)"', drawn)]
+    assert min(heights) == pytest.approx(axis[2] - 4) and max(heights) == pytest.approx(axis[0] - 4)
 
 
 def test_answers_that_sft_would_not_learn_are_counted(tmp_path, capsys):

@@ -225,6 +225,8 @@ def test_scores_follow_the_side_they_are_of(root, capsys):
     other = {**row, "prompt": [{"role": "user", "content": "r"}], "score_rejected": 0.0, "tools": [{"name": "t"}]}
     write_set(store, "p", "preference", [row, other])
     run(capsys, root, "make", "p:v1", "--name", "u", "--as", "unpaired_preference")
+    ids = [row["id"] for row in rows_of(Store(root).resolve("u"))]
+    assert len(set(ids)) == len(ids) and {id.rpartition(".")[2] for id in ids} == {"0", "1"}
     assert [(one["label"], one["score"]) for one in rows_of(store.resolve("u"))] == [
         (True, 1.0),
         (False, 3.0),

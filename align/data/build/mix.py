@@ -25,7 +25,7 @@ from align.data.readers.files import Source
 from align.errors import UserError
 from align.records import FORMATS
 
-VERSION = 2  # of what equal sets and options give
+VERSION = 3  # of what equal sets and options give
 
 
 def make_dataset(

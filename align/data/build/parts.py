@@ -89,13 +89,14 @@ class PartReader:
                 )
             named = outcome.raw.get("id") if isinstance(outcome.raw, dict) else None
             name = f"{ref}:{named if isinstance(named, str) else outcome.row}"
-            for record in outcome.records:
+            for position, record in enumerate(outcome.records):
                 kept = own(beside(outcome.raw), record)
                 fate = "labelled bad" if sorted_out and not record.label else ""
                 made = record
                 if sorted_out:
                     made = Demonstration(record.prompt, record.completion, record.tools, record.columns)
-                yield Piece(split == "eval", ref, outcome.row, name, made, kept, fate)
+                half = f".{position}" if len(outcome.records) > 1 else ""  # each answer of a pair has an id of its own
+                yield Piece(split == "eval", ref, outcome.row, f"{name}{half}", made, kept, fate)
 
 
 def _with_system(record: Record, system: str | None) -> Record:

@@ -70,7 +70,7 @@ def score_findings(
             "lowest": float(values.min()),
             "highest": float(values.max()),
         }
-    histograms["Scores a side"] = histogram_of(
+    histograms["Scores per side"] = histogram_of(
         scores, low=min(float(np.percentile(one, 1)) for one in scores.values())
     )
     if "good" in scores and "bad" in scores:
@@ -113,7 +113,7 @@ def length_findings(
         told = {"median": round(middle), "5% below": round(low), "95% below": round(high), "longest": lengths.max()}
         statistics[f"{side} characters"] = {name: int(value) for name, value in told.items()}
     if sides:
-        histograms["Characters a side"] = histogram_of(sides)
+        histograms["Characters per side"] = histogram_of(sides)
     chosen, rejected = sides.get("chosen"), sides.get("rejected")
     if chosen is None or rejected is None:
         return

@@ -15,7 +15,7 @@ def duplicate_findings(seen: Inspection, findings: list[Finding], statistics: di
         return
     whole, pair, prompts = (np.frombuffer(one, np.uint64) for one in (seen.whole, seen.pair, seen.prompts))
     statistics["distinct prompts"] = len(np.unique(prompts))
-    statistics["near duplicates"] = f"by MinHash, {SIGNATURE.itemsize} bytes of memory a record"
+    statistics["near duplicates"] = f"by MinHash, {SIGNATURE.itemsize} bytes of memory per record"
     again = _repeats(whole)
     if len(again):
         firsts = [int(np.flatnonzero(whole == whole[i])[0]) for i in again[:5]]

@@ -1,24 +1,25 @@
-"""A histogram as inline SVG, in the colours of the page around it."""
+"""A histogram as inline SVG with both axes, in the colours of the page around it."""
 
 from html import escape
 from typing import Any
 
 WIDTH, HEIGHT = 440, 180
-LEFT, BOTTOM, TOP = 8, 20, 10
+LEFT, RIGHT, BOTTOM, TOP = 40, 8, 20, 14
 COLORS = {"prompt": 0, "text": 0, "completion": 2, "chosen": 2, "good": 2, "rejected": 1, "bad": 1}
 """A side -> the number of its colour on the page, the same in every plot."""
 
 
 def histogram(title: str, told: dict[str, Any]) -> str:
-    """A step outline a series over shared edges, filled where there is one, as a share of its own series.
+    """A step outline of each series over shared edges, as a share of its own records.
 
-    `told` has `edges`, `series` (name -> counts) and perhaps `marks` (name -> a place on the axis).
+    Args:
+        told: `edges`, `series` (name -> counts) and perhaps `marks` (name -> a place on the axis).
     """
     edges, series = told["edges"], told["series"]
     # a side of many records and one of few are compared by their shapes
     shares = {name: [count / max(1, sum(counts)) for count in counts] for name, counts in series.items()}
     top = max((max(counts, default=0) for counts in shares.values()), default=0) or 1
-    step = (WIDTH - 2 * LEFT) / max(1, len(edges) - 1)
+    step = (WIDTH - LEFT - RIGHT) / max(1, len(edges) - 1)
     axis = HEIGHT - BOTTOM
     shapes = []
     for name, counts in shares.items():
@@ -39,9 +40,21 @@ def histogram(title: str, told: dict[str, Any]) -> str:
     return (
         f'<div class="card"><b>{escape(title)}</b><p class="legend soft">{legend}</p>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f'<line x1="{LEFT}" y1="{axis}" x2="{WIDTH - LEFT}" y2="{axis}" stroke="var(--line)"/>'
-        f"{''.join(shapes)}{_marks(edges, told.get('marks', {}), step)}{_ticks(edges, step)}</svg></div>"
+        f'<line x1="{LEFT}" y1="{axis}" x2="{WIDTH - RIGHT}" y2="{axis}" stroke="var(--line)"/>'
+        f"{_shares(top)}{''.join(shapes)}{_marks(edges, told.get('marks', {}), step)}{_ticks(edges, step)}</svg></div>"
     )
+
+
+def _shares(top: float) -> str:
+    """The y axis: the share of a series' records in one bin, from 0 to the highest."""
+    axis = HEIGHT - BOTTOM
+    drawn = [f'<line x1="{LEFT}" y1="{TOP}" x2="{LEFT}" y2="{axis}" stroke="var(--line)"/>']
+    for part in (0.0, 0.5, 1.0):
+        y = axis - part * (axis - TOP)
+        place = f'x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end"'
+        drawn.append(f'<line x1="{LEFT - 3}" y1="{y:.1f}" x2="{LEFT}" y2="{y:.1f}" stroke="var(--line)"/>')
+        drawn.append(f"<text {place}>{100 * part * top:.3g}%</text>")
+    return "".join(drawn) + f'<text x="{LEFT + 4}" y="{TOP - 4}">share of records</text>'
 
 
 def _ticks(edges: list[float], step: float) -> str:

@@ -26,7 +26,7 @@ def token_findings(
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int | None,
 ) -> None:
-    """Tokens a side on the sample, what `max_length` would cut, and what the chat template makes of it all."""
+    """Tokens per side on the sample, what `max_length` would cut, and what the chat template makes of it all."""
     sides: dict[str, list[int]] = {}
     over = no_room = 0
     refused, unseen, endless, without_system = Tally(), 0, 0, 0
@@ -81,9 +81,9 @@ def token_findings(
             "longest": int(tokens.max()),
         }
     if arrays:
-        histograms["Tokens a side"] = histogram_of(arrays)
+        histograms["Tokens per side"] = histogram_of(arrays)
         if max_length is not None:
-            histograms["Tokens a side"]["marks"] = {"max_length": max_length}
+            histograms["Tokens per side"]["marks"] = {"max_length": max_length}
     if max_length is not None and over:
         message = f"sampled records are longer than max_length {max_length}; {no_room} leave no room for an answer"
         remedy = f"{length_remedy(tokenizer, max_length)}, or leave them out: data.overlong=drop (truncate cuts them)"

@@ -18,7 +18,7 @@ from align.data.readers.files import Source
 from align.data.readers.read import has_bom
 from align.data.readers.workbooks import other_sheets
 from align.data.record_texts import sides_of, spoken
-from align.records import Record, UnpairedPreference
+from align.records import Record, UnpairedPreference, readable_json
 from align.stages.spec import STAGES
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def judge(
 def _sample(record: Record) -> dict[str, str]:
     """A record's sides as a person reads them; an answer judged alone is named by its label."""
     told = {side: spoken(content)[:SHOWN] for side, content in sides_of(record).items()}
+    if record.tools is not None:
+        told["tools"] = readable_json(record.tools)[:SHOWN]
     if isinstance(record, UnpairedPreference):
         told["good" if record.label else "bad"] = told.pop("completion")
     return told

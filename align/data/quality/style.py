@@ -41,7 +41,8 @@ pre { white-space: pre-wrap; margin: .4rem 0 .2rem; padding: .5rem .7rem; backgr
 details summary { cursor: pointer; color: var(--soft); overflow-wrap: anywhere; }
 .quote { color: var(--soft); margin: .15rem 0 .15rem 1rem; }
 .sample { margin-bottom: .5rem; } .sides { display: grid; grid-template-columns: 1fr 1fr; gap: 0 1.5rem; }
-.sides p { white-space: pre-wrap; overflow-wrap: anywhere; } .sides .prompt, .sides .text { grid-column: 1 / -1; }
+.sides p { white-space: pre-wrap; overflow-wrap: anywhere; }
+.sides .prompt, .sides .text, .sides .tools { grid-column: 1 / -1; }
 .sides b { color: var(--soft); font-size: .8rem; } .sides .chosen b, .sides .good b { color: var(--sound); }
 .sides .rejected b, .sides .bad b { color: var(--error); }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(26rem, 1fr)); gap: 1rem; }
