@@ -6,13 +6,15 @@ import yaml
 
 from align.artifacts import checkpoints, run_lock
 from align.artifacts.store import Store, Version
+from align.artifacts.text import printable, shorten
 from align.artifacts.verification import read_file
 from align.config.compose import public
 from align.config.identity import counts, identity_config
 from align.errors import UserError
 from align.run.plan import Plan
 
-_SHOWN = 3  # differences told of
+_SHOWN = 3  # differences that are named
+_ERROR = 120  # characters of an error
 
 
 def forecast(plan: Plan, store: Store) -> str:
@@ -35,7 +37,10 @@ def _ended(holder: run_lock.Holder | None) -> str:
         run_lock.INTERRUPTED: "it was interrupted",
         run_lock.FAILED: "it failed",
     }
-    return words.get(holder.state, "its process died") if holder else "it was left half done"
+    if holder is None:
+        return "it was left half done"
+    why = f": {shorten(printable(holder.error), _ERROR)}" if holder.error else ""
+    return words.get(holder.state, "its process died") + why
 
 
 def _why(plan: Plan, store: Store) -> str:

@@ -140,7 +140,8 @@ def _parts(run: Run, names: Sequence[str]) -> list[tuple[Path, int]]:
 
 def _what(run: Run) -> str:
     if run.state == PUBLISHED:
-        return "log and records of a run that has published"
+        offline = any((run.folder / "wandb").glob("offline-run-*"))
+        return "log and records of a run that has published" + (", W&B's offline files among them" if offline else "")
     state = f"a run that {'was ' if run.state in ('stopped', 'interrupted') else ''}{run.state}"
     if run.can_resume:
         return f"{state} and resumes after step {max(run.checkpoints)}"

@@ -327,6 +327,9 @@ def test_what_is_told_of_a_step_half_done(tiny_store):
         checkpoints.commit(staging, 7, {})
         hold.note(state="stopped", step=7)
     assert forecast(plan, store) == "resumes after step 7: it was stopped"
+    with pytest.raises(UserError), Hold(run_dir):
+        raise UserError("no luck")
+    assert forecast(plan, store) == "resumes after step 7: it failed: no luck"
     plan.cfg.name = "other"
     (run_dir / "checkpoints" / "checkpoint-7" / "whole.json").unlink()
     assert forecast(plan, store) == "runs: there is no other yet"

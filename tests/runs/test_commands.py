@@ -274,6 +274,12 @@ def test_what_can_resume_goes_only_when_told(shell, store):
     assert paths(store) == set() and store.numbers("dpo") == [1, 2]
 
 
+def test_what_wandb_keeps_offline_is_named_before_it_goes(shell, store):
+    (store.run_dir(identity_of("dpo0.1")) / "wandb" / "offline-run-1").mkdir(parents=True)
+    out = shell("clean", "--published", "--grace-days", "0")[1]
+    assert out.count("of a run that has published, W&B's offline files among them\n") == 1
+
+
 def test_a_run_that_is_named_goes_whole(shell, store):
     told = json.loads(shell("clean", "kto", "--apply", "--json")[1])
     assert [one["name"] for one in told["removed"]] == ["kto"] and paths(store) == {"dpo", "sft"}
