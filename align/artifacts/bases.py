@@ -1,11 +1,11 @@
 """The base an adapter belongs on: its weights mean something on that one model only."""
 
-import json
 from pathlib import Path
 
 from align.artifacts.inputs import HUB_PREFIX, Input, resolve_input
 from align.artifacts.manifest import MANIFEST_FILE, Manifest
 from align.artifacts.store import Store
+from align.artifacts.tokenizer_files import read_json
 from align.errors import UserError
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -42,6 +42,8 @@ def resolve_base(folder: Path, *, code: bool = False) -> Input:
         base = resolve_input(Store(folder.parents[2]), text, code=code)
     except UserError as error:
         raise UserError(f"{folder} is an adapter, and its base cannot be had: {error}") from None
+    if is_adapter(base.path):
+        raise UserError(f"{folder} is an adapter on {text}, which is an adapter itself; name the model below both")
     if record is not None and base.digest != record["digest"]:
         raise UserError(
             f"{folder} is an adapter trained on {text} as it was then, and {text} has changed since: restore it, or "
@@ -52,8 +54,4 @@ def resolve_base(folder: Path, *, code: bool = False) -> Input:
 
 def read_adapter_config(folder: Path) -> dict:
     """PEFT's record of the adapter in `folder`."""
-    file = folder / ADAPTER_CONFIG
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON ({error}); the adapter is damaged, fetch or make it again") from None
+    return read_json(folder / ADAPTER_CONFIG)

@@ -189,11 +189,22 @@ def _problem(body: dict) -> str | None:
             return f"files[{path!r}] is the manifest itself"
         if above := next((folder for folder in _folders_above(path) if folder in body["files"]), None):
             return f"files[{above!r}] is a file and the folder of {path!r}"
-    for role, record in body["inputs"].items():
-        for one in record if isinstance(record, list) else [record]:
-            if not (isinstance(one, dict) and isinstance(one.get("ref"), str) and isinstance(one.get("digest"), str)):
-                return f"inputs[{role!r}] is {one!r}, expected an object with ref and digest"
+    for role, value in body["inputs"].items():
+        for record in value if isinstance(value, list) else [value]:
+            if not _is_input(record):
+                return f"inputs[{role!r}] is {record!r}, expected an object with ref and digest"
+    base = (body["adapter"] or {}).get("base")
+    if base is not None and not (_is_input(base) and "kind" in base):
+        return f"adapter['base'] is {base!r}, expected an object with kind, ref and digest"
     return None
+
+
+def _is_input(record: object) -> bool:
+    """Whether a value can be the record of an input."""
+    if not isinstance(record, dict) or not isinstance(record.get("files", []), list):
+        return False
+    texts = [record.get(key) for key in ("kind", "type", "source", "revision") if record.get(key) is not None]
+    return all(isinstance(text, str) for text in (record.get("ref"), record.get("digest"), *texts))
 
 
 def _is_size(value: object) -> bool:

@@ -12,17 +12,21 @@ import contextlib
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from align.artifacts.digests import algorithm_of, new_hash
 from align.artifacts.disk import create_exclusively, make_folder, sync_file, sync_folder, unique_name
-from align.artifacts.manifest import MANIFEST_FILE, Manifest
+from align.artifacts.manifest import LARGEST, MANIFEST_FILE, Manifest
 from align.artifacts.refs import LATEST, Ref, check_alias
 from align.errors import UserError
 
 _PIECE = 1 << 24  # bytes a request
+_LARGEST_ENTRY = 10_000  # bytes of a move of an alias
+_VERSION = re.compile(r"v([0-9]{4,18})", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _CLIENTS = ("botocore.", "aiobotocore.", "aiohttp.", "gcsfs.", "fsspec.")  # whose errors are no OSError
 _EXTRAS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
@@ -65,15 +69,18 @@ class Remote:
 
     # -- files -------------------------------------------------------------------------------------------------------
 
+    def blob_size(self, entry: dict) -> int | None:
+        """Bytes of the file of this manifest entry; None where it is not there."""
+        try:
+            return self.fs.info(self._blob(entry))["size"]
+        except FileNotFoundError:
+            return None
+
     def has_blob(self, entry: dict) -> bool:
         """Whether the file of this manifest entry is there, whole by its hash."""
-        path = self._blob(entry)
-        try:
-            if self.fs.info(path)["size"] != entry["size"]:
-                return False
-        except FileNotFoundError:
+        if self.blob_size(entry) != entry["size"]:
             return False
-        return self._hash(path, entry) == entry[algorithm_of(entry)]
+        return self._hash(self._blob(entry), entry) == entry[algorithm_of(entry)]
 
     def put_blob(self, source: Path, entry: dict) -> None:
         """Send a file and read it back; UserError if it did not arrive as it is."""
@@ -109,11 +116,11 @@ class Remote:
                 os.fsync(file.fileno())
         except FileNotFoundError:
             raise UserError(f"{self.url} has lost {path}, which a manifest names: push that version again") from None
-        if hasher.hexdigest() != entry[algorithm_of(entry)]:
+        if hasher.hexdigest() != entry[algorithm_of(entry)] or target.stat().st_size != entry["size"]:
             target.unlink()
             raise UserError(
-                f"{path} of {self.url} arrived with another hash than its manifest has, and was dropped: pull again; "
-                "if it stays, push that version again from a store that has it"
+                f"{path} of {self.url} arrived with another hash or size than its manifest has, and was dropped: pull "
+                "again; if it stays, push that version again from a store that has it"
             )
 
     # -- versions ----------------------------------------------------------------------------------------------------
@@ -124,14 +131,16 @@ class Remote:
 
     def numbers(self, name: str) -> list[int]:
         """The versions whose manifest is there."""
-        found = [one for one in self._list(name) if one[:1] == "v" and one[1:].isdigit()]
-        return sorted(int(one[1:]) for one in found if self.fs.exists(self._manifest(name, int(one[1:]))))
+        numbers = [int(match[1]) for folder in self._list(name) if (match := _VERSION.fullmatch(folder))]
+        return sorted(number for number in numbers if self.fs.exists(self._manifest(name, number)))
 
     def manifest(self, name: str, number: int) -> tuple[bytes, Manifest] | None:
         """The manifest of a version, as text and read; None where there is none; UserError if it is damaged."""
         path = self._manifest(name, number)
         try:
-            text = self.fs.cat_file(path)
+            if (size := self.fs.info(path)["size"]) > LARGEST:
+                raise UserError(f"{path} has {size} bytes, which no manifest has: push that version again")
+            text = self.fs.cat_file(path, start=0, end=LARGEST)
         except FileNotFoundError:
             return None
         manifest = Manifest.from_json(text, f"{self.url}/{name}/v{number:04d}/{MANIFEST_FILE}")
@@ -166,8 +175,9 @@ class Remote:
         found = {}
         for alias in self._list(f"{name}/aliases"):
             for number in sorted(map(int, self._entries(name, alias)), reverse=True):
-                with contextlib.suppress(ValueError, TypeError, KeyError, FileNotFoundError):
-                    found[alias] = int(json.loads(self.fs.cat_file(self._entry(name, alias, number)))["version"])
+                with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError, FileNotFoundError):
+                    text = self.fs.cat_file(self._entry(name, alias, number), start=0, end=_LARGEST_ENTRY)
+                    found[alias] = int(json.loads(text)["version"])
                     break
         return found
 
@@ -196,7 +206,7 @@ class Remote:
         return f"{self._top}/{name}/aliases/{alias}/{number:06d}"
 
     def _entries(self, name: str, alias: str) -> list[str]:
-        return [one for one in self._list(f"{name}/aliases/{alias}") if one.isascii() and one.isdigit()]
+        return [entry for entry in self._list(f"{name}/aliases/{alias}") if _NUMBER.fullmatch(entry)]
 
     def _list(self, inside: str) -> list[str]:
         try:

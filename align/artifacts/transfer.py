@@ -3,22 +3,25 @@
 import contextlib
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from align.artifacts import claims
 from align.artifacts.aliases import who
 from align.artifacts.digests import algorithm_of, hash_file
 from align.artifacts.disk import clone_file, explain_disk_errors, make_folder, sync_folder, unique_name, write_durably
 from align.artifacts.leftovers import INCOMING, last_change, owner_is_alive
-from align.artifacts.manifest import MANIFEST_FILE
+from align.artifacts.manifest import MANIFEST_FILE, Manifest
 from align.artifacts.refs import LATEST, Ref
 from align.artifacts.remote import Remote
 from align.artifacts.safety import check_file
 from align.artifacts.store import Store, utc_now
+from align.artifacts.text import human_size
 from align.artifacts.tombstones import forget_removal
-from align.artifacts.verification import check_version
+from align.artifacts.verification import check_version, quarantine, verify
 from align.artifacts.version import Version
 from align.distributed import processes
 from align.errors import UserError
@@ -67,31 +70,29 @@ def pull(store: Store, text: str, remote: Remote, *, lineage: bool = False, say:
         UserError: it is not there, or arrives damaged, or this store has another of that name and number.
     """
     ref = remote.resolve(text)
+    for parent in _remote_ancestors(remote, ref) if lineage else ():
+        _pull_one(store, parent, remote, say)
+    return _pull_one(store, ref, remote, say)
+
+
+def _pull_one(store: Store, ref: Ref, remote: Remote, say: Say) -> Version:
     found = remote.manifest(ref.name, ref.version)
     if found is None:
         raise UserError(f"{remote.url} has no {ref}")
     body, manifest = found
-    if lineage:
-        parents = (record["ref"] for _, record in manifest.each_input() if record.get("kind") == "artifact")
-        for parent in dict.fromkeys(parents):
-            if remote.manifest(*_parts(parent)):
-                pull(store, parent, remote, lineage=True, say=say)
     home = store.home(ref.name)
-    final = home / f"v{ref.version:04d}"
+    final = store.version_path(ref.name, ref.version)
     with explain_disk_errors(f"pull {ref}", home):
-        if final.exists():
-            version = store.version(ref.name, ref.version)
-            if version.digest != manifest.digest:
-                raise UserError(
-                    f"{store.root} has another {ref} (digest {version.digest[:12]}, there {manifest.digest[:12]}): "
-                    "pull into a store of its own, with --artifacts"
-                )
+        # Claimed before it exists, so that `gc` never finds it without an alias and without a claim.
+        claims.claim(store.root, ref.name, ref.version)
+        if final.exists() and _is_whole(store, ref, manifest, say):
             say(f"{ref} is in {store.root} already")
-            return version
+            return store.version(ref.name, ref.version)
         folder = _claim(home, f"{INCOMING}{final.name}-{manifest.digest[:16]}-")
         known = _known(store, ref.name)
         for inside in manifest.files:
             make_folder((folder / inside).parent)
+        _check_room(remote, manifest, folder)
         try:
             files = manifest.files
             _each(lambda inside: _fetch(folder, remote, inside, files[inside], known), list(files), say)
@@ -109,13 +110,88 @@ def pull(store: Store, text: str, remote: Remote, *, lineage: bool = False, say:
         except OSError:
             if not final.exists():
                 raise
-            return pull(store, str(ref), remote, say=say)
+            return _pull_one(store, ref, remote, say)
         sync_folder(home)
         forget_removal(home, ref.version)
     version = store.version(ref.name, ref.version)
     store.point(version, LATEST)
     say(f"{ref} is in {store.root}")
     return version
+
+
+def _is_whole(store: Store, ref: Ref, manifest: Manifest, say: Say) -> bool:
+    """Whether this store has the version, and whole; one that is damaged is quarantined, to be fetched again.
+
+    Raises:
+        UserError: this store has another version of that name and number, or it cannot be read.
+    """
+    finding = verify(store, ref.name, ref.version)
+    if finding.unread:
+        raise UserError(f"{ref} is in {store.root} and could not be verified: {finding.unread[0]}")
+    if finding.digest not in (None, manifest.digest):
+        raise UserError(
+            f"{store.root} has another {ref} (digest {finding.digest[:12]}, there {manifest.digest[:12]}): "
+            "pull into a store of its own, with --artifacts"
+        )
+    if finding.evidence:
+        kept = quarantine(store, finding)
+        say(f"{ref} in {store.root} was corrupt ({finding.evidence[0]}); it is kept in {kept} and fetched again")
+    return finding.whole
+
+
+def _remote_ancestors(remote: Remote, ref: Ref) -> list[Ref]:
+    """What a version was made from, as far as the remote store has it, parents first.
+
+    Raises:
+        UserError: a version is its own ancestor, which no run can make.
+    """
+    order: list[Ref] = []
+    done: set[Ref] = set()
+    path: list[Ref] = []  # from `ref` down to the one that is looked at
+    waiting: list[tuple[Ref, bool]] = [(ref, False)]
+    while waiting:
+        current, is_left = waiting.pop()
+        if is_left:
+            path.pop()
+            done.add(current)
+            order.append(current)
+            continue
+        if current in path:
+            circle = " -> ".join(map(str, [*path[path.index(current) :], current]))
+            raise UserError(
+                f"{remote.url} is damaged: a version was made from itself ({circle}); pull without --lineage"
+            )
+        if current in done or (found := remote.manifest(current.name, current.version)) is None:
+            continue
+        path.append(current)
+        waiting.append((current, True))
+        records = [record for _, record in found[1].each_input() if record.get("kind") == "artifact"]
+        for text in reversed(dict.fromkeys(record["ref"] for record in records)):
+            waiting.append((_exact(text), False))
+    return order[:-1]
+
+
+def _check_room(remote: Remote, manifest: Manifest, folder: Path) -> None:
+    """Refuse what would not fit before an hour of it is fetched, or what the remote store does not have.
+
+    Raises:
+        UserError: a file there has another size than the manifest says, or the disk has no room.
+    """
+    need = 0
+    for inside, entry in manifest.files.items():
+        size = remote.blob_size(entry)
+        if size is not None and size != entry["size"]:
+            raise UserError(
+                f"{inside} of {manifest.ref} has {size} bytes in {remote.url}, and its manifest says {entry['size']}: "
+                "push that version again from a store that has it"
+            )
+        target = folder / inside
+        need += entry["size"] - (target.stat().st_size if target.exists() else 0)
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise UserError(
+            f"{manifest.ref} needs {human_size(need)} and the disk of {folder} has {human_size(free)} free: free some"
+        )
 
 
 def _send(version: Version, remote: Remote, inside: str) -> str:
@@ -175,25 +251,31 @@ def _known(store: Store, name: str) -> dict[str, Path]:
 
 
 def _ancestors(store: Store, version: Version) -> list[Version]:
+    """What a version was made from, as far as this store has it, parents first."""
     found: dict[str, Version] = {}
-
-    def visit(one: Version) -> None:
-        for parent in store.parents(one):
+    waiting: list[tuple[Version, bool]] = [(version, False)]
+    seen = {version.ref}
+    while waiting:
+        current, is_left = waiting.pop()
+        if is_left:
+            found[current.ref] = current
+            continue
+        waiting.append((current, True))
+        for parent in store.parents(current):
             if parent.version is None and parent.record.get("kind") == "artifact":
                 _check_readable(store, parent.record["ref"])
-            if parent.version and parent.version.ref not in found:
-                visit(parent.version)
-                found[parent.version.ref] = parent.version
-
-    visit(version)
+            if parent.version and parent.version.ref not in seen:
+                seen.add(parent.version.ref)
+                waiting.append((parent.version, False))
+    del found[version.ref]
     return list(found.values())
 
 
 def _check_readable(store: Store, text: str) -> None:
     """Refuse to leave out a parent that this store has and cannot read; one that it no longer has is left out."""
-    name, number = _parts(text)
-    if store.version_path(name, number).exists():
-        store.version(name, number)
+    ref = _exact(text)
+    if store.version_path(ref.name, ref.version).exists():
+        store.version(ref.name, ref.version)
 
 
 def _each(work: Callable[[str], str], items: list[str], say: Say) -> None:
@@ -207,8 +289,8 @@ def _each(work: Callable[[str], str], items: list[str], say: Say) -> None:
             raise
 
 
-def _parts(text: str) -> tuple[str, int]:
+def _exact(text: str) -> Ref:
     ref = Ref.parse(text)
     if ref.version is None:
         raise UserError(f"a manifest names {text!r} as an input, which is no exact version; it is damaged")
-    return ref.name, ref.version
+    return ref

@@ -16,7 +16,7 @@ from typing import Any
 from align.artifacts.aliases import who
 from align.artifacts.digests import algorithm_of, hash_file, new_hash, walk_files
 from align.artifacts.disk import explain_disk_errors, make_folder, sync_folder, unique_name
-from align.artifacts.inputs import Input, resolve_input, version_input
+from align.artifacts.inputs import Input, resolve_input
 from align.artifacts.manifest import MANIFEST_FILE, Manifest, NewerFormat, read_manifest
 from align.artifacts.refs import Ref
 from align.artifacts.store import Store, utc_now
@@ -147,7 +147,8 @@ def verify_input(store: Store, resolved: Input, *, mode: str = FULL, below_gb: f
     check_version(store, version, mode=mode, below_gb=below_gb)
     base = (manifest.adapter or {}).get("base") or {}
     if base.get("kind") == "artifact":
-        verify_input(store, version_input(store.claim(store.resolve(base["ref"]))), mode=mode, below_gb=below_gb)
+        # Not its base in turn: what is itself an adapter is refused when it is loaded as a base.
+        check_version(store, store.claim(store.resolve(base["ref"])), mode=mode, below_gb=below_gb)
 
 
 def check_version(store: Store, version: Version, *, mode: str = FULL, below_gb: float = BELOW_GB) -> None:
