@@ -9,6 +9,7 @@ import pytest
 
 from align.cli import build_parser
 from align.config.compose import compose, expand_sweep
+from align.config.schema import FORMATS
 from align.errors import UserError
 from align.pipeline.runner import load_steps, split_name
 from align.stages.spec import STAGES
@@ -104,3 +105,10 @@ def test_the_tree_names_every_package():
     tree = README.split("## The tree")[1].split("**Reading order**")[0]
     packages = {folder.name for folder in (PROJECT / "align").iterdir() if (folder / "__init__.py").exists()}
     assert set(re.findall(r"^ {6}(\w+)/ ", tree, re.M)) == packages
+
+
+def test_the_table_of_formats_names_the_stages_that_read_each():
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", (PROJECT / "data" / "README.md").read_text("utf-8"), re.M)
+    table = {format: set(re.findall(r"\b(\w+)\b", re.sub(r"\(.*?\)", "", stages))) for format, stages in rows}
+    readers = {format: {name for name, spec in STAGES.items() if format in spec.formats} for format in FORMATS}
+    assert table == readers
