@@ -6,11 +6,11 @@ import re
 import pytest
 
 from align.data.layouts.detect import UndefinedLabels
-from align.data.layouts.judged import read_responses
+from align.data.layouts.judged import read_responses, read_two_outputs
 from align.data.layouts.labels import labels_option, pair_choices
 from align.data.layouts.parse import read_outcomes
 from align.data.layouts.recognition import recognise_source
-from align.data.layouts.verdicts import Mapped, as_outcome
+from align.data.layouts.verdicts import Mapped, Verdict, as_outcome
 from align.data.readers.files import find_sources
 from align.errors import UserError
 from align.records import RecordError
@@ -188,6 +188,15 @@ def test_numbers_that_no_name_defines_are_not_a_thumb(tmp_path, capsys):
     assert status == 0 and "label 0 -> good (3), 1 -> bad (3)" in out and "unpaired_preference" in out
     with pytest.raises(UserError, match="label is .0., neither up nor down"):
         load(file, "unpaired_preference", layout="auto", eval_fraction=0)
+
+
+def test_scores_of_two_answers_judge_them_where_no_label_does():
+    row = {"question": "q", "response_a": "b", "response_b": "c", "rating_a": 3, "rating_b": "5"}
+    assert read_two_outputs(row).verdicts == [Verdict(0, 1, 2, margin=2.0)]
+    assert read_two_outputs({**row, "rating_b": 3}).verdicts == [Verdict(0, 1, 0)]
+    assert read_two_outputs({**row, "winner": "a"}).verdicts == [Verdict(0, 1, 1)]
+    with pytest.raises(RecordError, match="rating_b holds .x., not a finite number"):
+        read_two_outputs({**row, "rating_b": "x"})
 
 
 def test_a_ranking_that_could_be_an_order_is_refused():

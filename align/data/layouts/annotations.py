@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from align.data.layouts.columns import columns_named
+from align.data.layouts.columns import columns_named, find
 from align.data.layouts.verdicts import Mapped
 from align.records import Demonstration, Preference, Record, UnpairedPreference
 
@@ -17,9 +17,15 @@ def beside(row: Any) -> dict[str, Any]:
     """The fields of a row that its records keep."""
     if not isinstance(row, Mapping):
         return {}
-    numbers = {name: _number(row.get(name)) for name in (*PAIR_SCORES, "agreement")}
+    numbers = {name: _number(find(row, _spellings(name))[1]) for name in PAIR_SCORES}
+    numbers["agreement"] = _number(row.get("agreement"))
     numbers["score"] = _number(row.get(score_column(row)))
     return {name: number for name, number in numbers.items() if number is not None}
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    side = name.removeprefix("score_")
+    return (name, f"{side}_score", f"{side}_rating")
 
 
 def score_column(row: Mapping[str, Any]) -> str | None:

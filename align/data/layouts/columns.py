@@ -60,6 +60,21 @@ def answer_pair(row: Row) -> tuple[str, str] | None:
     return _answer_pair(columns)
 
 
+def score_pair(row: Row, pair: tuple[str, str]) -> tuple[str, str] | None:
+    """The columns that score each of two answers, `score_0` and `score_1` of `answer_0` and `answer_1`; None if none.
+
+    Args:
+        row: the row.
+        pair: the columns of the answers.
+    """
+    suffixes = [number[1] for column in pair if (number := answer_number(column))]
+    for noun in ("score", "rating", "reward"):
+        columns = [find(row, (f"{noun}_{suffix}", f"{noun}{suffix}"))[0] for suffix in suffixes]
+        if len(columns) == 2 and None not in columns:
+            return columns[0], columns[1]
+    return None
+
+
 def answer_number(column: str) -> tuple[str, str] | None:
     """(noun, suffix) of the name of a column that holds one of several answers: `response`, `0` of `response_0`."""
     name = canonical(column)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from align.data.layouts.answers import ANSWERS, label_column
-from align.data.layouts.columns import answer_pair, column_of
+from align.data.layouts.columns import answer_pair, column_of, score_pair
 from align.data.layouts.formats import LAYOUTS, held_format
 from align.data.layouts.judged import JUDGED, PROMPTS, VERDICTS, annotator_fields, prediction_fields
 from align.data.layouts.labels import undefined, undefined_sentence
@@ -48,7 +48,7 @@ def _transcripts(row: Mapping[str, Any]) -> bool:
 
 def _two(row: Mapping[str, Any]) -> bool:
     pair = answer_pair(row)
-    if pair is None or column_of(row, VERDICTS) is None:
+    if pair is None or (column_of(row, VERDICTS) is None and score_pair(row, pair) is None):
         return False
     return column_of(row, PROMPTS) is not None or all(isinstance(row[side], list) for side in pair)
 
@@ -95,7 +95,7 @@ SIGNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
         "numbered predictions, and a list of verdicts on their pairs",
         lambda row: len(prediction_fields(row)) > 1 and isinstance(row.get("preference"), list),
     ),
-    ("two_outputs", "two answers, and a label", _two),
+    ("two_outputs", "two answers, and a label or their scores", _two),
     ("chosen_rejected", "a question, a chosen and a rejected answer", names_a_rejected_answer),
     ("trl", "TRL's own fields", lambda row: held_format(row) == "preference"),
     ("responses", "a list of answers with scores or ranks", _listed),

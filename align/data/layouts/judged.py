@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Any
 
-from align.data.layouts.columns import answer_pair, find
+from align.data.layouts.columns import answer_pair, find, score_pair
 from align.data.layouts.prompts import prompt_of
 from align.data.layouts.verdicts import (
     Judged,
@@ -36,24 +36,35 @@ JUDGED_FIELDS = ("output_1", "output_2", "responses", "scores", "ranks", "prefer
 
 
 def two_outputs(row: Row, wanted: str) -> list[Record]:
-    """Two answers, such as response_0 and response_1, and a label that says which is better, or that it is a tie."""
+    """Two answers, such as response_0 and response_1, and a label that says which is better, or a score of each."""
     return pairs(read_two_outputs(row))
 
 
 def read_two_outputs(row: Row) -> Judged:
     """Raises RecordError; UndefinedLabel where nothing in the row says what its label means."""
     pair = two_fields(row)
-    column, value = find(row, VERDICTS)
-    if column is None:
-        raise RecordError("label", "is missing: nothing says which answer is better")
-    outcome = as_outcome(value, column, pair)
-    if outcome is None:
-        raise UndefinedLabel(column, value, f"is {shown(value)}, and nothing says which answer that is")
+    verdict = _verdict(row, pair)
     first, second = _two(row)
     if isinstance(first, list) and isinstance(second, list):
         shared = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0)
-        return Judged(first[:shared], [first[shared:], second[shared:]], [Verdict(0, 1, outcome)])
-    return Judged(prompt_of(row, PROMPTS), [answer(first), answer(second)], [Verdict(0, 1, outcome)])
+        return Judged(first[:shared], [first[shared:], second[shared:]], [verdict])
+    return Judged(prompt_of(row, PROMPTS), [answer(first), answer(second)], [verdict])
+
+
+def _verdict(row: Row, pair: tuple[str, str]) -> Verdict:
+    """By the label of two answers, else by their scores. Raises RecordError."""
+    column, value = find(row, VERDICTS)
+    if column is not None:
+        outcome = as_outcome(value, column, pair)
+        if outcome is None:
+            raise UndefinedLabel(column, value, f"is {shown(value)}, and nothing says which answer that is")
+        return Verdict(0, 1, outcome)
+    columns = score_pair(row, pair)
+    if columns is None:
+        raise RecordError("label", "is missing: nothing says which answer is better")
+    first, second = (_number(row[name], name) for name in columns)
+    outcome = 0 if first == second else 1 if first > second else 2
+    return Verdict(0, 1, outcome, margin=abs(first - second) if outcome else None)
 
 
 def annotators(row: Row, wanted: str) -> list[Record]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from align.data.layouts.annotations import score_column
 from align.data.layouts.answers import as_verdict, label_column
-from align.data.layouts.columns import answer_pair, find
+from align.data.layouts.columns import answer_pair, find, score_pair
 from align.data.layouts.judged import (
     JUDGED,
     VERDICTS,
@@ -54,9 +54,12 @@ def labels_of(layout: str, row: Row) -> list[Label]:
 
 
 def _two_outputs(row: Row) -> Iterable[Label]:
+    pair = two_fields(row)
     column, value = find(row, VERDICTS)
-    if column is not None and (outcome := as_outcome(value, column, two_fields(row))) is not None:
+    if column is not None and (outcome := as_outcome(value, column, pair)) is not None:
         yield Label(column, label_text(value), OUTCOMES[outcome])
+    elif column is None and (scored := score_pair(row, pair)):
+        yield Label(" and ".join(scored), "number", "score, the highest is best")
 
 
 def _annotators(row: Row) -> Iterable[Label]:

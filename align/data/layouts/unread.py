@@ -32,16 +32,16 @@ _FIELD_ORDER += ["score_chosen", "score_rejected", "tools", LATER_TURNS, "agreem
 TREE = "each message of the tree"  # stands where a column would, before a key of a tree's messages
 
 LOOKS: dict[str, str] = {
+    "a score": (
+        "score scores rating ratings rank ranks ranking reward rewards stars grade margin helpfulness correctness "
+        "coherence complexity verbosity harmlessness harmfulness honesty truthfulness quality severity strength "
+        "upvotes points"
+    ),
     "a chosen or rejected answer": "rejected chosen dispreferred loser worse losing non_preferred",
     "a label": (
         "label labels tag preference preferred winner better best good bad verdict vote votes thumb thumbs liked like "
         "likes dislike feedback correct incorrect judgement judgment judge choice decision accepted accept safe safer "
         "unsafe harmful toxic annotation annotations agree approved"
-    ),
-    "a score": (
-        "score scores rating ratings rank ranks ranking reward rewards stars grade margin helpfulness correctness "
-        "coherence complexity verbosity harmlessness harmfulness honesty truthfulness quality severity strength "
-        "upvotes points"
     ),
     "earlier turns": "history conversation conversations dialog dialogue messages turns",
     "a system prompt": "system persona",

@@ -82,6 +82,9 @@ def _options(column: Column, use: ColumnUse) -> str:
     field = FIELD.get(column.looks_like or "")
     if field is None or "." in column.name:
         return ""
+    judged = use.reading.format == "preference" and use.reading.layout != "two_outputs"
+    if field in ("label", "score", "rejected") and (judged or use.reading.format == "language_modeling"):
+        return ""
     if field == "label" and use.reading.layout == "two_outputs" and _selects(column):
         field = "better_response_id"
     if field == "label" and use.reading.format == "prompt_completion" and column.few_values:
