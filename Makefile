@@ -20,7 +20,7 @@ PROGRESS := sed -u -n -E '/\.metadata/d; s/^ *((Downloading|Using cached|Buildin
 	test -x $(PY) || $(PYTHON) -m venv .venv
 	@echo 'Installing torch, then the other packages, into .venv: 2 GB, one to six minutes.'
 	@$(PIP) torch | $(PROGRESS)
-	@$(PIP) -e '.[test,qlora,review]' | $(PROGRESS)
+	@$(PIP) -e '.[test,qlora,review,docs]' | $(PROGRESS)
 	@touch $@
 
 demo: install
@@ -39,6 +39,12 @@ soak: system-check install kernels
 lint: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+# The documentation's site, in site/; a warning is an error.
+.PHONY: docs
+docs: install
+	$(PY) docs/build/reference.py
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet -f docs/build/mkdocs.yml
 
 # What the tests need of the system: libaio for DeepSpeed's NVMe offload, a PostgreSQL and a browser for the review app.
 SYSTEM_PACKAGES := g++ python3-dev libaio-dev postgresql chromium

@@ -1,7 +1,11 @@
 """The documentation is compared with the program: commands compose or parse, links lead somewhere."""
 
+import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -109,6 +113,31 @@ def test_the_tree_names_every_package():
 
 def test_the_table_of_formats_names_the_stages_that_read_each():
     rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", (PROJECT / "data" / "README.md").read_text("utf-8"), re.M)
-    table = {format: set(re.findall(r"\b(\w+)\b", re.sub(r"\(.*?\)", "", stages))) for format, stages in rows if format in FORMATS}
+    table = {
+        format: set(re.findall(r"\b(\w+)\b", re.sub(r"\(.*?\)", "", stages)))
+        for format, stages in rows
+        if format in FORMATS
+    }
     readers = {format: {name for name, spec in STAGES.items() if format in spec.formats} for format in FORMATS}
     assert table == readers
+
+
+def test_the_reference_is_what_the_program_says():
+    spec = importlib.util.spec_from_file_location("reference", PROJECT / "docs" / "build" / "reference.py")
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    for name, write in reference.PAGES.items():
+        page = (PROJECT / "docs" / "reference" / name).read_text("utf-8")
+        assert page == write(), f"run: python docs/build/reference.py ({name})"
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")]
+    command += ["-f", str(PROJECT / "docs" / "build" / "mkdocs.yml")]
+    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PPOTrainer" in (tmp_path / "site" / "reference" / "python" / "index.html").read_text("utf-8")
+    outside = re.compile(r"""(?:src|href)=["']https?://(?!github)[^"']+\.(?:js|css|woff2?)""")
+    assert not outside.search((tmp_path / "site" / "index.html").read_text("utf-8")), "no file from elsewhere"

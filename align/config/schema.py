@@ -249,16 +249,16 @@ class EvaluateBlock:
 
 @dataclass
 class Config:
-    """One stage's whole config. `trainer` is a plain dict: the stage calls trl.<its config class>(**trainer)."""
+    """One stage's whole config."""
 
-    stage: str
+    stage: str  # what to run: a name of conf/stage
     name: str  # of the artifact this run publishes
     force: bool = False  # make one more version where this run has published already
     precision: str = choice("auto", "fp32", "bf16", "fp16")  # auto: bf16 where the device has it, else fp32
     inputs: InputsConfig = field(default_factory=InputsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    trainer: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)  # the stage's config class in TRL, field for field
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     deepspeed: DeepSpeedConfig = field(default_factory=DeepSpeedConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
