@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from align.artifacts.metrics import Condition, Metric, named_metric
-from align.artifacts.text import human_size, minute, short_number, shorten, table
+from align.artifacts.text import human_size, minute, printable, short_number, shorten, table
 from align.errors import UserError
 from align.runs.record import FAILED, PUBLISHED, RUNNING, STATES, UNREADABLE, Run
 
@@ -116,7 +116,7 @@ def metrics_of(run: Run, named: Sequence[Metric] = ()) -> str:
     """The metrics that the user names, then those that speak for the run."""
     first = [name for metric in named if (name := metric.best(run.metrics))]
     names = dict.fromkeys([*first, *run.headline])
-    return " ".join(f"{name}={short_number(run.metrics[name])}" for name in names)
+    return printable(" ".join(f"{name}={short_number(run.metrics[name])}" for name in names))
 
 
 def result_of(run: Run) -> str:

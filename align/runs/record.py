@@ -14,6 +14,7 @@ from align.artifacts.metrics import HEADLINES, headline, numbers
 from align.artifacts.refs import Ref, is_ref
 from align.artifacts.store import Store
 from align.artifacts.summary import Summary, stage_of
+from align.artifacts.text import printable
 from align.artifacts.version import Version
 from align.errors import UserError
 from align.runs.metrics_file import STEP, last_values
@@ -155,7 +156,7 @@ def read_run(store: Store, folder: Path, published: Mapping[str, Sequence["Publi
     except OSError as error:
         reason = f"{error.filename or folder} cannot be read ({error.strerror})"
         return Run(identity, folder, UNREADABLE, error=reason, published=refs)
-    name = str(record.get("name") or _ref_name(refs))
+    name = printable(record.get("name") or _ref_name(refs))
     refs.sort(key=lambda ref: _ref_name([ref]) == name)  # a value model is not what the run is for
     steps = [int(logged[STEP])] if STEP in logged else []
     steps += list(sizes) + ([progress.done] if progress and progress.unit == "steps" else [])
@@ -169,7 +170,7 @@ def read_run(store: Store, folder: Path, published: Mapping[str, Sequence["Publi
         folder,
         state,
         name=name,
-        stage=str(record.get("stage") or "?"),
+        stage=printable(record.get("stage") or "?"),
         error=error,
         holder=holder,
         progress=progress,

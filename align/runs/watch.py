@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from align.artifacts.store import Store
-from align.artifacts.text import clock, short_number
+from align.artifacts.text import clock, printable, short_number
 from align.errors import UserError
 from align.runs.listing import result_of
 from align.runs.metrics_file import STEP, parse_row
@@ -121,12 +121,12 @@ def line_of(run: Run, row: dict[str, float]) -> str:
         f"/{run.progress.total}" if run.progress and run.progress.unit == "steps" and run.progress.total > 0 else ""
     )
     shown = "  ".join(f"{name} {short_number(metrics[name])}" for name in names)
-    return f"{run.name:<9} step {int(row[STEP])}{total}  {shown}"
+    return printable(f"{run.name:<9} step {int(row[STEP])}{total}  {shown}")
 
 
 def ending_of(run: Run) -> str:
     """How a run ended, in one line."""
-    return f"{run.name:<9} {run.state}: {result_of(run)}"
+    return printable(f"{run.name:<9} {run.state}: {result_of(run)}")
 
 
 def progress_line(run: Run) -> str:

@@ -93,6 +93,19 @@ def test_damaged_records_stop_no_list(store, capsys):
     assert len(out) == 3 and "loss=0.5" in out[1] + out[2]
 
 
+def test_no_record_reaches_the_terminal_as_it_is(store, capsys):
+    hostile = "\x1b]0;title\x07"
+    logged = [{"step": 1, hostile: 0.5, "loss": 1.0}]
+    folder = make_run(store, "dpo", "failed", rows=logged, error=f"no {hostile}\nluck")
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"name": hostile, "stage": hostile}))
+    identity = folder.name
+    for words in (["ls"], ["show", identity], ["watch", identity], ["clean"], ["show", identity, "--metric", "*"]):
+        main(["runs", *words, "--artifacts", str(store.root)])
+        out, err = capsys.readouterr()
+        assert "\x1b" not in out + err and "\x07" not in out + err and out, words
+
+
 def test_a_folder_that_may_not_be_read_is_said(store, monkeypatch):
     make_run(store, "dpo")
 
