@@ -96,37 +96,46 @@ def text_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little")
 
 
-def record_hash(record: Record) -> int:
-    """The same for records that say the same: words, reasoning, tool calls and the tools that are offered."""
+def record_hashes(record: Record) -> tuple[int, int, int]:
+    """Of a record's prompt, of the whole record, and of its answers whichever of them is the better one.
+
+    The first is the same for prompts of the same words; the second for records that say the same in words, reasoning,
+    tool calls and offered tools; the third also for a pair and the pair turned round, and for an answer with either
+    label.
+    """
+    prompt = text_hash(prompt_key(record))
+    asked = f"{prompt} {_beside_words(record)}"
+    sides = sides_of(record).items()
+    answers = [str(text_hash(_exact(content))) for side, content in sides if side != "prompt"]
     label = record.label if isinstance(record, UnpairedPreference) else None
-    return text_hash(_json([_prompt(record), *_answers(record), label]))
+    return prompt, text_hash(f"{asked} {answers} {label}"), text_hash(f"{asked} {sorted(answers)}")
+
+
+def record_hash(record: Record) -> int:
+    """The same for records that say the same."""
+    return record_hashes(record)[1]
 
 
 def pair_hash(record: Record) -> int:
     """The same for a pair and the pair turned round, and for an answer with either label."""
-    return text_hash(_json([_prompt(record), *sorted(_answers(record))]))
+    return record_hashes(record)[2]
 
 
-def _prompt(record: Record) -> list[Any]:
-    """What two records share that answer the same: the prompt's words, what else it says, and its tools."""
+def _beside_words(record: Record) -> str:
+    """What a record asks beside the words of its prompt; empty where there is nothing else."""
     content = record.content if isinstance(record, Text) else record.prompt
     extras = [[*_extras(message)] for message in content] if isinstance(content, list) else []
     later = getattr(record, LATER_TURNS, ())
-    return [prompt_key(record), extras if any(extras) else None, record.tools, *later]
+    return _json([extras, record.tools, later]) if any(extras) or record.tools or later else ""
 
 
-def _answers(record: Record) -> list[str]:
-    sides = {"text": record.content} if isinstance(record, Text) else sides_of(record)
-    return [_json(_exact(content)) for side, content in sides.items() if side != "prompt"]
-
-
-def _exact(content: Content) -> Any:
+def _exact(content: Content) -> str:
     """An answer as it is; one message of words alone is the same as its words."""
     if isinstance(content, str):
         return content
     if len(content) == 1 and content[0]["role"] == "assistant" and content[0].keys() <= {"role", "content", "weight"}:
-        return content[0].get("content")
-    return [{key: value for key, value in message.items() if key != "weight"} for message in content]
+        return content[0].get("content") or ""
+    return _json([{key: value for key, value in message.items() if key != "weight"} for message in content])
 
 
 def _json(value: Any) -> str:

@@ -104,15 +104,26 @@ def test_a_template_that_leaves_the_system_message_out_is_refused(template_of):
 def test_stages_agree_once_plain_rows_are_chats(template_of):
     tokenizer = template_of(GEMMA)
     pair = Preference("What is two?", "It is 2.", "It is 3.")
+    records = [to_chat(record) for record in (Demonstration(pair.prompt, pair.chosen), pair)]
     shown = {
-        stage: [
-            show_record(Chats(as_chat).apply(record), tokenizer, stage, None, Loss())[0].ids
-            for record in (Demonstration(pair.prompt, pair.chosen), pair)
-        ]
+        stage: [show_record(record, tokenizer, stage, None, Loss())[0].ids for record in records]
         for stage in ("sft", "dpo")
-        for as_chat in (True,)
     }
     assert shown["sft"][0] == shown["dpo"][1] and tokenizer.decode(shown["sft"][0]).startswith("<|user|> What is two?")
+
+
+def test_tables_of_different_columns_give_stages_the_same_prompts(tmp_path, template_of):
+    (tmp_path / "sft.csv").write_text("prompt,completion\nWhat is two?,It is 2.\n")
+    (tmp_path / "dpo.csv").write_text("question,chosen,rejected\nWhat is two?,It is 2.,It is 3.\n")
+    tokenizer = template_of(GEMMA)
+    prompts = {}
+    for as_chat in ("false", "true"):
+        for stage, format in (("sft", "prompt_completion"), ("dpo", "preference")):
+            options = [f"data.{format}.train={tmp_path / stage}.csv", f"data.{format}.eval_fraction=0"]
+            cfg = compose([f"stage={stage}", "data=local", f"data.as_chat={as_chat}", *options])
+            (record,) = load_split(cfg.data, None, format, "train").records
+            prompts[stage, as_chat] = render_prompt(tokenizer, record.prompt)
+    assert prompts["sft", "true"] == prompts["dpo", "true"] == prompts["dpo", "false"] != prompts["sft", "false"]
 
 
 def test_what_is_held_out_does_not_depend_on_how_rows_are_rendered(tmp_path):

@@ -10,7 +10,7 @@ from align.data.layouts.recognition import recognise_source
 from align.data.loading.sources import DatasetSource, digest
 from align.data.record_texts import flat
 from align.errors import UserError
-from align.records import Demonstration, Preference, RecordError, shown
+from align.records import Demonstration, Preference, RecordError, columns_of, shown
 from tests.data.data_command import FILES, load, run, write
 from tests.data.test_unread import Rows
 
@@ -95,6 +95,13 @@ def test_a_column_that_gives_way_to_a_mapped_one_is_reported_as_not_read(tmp_pat
     file = write(tmp_path / "rows.jsonl", [QA | {"id": i} for i in range(3)])
     status, out, _ = run(capsys, tmp_path, "check", file, "--columns", "completion=final_decision")
     assert status == 0 and "columns not read: LONG_ANSWER (another column is mapped)" in out
+
+
+def test_a_column_that_gives_way_keeps_its_name_for_reward_functions(tmp_path):
+    rows = [{"question": f"q{i}", "answer": f"r{i}", "solution": f"s{i}", "query": f"p{i}"} for i in range(3)]
+    file = write(tmp_path / "rows.jsonl", rows)
+    loaded = load(file, "prompt_only", layout="auto", columns={"prompt": "query"}, eval_fraction=0)
+    assert columns_of(loaded.records[1])["question"] == "q1" and loaded.records[1].prompt[-1]["content"] == "p1"
 
 
 def test_a_thumb_that_is_mapped_makes_unpaired_preferences(tmp_path, capsys):

@@ -16,9 +16,9 @@ from align.data.quality.findings import ROWS, Tally
 from align.data.quality.near_duplicates import ngram_hashes, signature, word_hashes
 from align.data.quality.text_scan import ANSWERS, scan, scan_personal
 from align.data.readers.row import Unreadable
-from align.data.record_texts import column_texts, flat, pair_hash, record_hash, role_problem, sides_of, text_hash
+from align.data.record_texts import column_texts, flat, record_hashes, role_problem, sides_of
 from align.data.tools import uses_tools
-from align.records import Content, Preference, Record, RecordError, Text, UnpairedPreference, columns_of, prompt_key
+from align.records import Content, Preference, Record, RecordError, Text, UnpairedPreference, columns_of
 
 TOKEN_SAMPLE = 2000  # records that are tokenized
 LANGUAGE_SAMPLE = 2000  # records whose language is guessed
@@ -176,9 +176,10 @@ class Inspection:
                 self.openings[opening] += 1
 
     def _hashes(self, record: Record) -> None:
-        self.prompts.append(text_hash(prompt_key(record)))
-        self.pair.append(pair_hash(record))
-        self.whole.append(record_hash(record))
+        prompt, whole, pair = record_hashes(record)
+        self.prompts.append(prompt)
+        self.whole.append(whole)
+        self.pair.append(pair)
 
     def _structure(self, record: Record, sides: dict[str, Content], texts: dict[str, str], place: str) -> None:
         content = sides.get("prompt", sides.get("text"))
