@@ -1,5 +1,6 @@
 """The documentation is compared with the program: commands compose or parse, links lead somewhere."""
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -141,3 +142,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert "PPOTrainer" in (tmp_path / "site" / "reference" / "python" / "index.html").read_text("utf-8")
     outside = re.compile(r"""(?:src|href)=["']https?://(?!github)[^"']+\.(?:js|css|woff2?)""")
     assert not outside.search((tmp_path / "site" / "index.html").read_text("utf-8")), "no file from elsewhere"
+
+
+@pytest.mark.parametrize("page", sorted((PROJECT / "docs" / "zh").rglob("*.md")), ids=lambda page: page.name)
+def test_a_translation_is_of_the_page_as_it_is(page):
+    """Translate what has changed in the English page, then put its new digest into the first line."""
+    source, digest = re.match(r"<!-- translates (\S+) at (\w+) -->", page.read_text("utf-8")).groups()
+    now = hashlib.sha256((page.parent / source).resolve().read_bytes()).hexdigest()[:12]
+    assert digest == now, f"{page.relative_to(PROJECT)} lags behind {source}, which is at {now}"
