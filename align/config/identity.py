@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from typing import Any
 
-from align.config.functions import place_of
+from align.config.functions import place_of, version_of
 from align.config.paths import local_path
 from align.config.schema import FORMATS, Config, DatasetConfig
 from align.stages.spec import STAGES
@@ -136,10 +136,16 @@ def _code(block: Any) -> dict[str, Any]:
     for field in dataclasses.fields(block):
         key, value = field.metadata.get("code"), getattr(block, field.name)
         if key is not None and isinstance(value, list):
-            kept[key] = [_content(place_of(name)) for name in value]
+            kept[key] = [_function_code(spec) for spec in value]
         elif key is not None and value:
-            kept[key] = _content(place_of(value))
+            kept[key] = _function_code(value)
     return kept
+
+
+def _function_code(spec: str | dict[str, Any]) -> str | None:
+    """What stands for the code of a function that the config names."""
+    code = _content(place_of(spec))
+    return f"{code} {version}" if (version := version_of(spec)) else code
 
 
 def _dataset_identity(entry: DatasetConfig, format: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Judges: called with one completion or with lists of them, and named when they fail."""
 
+import os
 import re
 
 import pytest
@@ -12,6 +13,12 @@ ANSWERS = [
     Answer(PROMPT, text, [{"role": "assistant", "content": text}], [1, 2], {"answer": "yes", "level": level})
     for level, text in enumerate(["yes", "no", "Yes"])
 ]
+
+
+@pytest.fixture(autouse=True)
+def _no_exit(monkeypatch):
+    """Without the guard a test would end the tests, with an exit code of 0."""
+    monkeypatch.setattr(os, "_exit", lambda code: None)
 
 
 def judge(tmp_path, signature, body, **options):

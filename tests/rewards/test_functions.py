@@ -19,6 +19,12 @@ PROMPTS = [[{"role": "user", "content": "Say yes."}], [{"role": "user", "content
 COMPLETIONS = [[{"role": "assistant", "content": "yes"}], [{"role": "assistant", "content": "no"}]]
 
 
+@pytest.fixture(autouse=True)
+def _no_exit(monkeypatch):
+    """Without the guard a test would end the tests, with an exit code of 0."""
+    monkeypatch.setattr(os, "_exit", lambda code: None)
+
+
 def reward(tmp_path, body, signature="prompts, completions, **columns"):
     file = tmp_path / "mine.py"
     file.write_text(f"import os, sys\n\n\ndef score({signature}):\n    {body}\n")
@@ -118,7 +124,7 @@ def test_a_copy_of_the_process_ends_and_the_run_goes_on(tmp_path, capfd):
     owner = os.getpid()
     scores = call(function)
     if os.getpid() != owner:  # only if the guard is gone
-        os._exit(0)
+        guard._exit_process(0)
     import sys
 
     _, status = os.waitpid(sys.modules.pop("child"), 0)

@@ -1,6 +1,7 @@
 """Reward functions in the stages that train on the policy's own answers: columns, weights, and what is refused."""
 
 import json
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -103,6 +104,8 @@ def test_functions_and_their_parameters_are_in_the_identity(tiny_store):
 
     assert of("[{function: align.rewards.format, tags: [a]}]") != of("[{function: align.rewards.format, tags: [b]}]")
     assert of("[align.rewards.math_answer]") != of("[align.rewards.exact_answer]")
+    (code,) = of("[align.rewards.math_answer]")["online"]["reward_code"]
+    assert code == f"align.rewards {version('math-verify')}", "another verifier may give other scores"
 
 
 @pytest.mark.slow
