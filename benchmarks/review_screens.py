@@ -50,6 +50,25 @@ PHONE = {
         {"completion": "لأنها تعكس لون البحر.", "model": "sft:v2"},
     ],
 }
+INSTRUCTIONS = "请先看事实是否正确，再看表达是否清楚、完整。"
+CHINESE = {
+    "prompt": "以 12 m/s 的速度竖直上抛一个小球，它能上升多高？怎样用 Python 计算？",
+    "answers": [
+        {
+            "completion": "到达最高点时速度为零，由能量守恒得\n\n$$h = \\frac{v^2}{2g} = \\frac{12^2}{2 \\cdot 9.81} "
+            "\\approx 7.3\\ \\text{m}$$\n\n```python\ndef height(v: float, g: float = 9.81) -> float:\n"
+            '    """以 v m/s 竖直上抛的物体上升的高度（米）。"""\n    return v**2 / (2 * g)\n```\n\n'
+            "空气阻力会使实际高度**略低**一些。",
+            "model": "dpo:v3",
+        },
+        {
+            "completion": "由 $v = gt$ 得，用时 $12 / 9.81 \\approx 1.2$ 秒，"
+            "高度为 $v \\cdot t \\approx 14.7$ 米。\n\n"
+            "| 物理量 | 数值 |\n|---|---|\n| 时间 | 1.2 秒 |\n| 高度 | 14.7 米 |\n\n- `print(12 * 1.2)`",
+            "model": "sft:v2",
+        },
+    ],
+}
 MODELS = {"dpo:v3": 1.0, "dpo:v2": 0.5, "sft:v2": -0.4}
 
 
@@ -80,19 +99,24 @@ def rated(tx: sa.Connection) -> people.Person:
         ratings.rate(tx, into, one, given.id, sent, now=now)
     admin = people.add_person(tx, role="admin", now=0.0, name="Ada")
     people.join(tx, into.id, admin.id)
-    for name, row in (("physics", SHOWN), ("arabic", PHONE)):
-        one_pair = campaigns.add_campaign(tx, name, settings, now=time.time())
-        items = to_items([(Comparison.from_row(row), row)], settings)
-        campaigns.add_items(tx, one_pair, items, None)
+    in_chinese = Settings(title="哪个回答对用户更有帮助？", overlap=3, gold=0.0, instructions=INSTRUCTIONS)
+    for name, row, rules in (
+        ("physics", SHOWN, settings),
+        ("arabic", PHONE, settings),
+        ("chinese", CHINESE, in_chinese),
+    ):
+        one_pair = campaigns.add_campaign(tx, name, rules, now=time.time())
+        campaigns.add_items(tx, one_pair, to_items([(Comparison.from_row(row), row)], rules), None)
         people.join(tx, one_pair.id, admin.id)
     return admin
 
 
 def take(browser: Browser, origin: str, token: str) -> None:
-    """The three pictures."""
+    """The pictures."""
 
-    def page(width: int, height: int):  # noqa: ANN202 - Playwright's page
-        context = browser.new_context(base_url=origin, viewport={"width": width, "height": height})
+    def page(width: int, height: int, locale: str = "en-US"):  # noqa: ANN202 - Playwright's page
+        viewport = {"width": width, "height": height}
+        context = browser.new_context(base_url=origin, viewport=viewport, locale=locale)
         context.add_cookies([{"name": "align_session", "value": token, "url": origin}])
         return context.new_page()
 
@@ -104,10 +128,15 @@ def take(browser: Browser, origin: str, token: str) -> None:
     screen.screenshot(path=FOLDER / "rate.png")
     screen.goto("/admin/campaigns/spring")
     screen.locator("#figures").screenshot(path=FOLDER / "progress.png")
+    chinese = page(1280, 800, "zh-CN")
+    chinese.goto("/rate/chinese")
+    chinese.locator("#left .prose").wait_for()
+    chinese.keyboard.press("1")
+    chinese.screenshot(path=FOLDER / "rate-zh.png")
     phone = page(390, 780)
     phone.goto("/rate/arabic")
     phone.locator("#left .prose").wait_for()
-    phone.locator(".v", has_text="both good").click()
+    phone.locator('.v:has(input[value="both_good"])').click()
     phone.screenshot(path=FOLDER / "phone.png")
 
 

@@ -108,7 +108,7 @@ async def _identify(request: Request, role: Role) -> None:
 
     review = get_review(request)
     if not request.cookies.get(review.session_cookie):
-        raise Unauthenticated("please sign in")
+        raise Unauthenticated()
 
     def look_up(tx: sa.Connection) -> people.Person:
         person = session_person(tx, request)
@@ -128,7 +128,7 @@ def _check_origin(request: Request) -> None:
     if not review.secure:
         allowed.add(f"http://{request.headers.get('host')}")  # which the middleware has checked
     if request.headers.get("origin") not in allowed:
-        raise Forbidden("this request did not come from a page of this server")
+        raise Forbidden("foreign_origin")
 
 
 async def _check_token(request: Request) -> None:
@@ -140,4 +140,4 @@ async def _check_token(request: Request) -> None:
     cookie = request.cookies.get(review.session_cookie) or request.cookies.get(review.visitor_cookie)
     expected = security.csrf_token(review.secret, cookie) if cookie else None
     if expected is None or not isinstance(token, str) or not security.same(token, expected):
-        raise Forbidden("this page is too old; load it again")
+        raise Forbidden("stale_page")

@@ -4,6 +4,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
@@ -13,14 +14,23 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from align.errors import UserError
+from align.review import messages
 from align.review.database import DatabaseUnavailable, migrate
-from align.review.dependencies import Review, page, see_other
+from align.review.dependencies import Review, get_language, page, see_other
 from align.review.errors import Refused
 from align.review.middleware import Gate
 from align.review.routes import accounts, admin, health, rating, settings
 
 ROUTERS = (accounts.public, accounts.router, rating.pages, rating.router, settings.router, admin.router, health.router)
 RETRY_SECONDS = 5
+MESSAGES_OF_STATUS = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "too_slow",
+    413: "too_large",
+}
+LABELS = {"name": "name", "password": "password", "old": "old_password", "new": "new_password"}  # of a form's fields
 STATIC = Path(__file__).parent / "static"
 
 
@@ -63,7 +73,7 @@ async def _tell(request: Request, status: int, detail: str) -> Response:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    answer = await _tell(request, error.status, error.detail)
+    answer = await _tell(request, error.status, error.text(get_language(request)))
     if error.retry_after is not None:
         answer.headers["retry-after"] = str(error.retry_after)
     return answer
@@ -71,7 +81,9 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    answer = await _tell(request, error.status_code, str(error.detail))
+    key = MESSAGES_OF_STATUS.get(error.status_code)
+    detail = messages.text(key, get_language(request)) if key else str(error.detail)
+    answer = await _tell(request, error.status_code, detail)
     for name, value in (error.headers or {}).items():
         answer.headers[name] = value
     return answer
@@ -79,15 +91,26 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-    return await _tell(request, 422, f"{where}: {first['msg']}" if where else str(first["msg"]))
+    return await _tell(request, 422, _invalid_field(error.errors()[0], get_language(request)))
+
+
+def _invalid_field(problem: dict[str, Any], language: str) -> str:
+    """A sentence about a field that is missing, too short or too long; of anything else, what pydantic says."""
+    path = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
+    label = LABELS.get(path[-1]) if path else None
+    kind = {"missing": "field_missing", "string_too_short": "field_short", "string_too_long": "field_long"}
+    if label and problem["type"] in kind:
+        values = problem.get("ctx") or {}
+        limit = values.get("min_length", values.get("max_length"))
+        return messages.text(kind[problem["type"]], language, field=messages.text(label, language), limit=limit)
+    where = ".".join(path)
+    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:
     """The reason, which names the database, is for the log; a browser keeps the rating and sends it again."""
     print(f"error: {error}", file=sys.stderr, flush=True)
-    answer = await _tell(request, 503, "the server cannot save anything just now; try again in a moment")
+    answer = await _tell(request, 503, messages.text("unavailable", get_language(request)))
     answer.headers["retry-after"] = str(RETRY_SECONDS)
     return answer
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment
 
-from align.review import security
+from align.review import messages, security
 from align.review.database import Database
 from align.review.errors import Unauthenticated
 from align.review.middleware import Metrics
@@ -23,6 +24,7 @@ from align.review.store.people import Person
 
 T = TypeVar("T")
 SESSION_SECONDS = 14 * 86400.0
+LANGUAGE_COOKIE = "align_language"
 
 
 @dataclass
@@ -70,13 +72,19 @@ def get_review(request: Request) -> Review:
     return request.app.state.review
 
 
+def get_language(request: Request) -> str:
+    """The language of the pages: the one that was chosen in this browser, else the browser's own."""
+    chosen = request.cookies.get(LANGUAGE_COOKIE, "")
+    return chosen if chosen in messages.LANGUAGES else messages.negotiate(request.headers.get("accept-language", ""))
+
+
 def session_person(tx: sa.Connection, request: Request) -> Person:
     """The person whose session the request's cookie names. Raises Unauthenticated."""
     review = get_review(request)
     token = request.cookies.get(review.session_cookie)
     person = people.session_person(tx, security.digest(token), review.clock()) if token else None
     if person is None:
-        raise Unauthenticated("please sign in")
+        raise Unauthenticated()
     request.state.person = person.handle  # for the log
     return person
 
@@ -104,18 +112,21 @@ async def transact(request: Request, work: Callable[[sa.Connection, Person], T],
 async def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page, rendered in a thread: the texts on it may take a while, in which others are served.
 
-    A visitor without a session gets a token for the forms on it.
+    Pages for admins are in English. A visitor without a session gets a token for the forms on the page.
     """
     review = get_review(request)
     cookie = request.cookies.get(review.session_cookie) or request.cookies.get(review.visitor_cookie)
     fresh = None if cookie else security.new_token()
-    html = await run_in_threadpool(
-        review.templates.get_template(template).render,
-        csrf=security.csrf_token(review.secret, cookie or fresh),
-        me=getattr(request.state, "signed_in", None),
-        path=request.url.path,
-        **values,
-    )
+    language = "en" if template.startswith("admin/") else get_language(request)
+    shared = {
+        "csrf": security.csrf_token(review.secret, cookie or fresh),
+        "me": getattr(request.state, "signed_in", None),
+        "path": request.url.path,
+        "language": language,
+        "t": partial(messages.text, language=language),
+        "is_translated": not template.startswith("admin/"),
+    }
+    html = await run_in_threadpool(review.templates.get_template(template).render, shared | values)
     answer = HTMLResponse(html, status)
     if fresh:
         review.set_cookie(answer, review.visitor_cookie, fresh, 86400)

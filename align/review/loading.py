@@ -47,7 +47,7 @@ class ImportedRating(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    rater: Annotated[str, Storable, BeforeValidator(_number_as_text), StringConstraints(min_length=1)]
+    rater: Annotated[str, StringConstraints(min_length=1), Storable, BeforeValidator(_number_as_text)]
     verdict: Verdict
     reason: Annotated[str, Storable, BeforeValidator(lambda value: value or "")] = ""
     at: Any = None  # seconds since the epoch

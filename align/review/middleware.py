@@ -155,10 +155,10 @@ class _Body:
             async with asyncio.timeout_at(self.deadline):
                 message = await self.receive()
         except TimeoutError:
-            raise HTTPException(408, "the request took too long to arrive") from None
+            raise HTTPException(408) from None
         self.left -= len(message.get("body", b""))
         if self.left < 0:
-            raise HTTPException(413, f"more than {self.largest} bytes")
+            raise HTTPException(413)
         self.whole = not message.get("more_body", False)
         return message
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from align.review import plots
+from align.review.messages import LANGUAGES, role_name
 from align.review.rendering import as_code, turns
 
 FOLDER = Path(__file__).parent / "templates"
@@ -21,7 +22,7 @@ def load_templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(turns=turns, as_code=as_code, plots=plots)
+    made.globals.update(turns=turns, as_code=as_code, plots=plots, languages=LANGUAGES, role_name=role_name)
     made.filters["share"] = lambda value: "–" if value is None else f"{value:.0%}"
     made.filters["number"] = lambda value, digits=2: "–" if value is None else f"{value:.{digits}f}"
     made.filters["plain"] = lambda value: "" if value is None else f"{value:g}"

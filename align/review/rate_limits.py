@@ -82,7 +82,7 @@ class Limiter:
             if wait > self.rates[name].patience and self.rates[name].refuses
         ]
         if refused:
-            raise TooMany("too many attempts; wait a moment", retry_after=math.ceil(max(refused)))
+            raise TooMany("too_many", retry_after=math.ceil(max(refused)))
         for wait, (name, key) in zip(waits, uses, strict=True):
             if wait <= self.rates[name].patience:  # otherwise the key is as late as it can be
                 self._due[name, key] = max(self._due.get((name, key), now), now) + self.rates[name].interval

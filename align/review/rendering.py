@@ -25,6 +25,8 @@ from markdown_it.token import Token
 from markupsafe import Markup, escape
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
+from align.review.messages import text
+
 LONGEST = 200_000  # characters of one content that are shown
 LONGEST_FORMULA = 2_000  # characters
 STEPS = 10_000  # of the parser for one content
@@ -122,7 +124,9 @@ def _count_pieces(state: StateCore) -> None:
 
 
 def _image(renderer: RendererProtocol, tokens: Sequence[Token], at: int, options: Any, env: Any) -> str:
-    return f"<em>[image: {escape(tokens[at].content) or 'no description'}]</em>"
+    description = tokens[at].content
+    key = "image" if description else "image_without_description"
+    return f"<em>{escape(text(key, env['language'], description=description))}</em>"
 
 
 def _inline_formula(renderer: RendererProtocol, tokens: Sequence[Token], at: int, options: Any, env: Any) -> str:
@@ -174,43 +178,48 @@ class _Cache:
     def __init__(self, characters: int):
         self.left = characters
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, tuple[str, Budget]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], tuple[str, Budget]] = OrderedDict()
 
-    def get(self, text: str) -> tuple[str, Budget] | None:
+    def get(self, source: str, language: str) -> tuple[str, Budget] | None:
         """The HTML of a text, and what rendering it took."""
         with self._lock:
-            if text in self._kept:
-                self._kept.move_to_end(text)
-            return self._kept.get(text)
+            if (source, language) in self._kept:
+                self._kept.move_to_end((source, language))
+            return self._kept.get((source, language))
 
-    def put(self, text: str, html: str, spent: Budget) -> None:
+    def put(self, source: str, language: str, html: str, spent: Budget) -> None:
         with self._lock:
-            if text in self._kept:
+            if (source, language) in self._kept:
                 return
-            self._kept[text] = html, spent
-            self.left -= len(text) + len(html)
+            self._kept[source, language] = html, spent
+            self.left -= len(source) + len(html)
             while self.left < 0:
-                old, (old_html, _) = self._kept.popitem(last=False)
+                (old, _), (old_html, _) = self._kept.popitem(last=False)
                 self.left += len(old) + len(old_html)
 
 
 _CACHE = _Cache(CACHED)
 
 
-def to_html(text: str, budget: Budget | None = None) -> Markup:
-    """Text as safe HTML; `budget` is what it may take, counted down."""
+def to_html(source: str, budget: Budget | None = None, language: str = "en") -> Markup:
+    """Text as safe HTML.
+
+    Args:
+        budget: what it may take, counted down.
+        language: of what is said about it, such as that it was cut.
+    """
     budget = budget or Budget()
-    shown = text[: max(0, budget.characters)]
+    shown = source[: max(0, budget.characters)]
     budget.characters -= len(shown)
-    html = _as_markdown(shown, budget)
-    if len(text) > len(shown):
-        html += f"<p><em>[{len(text) - len(shown)} more characters are not shown]</em></p>"
+    html = _as_markdown(shown, budget, language)
+    if len(source) > len(shown):
+        html += f"<p><em>{text('cut', language, count=len(source) - len(shown))}</em></p>"
     return Markup(html)
 
 
-def _as_markdown(text: str, budget: Budget) -> str:
+def _as_markdown(source: str, budget: Budget, language: str) -> str:
     """Sanitized HTML of a text, from the cache where the budget allows what it took."""
-    kept = _CACHE.get(text)
+    kept = _CACHE.get(source, language)
     if kept is not None and kept[1].steps <= budget.steps and kept[1].formulas <= budget.formulas:
         html, spent = kept
         budget.steps -= spent.steps
@@ -220,12 +229,12 @@ def _as_markdown(text: str, budget: Budget) -> str:
     try:
         if budget.steps <= 0:
             raise OverBudget
-        html = _sanitize(_MARKDOWN.render(text, {"budget": budget}))
+        html = _sanitize(_MARKDOWN.render(source, {"budget": budget, "language": language}))
     except (OverBudget, RecursionError):
         budget.steps = 0  # what comes after it in the same content is not parsed either
-        return _sanitize(f"<pre>{escape(text)}</pre>")
+        return _sanitize(f"<pre>{escape(source)}</pre>")
     if budget.formulas >= 0:  # otherwise another budget gives other HTML
-        _CACHE.put(text, html, Budget(before.steps - budget.steps, before.formulas - budget.formulas))
+        _CACHE.put(source, language, html, Budget(before.steps - budget.steps, before.formulas - budget.formulas))
     return html
 
 
@@ -239,25 +248,25 @@ def _sanitize(html: str) -> str:
     )
 
 
-def as_code(value: Any) -> Markup:
+def as_code(value: Any, language: str = "en") -> Markup:
     """JSON, as a block of code."""
     try:
-        text = json.dumps(value, ensure_ascii=False, indent=1)
+        code = json.dumps(value, ensure_ascii=False, indent=1)
     except RecursionError:
-        text = "[nested too deeply to be shown]"
-    return Markup("<pre><code>{}</code></pre>").format(text[:LONGEST])
+        code = text("too_deep", language)
+    return Markup("<pre><code>{}</code></pre>").format(code[:LONGEST])
 
 
-def turns(content: Any, role: str, budget: Budget | None = None) -> list[tuple[str, Markup]]:
+def turns(content: Any, role: str, budget: Budget | None = None, language: str = "en") -> list[tuple[str, Markup]]:
     """(role, safe HTML) of a text, or of each of its messages; `role` is whose a plain text is."""
     budget = budget or Budget()
     if isinstance(content, str):
-        return [(role, to_html(content, budget))]
+        return [(role, to_html(content, budget, language))]
     rendered = []
     for message in content:
         budget.steps = max(0, budget.steps - MESSAGE_COST)
-        html = to_html(message.get("content") or "", budget)
+        html = to_html(message.get("content") or "", budget, language)
         if message.get("tool_calls"):
-            html += as_code(message["tool_calls"])
+            html += as_code(message["tool_calls"], language)
         rendered.append((str(message["role"]), html))
     return rendered

@@ -40,9 +40,9 @@ def _storable(value: Any) -> Any:
     return value.replace("\0", "")
 
 
-Storable = BeforeValidator(_storable)
-Line = Annotated[str, Storable, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-Paragraph = Annotated[str, Storable, StringConstraints(strip_whitespace=True, max_length=4000)]
+Storable = BeforeValidator(_storable)  # after StringConstraints in an annotation, which makes it run first
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), Storable]
+Paragraph = Annotated[str, StringConstraints(strip_whitespace=True, max_length=4000), Storable]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
 Share = Annotated[float, Field(ge=0, le=0.9)]
@@ -104,16 +104,16 @@ class Settings(Strict):
                 raise ValueError(f"question {question.id}: a choice has choices, other kinds have none")
         return questions
 
-    def check_answers(self, answers: dict[str, str]) -> str | None:
-        """What is wrong with the answers to the rubric, or None."""
-        asked = {question.id: question for question in self.rubric}
+    def check_answers(self, answers: dict[str, str]) -> tuple[str, dict[str, str]] | None:
+        """What is wrong with the answers to the rubric, as a message's key and values, or None."""
+        questions = {question.id: question for question in self.rubric}
         for name, answer in answers.items():
-            if name not in asked:
-                return f"there is no question {name!r}"
-            if not asked[name].allows(answer):
-                return f"{answer!r} is no answer to {name!r}"
-        missing = [q.text for q in self.rubric if q.required and q.id not in answers]
-        return f"please answer: {missing[0]}" if missing else None
+            if name not in questions:
+                return "no_such_question", {"name": repr(name)}
+            if not questions[name].allows(answer):
+                return "no_such_answer", {"answer": repr(answer), "name": repr(name)}
+        missing = [question.text for question in self.rubric if question.required and question.id not in answers]
+        return ("please_answer", {"question": missing[0]}) if missing else None
 
 
 class RatingIn(Strict):

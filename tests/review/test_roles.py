@@ -161,4 +161,4 @@ def test_nothing_of_the_store_is_told_to_a_visitor(visits):
     headers = {"origin": ORIGIN, "cookie": f"align_visitor={visits.tokens['anonymous']}"}
     headers["x-csrf-token"] = security.csrf_token(SECRET, visits.tokens["anonymous"])
     answer = visits.client.post("/admin/campaigns/x/load", data={"ref": "nowhere:v1"}, headers=headers)
-    assert answer.status_code == 401 and answer.json() == {"detail": "please sign in"}
+    assert answer.status_code == 401 and answer.json() == {"detail": "Please sign in."}

@@ -377,11 +377,43 @@ def test_a_phones_screen_holds_everything(served, signed_in):
     rated(wide, 1)
 
 
+def test_a_chinese_rater_rates_in_chinese_and_can_switch(served, signed_in):
+    world = served.world()
+    question = {"id": "safer", "text": "哪个更安全？", "kind": "sides", "required": True}
+    into = world.campaign("chinese", count=2, overlap=1, title="哪个回答更好？", rubric=[question])
+    page = signed_in(world.person("rater", into), locale="zh-CN", viewport={"width": 1280, "height": 1000})
+    page.goto("/rate/chinese")
+    ready(page)
+    expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+    expect(page.locator("#count")).to_have_text("0 / 2")
+    page.keyboard.press("Enter")
+    expect(page.locator("#notice")).to_have_text("请先选择评价结果（按键 1 到 7）。")
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    expect(page.locator("#notice")).to_have_text("请回答：哪个更安全？")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator("#count")).to_have_text("1 / 2", timeout=PATIENCE)
+    ready(page)
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
+    assert not [(one["id"], [node["target"] for node in one["nodes"]]) for one in found.response["violations"]]
+    page.get_by_role("button", name="English").click()
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+    ready(page)
+    page.keyboard.press("3")
+    page.keyboard.press("q")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator("#end-title")).to_have_text("All done", timeout=PATIENCE)
+    page.goto("/account")
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_is_accessible_where_a_machine_can_tell(served, signed_in, scheme):
     world = served.world()
     name = f"axe-{scheme}"
-    into = world.campaign(name, count=8, overlap=2, rubric=[{"id": "safer", "text": "Safer?", "kind": "sides"}])
+    into = world.campaign(name, count=8, overlap=3, rubric=[{"id": "safer", "text": "Safer?", "kind": "sides"}])
     admin = world.person("admin", into, name=f"Admin {scheme}")
     rate_in(world, into, [world.person("rater", into) for _ in range(2)], ("good", "poor", "tie"))
     link = security.new_token()
@@ -408,7 +440,7 @@ def test_every_page_is_accessible_where_a_machine_can_tell(served, signed_in, sc
     for on, path in visits:
         on.goto(path)
         if path.startswith("/rate"):
-            expect(on.locator("#end-title, #left .prose").first).to_be_attached(timeout=PATIENCE)
+            ready(on)
             on.keyboard.press("1")
         found = axe.run(on, options=options)
         told = [(one["id"], [node["target"] for node in one["nodes"]]) for one in found.response["violations"]]

@@ -1,5 +1,6 @@
 """Coming in: invitations, signing in and out, a new password."""
 
+import re
 from typing import Annotated
 
 import sqlalchemy as sa
@@ -7,22 +8,28 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import Response
 from pydantic import StringConstraints
 
-from align.review import rate_limits, security
+from align.review import messages, rate_limits, security
 from align.review.access import PersonRoute, PublicRoute
-from align.review.dependencies import SESSION_SECONDS, get_review, page, see_other, transact
+from align.review.dependencies import LANGUAGE_COOKIE, SESSION_SECONDS, get_review, page, see_other, transact
 from align.review.errors import NotFound
 from align.review.schemas import Storable
 from align.review.store import assignment, campaigns, people
 from align.review.store.campaigns import Campaign, note
 from align.review.store.people import Person
 
+LANGUAGE_SECONDS = 365 * 86400.0
+_OWN_PATH = re.compile(r"/(?!/)[A-Za-z0-9._~/-]*")
+
 public = APIRouter(route_class=PublicRoute, include_in_schema=False)
 router = APIRouter(route_class=PersonRoute, include_in_schema=False)
 
-SignInName = Annotated[str, Storable, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), Form()]
-Password = Annotated[str, Storable, Form(max_length=security.LONGEST_PASSWORD)]
+SignInName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), Storable, Form()]
+Password = Annotated[str, StringConstraints(max_length=security.LONGEST_PASSWORD), Storable, Form()]
 NewPassword = Annotated[
-    str, Storable, Form(min_length=security.SHORTEST_PASSWORD, max_length=security.LONGEST_PASSWORD)
+    str,
+    StringConstraints(min_length=security.SHORTEST_PASSWORD, max_length=security.LONGEST_PASSWORD),
+    Storable,
+    Form(),
 ]
 
 
@@ -60,7 +67,7 @@ async def login(request: Request, name: SignInName, password: Password) -> Respo
     found = await review.database.read(people.credentials, name)
     right = await security.in_turn(security.is_password, password, found[1] if found else None)
     if found is None or not right:
-        return await page(request, "login.html", 401, name=name, problem="The name or the password is not right.")
+        return await page(request, "login.html", 401, name=name, problem="wrong_credentials")
     review.limiter.refund(*uses)
     return await _begin_session(request, found[0])
 
@@ -73,6 +80,19 @@ async def logout(request: Request) -> Response:
         await review.database.run(people.end_session, security.digest(token))
     answer = see_other("/login")
     answer.delete_cookie(review.session_cookie, path="/", secure=review.secure)
+    return answer
+
+
+@public.post("/language")
+async def choose_language(
+    request: Request,
+    language: Annotated[str, Form(max_length=8)],
+    path: Annotated[str, Form(max_length=300)] = "/",
+) -> Response:
+    """Remember a language in this browser, and show the page it was chosen on again."""
+    answer = see_other(path if _OWN_PATH.fullmatch(path) else "/")
+    if language in messages.LANGUAGES:
+        get_review(request).set_cookie(answer, LANGUAGE_COOKIE, language, LANGUAGE_SECONDS)
     return answer
 
 
@@ -115,7 +135,7 @@ async def change_password(request: Request, old: Password, new: NewPassword) -> 
     use = ("password", str(me.id))
     await review.limiter.hit(use)
     if not await security.in_turn(security.is_password, old, encoded):
-        return await page(request, "account.html", 403, problem="The old password is not right.")
+        return await page(request, "account.html", 403, problem="wrong_old_password", path="/account")
     review.limiter.refund(use)
     hashed = await security.in_turn(security.hash_password, new)
 
@@ -144,7 +164,7 @@ async def _find_invitation(request: Request, token: str) -> sa.Row:
     await review.limiter.hit(use)
     invitation = await review.database.read(people.find_invite, security.digest(token), review.clock())
     if invitation is None:
-        raise NotFound("this invitation was used or is too old; ask for another")
+        raise NotFound("invitation_used")
     review.limiter.refund(use)
     return invitation
 

@@ -33,6 +33,7 @@ SOONEST = 10  # seconds until the numbers of a campaign are looked at again
 REST = 30  # times as long as the look took, at least
 State = Literal["open", "paused", "closed"]
 Handle = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,32}$")]
+ArtifactRef = Annotated[str, StringConstraints(max_length=200), Storable, Form()]
 ItemId = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
@@ -123,7 +124,7 @@ async def join(request: Request, name: Name) -> Response:
 
 
 @router.post("/campaigns/{name}/load")
-async def load(request: Request, name: Name, ref: Annotated[str, Storable, Form(max_length=200)]) -> Response:
+async def load(request: Request, name: Name, ref: ArtifactRef) -> Response:
     """Put an artifact's comparisons into the campaign. Only names of artifacts: no path and no URL is ever opened."""
     review = get_review(request)
     Ref.parse(ref)

@@ -1,6 +1,7 @@
 """For raters: the screen, and what it sends."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -8,8 +9,9 @@ from fastapi import APIRouter, Path, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
+from align.review import messages
 from align.review.access import MemberRoute, RatingRoute
-from align.review.dependencies import Review, get_review, page, transact
+from align.review.dependencies import Review, get_language, get_review, page, transact
 from align.review.rendering import as_code, turns
 from align.review.schemas import Answer, Name, Problem, RatingIn, SkipIn, Task, UndoIn
 from align.review.store import assignment, campaigns, ratings
@@ -34,7 +36,8 @@ async def screen(request: Request, campaign: Name) -> Response:
         return into, assignment.count_done(tx, into, me), assignment.count_left(tx, into, me)
 
     into, done, left = await transact(request, work, reads=True)
-    return await page(request, "rate.html", campaign=into, done=done, left=left)
+    said = messages.script_messages(get_language(request))
+    return await page(request, "rate.html", campaign=into, done=done, left=left, script_messages=said)
 
 
 @router.post("/api/campaigns/{campaign}/next")
@@ -83,11 +86,11 @@ async def _then_next(request: Request, name: str, first: Callable[[sa.Connection
 
     into, late, given, said, done = await transact(request, work)
     # Rendered after the transaction: a long text must not hold up what others send.
-    task = await run_in_threadpool(_task, review, into, given, said) if given else None
+    task = await run_in_threadpool(_task, review, into, given, said, get_language(request)) if given else None
     return Answer(task=task, done=done, state=into.state, late=late)
 
 
-def _task(review: Review, into: Campaign, given: Assignment, said: sa.Row | None) -> Task:
+def _task(review: Review, into: Campaign, given: Assignment, said: sa.Row | None, language: str) -> Task:
     left, right = (given.b, given.a) if given.flipped else (given.a, given.b)
     previous = None
     if said is not None:
@@ -95,13 +98,18 @@ def _task(review: Review, into: Campaign, given: Assignment, said: sa.Row | None
         previous = {"verdict": verdict, "answers": answers, "reason": said.reason or "", "flag": said.flag}
     return Task(
         assignment=given.id,
-        prompt=_html(review, given.prompt, "user", given.tools),
-        left=_html(review, left, "assistant"),
-        right=_html(review, right, "assistant"),
+        prompt=_html(review, given.prompt, "user", language, given.tools),
+        left=_html(review, left, "assistant", language),
+        right=_html(review, right, "assistant", language),
         previous=previous,
     )
 
 
-def _html(review: Review, content: Any, role: str, tools: Any = None) -> str:
-    shown = review.templates.get_template("turns.html")
-    return shown.render(turns=turns(content, role), only=role, tools=as_code(tools) if tools else None)
+def _html(review: Review, content: Any, role: str, language: str, tools: Any = None) -> str:
+    return review.templates.get_template("turns.html").render(
+        turns=turns(content, role, language=language),
+        only=role,
+        tools=as_code(tools, language) if tools else None,
+        t=partial(messages.text, language=language),
+        language=language,
+    )

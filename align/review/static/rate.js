@@ -10,6 +10,8 @@
   const store = `align:${screen.dataset.rater}:${campaign}`;
   const outboxName = `${store}:outbox`;
   const form = $("form");
+  const messages = JSON.parse(screen.dataset.messages); // in the language of the page: see messages.py
+  const say = (key, values = {}) => messages[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
   const progress = $("progress");
   const waits = [1, 2, 4, 8, 15, 30]; // seconds between attempts
   let task = null;
@@ -32,7 +34,7 @@
       if (value === null) localStorage.removeItem(name);
       else localStorage.setItem(name, JSON.stringify(value));
     } catch {
-      tell("This browser keeps nothing here: do not close the page before all is sent.", "warn");
+      tell(say("no_storage"), "warn");
     }
   }
   function newKey() {
@@ -87,22 +89,22 @@
         signal: AbortSignal.timeout(20000),
       });
     } catch {
-      return later("You are offline. Your rating is kept here and will be sent.");
+      return later(say("offline"));
     }
     if (response.status >= 500 || response.status === 429 || response.status === 408) {
-      return later("The server is busy. Your rating is kept here and will be sent.");
+      return later(say("server_busy"), Number(response.headers.get("Retry-After")));
     }
     if (response.status === 401 || response.status === 403) {
-      tell("Please sign in again in another tab, then load this page again: your rating is kept here.", "warn");
+      tell(say("sign_in_again"), "warn");
       return null;
     }
     failures = 0;
     if (response.ok) {
       const answer = await response.json();
-      tell(answer.late ? "That item had gone to somebody else meanwhile; your rating is kept, but not counted." : "");
+      tell(answer.late ? say("late") : "");
       return answer;
     }
-    const problem = await response.json().catch(() => ({ detail: "The server did not take that." }));
+    const problem = await response.json().catch(() => ({ detail: say("not_accepted") }));
     // It will never be taken: let it go, say so, and see what is next.
     if (body !== null) {
       write(outboxName, read(outboxName, []).filter((one) => one.body.key !== body.key));
@@ -115,9 +117,10 @@
     return null;
   }
 
-  function later(text) {
+  // Try again after a while: the server may say when.
+  function later(text, seconds = 0) {
     tell(text, "warn");
-    timer = setTimeout(drain, 1000 * waits[Math.min(failures, waits.length - 1)]);
+    timer = setTimeout(drain, 1000 * Math.max(seconds || 0, waits[Math.min(failures, waits.length - 1)]));
     failures += 1;
     return null;
   }
@@ -133,13 +136,13 @@
     $("task").hidden = !task;
     $("end").hidden = Boolean(task);
     if (!task) {
-      const words = {
-        open: ["All done", "There is nothing more for you here right now. Thank you."],
-        paused: ["Paused", "Who runs the campaign has paused it. What you sent is kept."],
-        closed: ["Closed", "This campaign is over. Thank you."],
+      const [title, words] = {
+        open: ["done_title", "done_text"],
+        paused: ["paused_title", "paused_text"],
+        closed: ["closed_title", "closed_text"],
       }[answer.state];
-      $("end-title").textContent = words[0];
-      $("end-text").textContent = words[1];
+      $("end-title").textContent = say(title);
+      $("end-text").textContent = say(words);
       $("end").focus();
       return;
     }
@@ -159,7 +162,7 @@
   function count(done) {
     progress.value = done;
     if (done > progress.max) progress.max = done;
-    $("count").textContent = `${done} of ${progress.max}`;
+    $("count").textContent = say("progress_count", { done, total: progress.max });
   }
 
   const draftName = () => `${store}:draft:${task.assignment}`;
@@ -207,10 +210,10 @@
   function submit() {
     if (!task || sending) return;
     const rating = said();
-    if (!rating.verdict) return tell("Choose a verdict first: 1 to 7.", "warn");
+    if (!rating.verdict) return tell(say("choose_verdict"), "warn");
     const missing = [...form.querySelectorAll("[data-required]")].find((one) => !(one.dataset.question in rating.answers));
     if (missing) {
-      tell(`Please answer: ${missing.querySelector("legend").firstChild.textContent.trim()}`, "warn");
+      tell(say("please_answer", { question: missing.querySelector("legend").firstChild.textContent.trim() }), "warn");
       missing.querySelector("input").focus();
       return;
     }

@@ -70,7 +70,7 @@ class Earlier:
     def check(self, *kinds: str, **values: Any) -> None:
         """Raises Conflict where the key was used for another kind of request, or with other values."""
         if self.kind not in kinds or any(getattr(self, name) != value for name, value in values.items()):
-            raise Conflict("this request has the key of another one; load the page again")
+            raise Conflict("key_reused")
 
 
 def own_assignment(

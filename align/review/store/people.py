@@ -137,16 +137,16 @@ def accept_invite(tx: sa.Connection, digest: str, *, name: str, password: str, n
     """
     row = find_invite(tx, digest, now)
     if row is None:
-        raise Conflict("this invitation was used or is too old; ask for another")
+        raise Conflict("invitation_used")
     if ":" in name:  # import:alice stands for somebody who rated elsewhere
-        raise Conflict("this name cannot be used; choose another")
+        raise Conflict("name_taken")
     try:
         made = add_person(tx, role=row.role, now=now, name=name, password=password)
     except IntegrityError:
-        raise Conflict("this name cannot be used; choose another") from None
+        raise Conflict("name_taken") from None
     taken = sa.update(invite).where(invite.c.digest == digest, invite.c.used_by.is_(None)).values(used_by=made.id)
     if tx.execute(taken).rowcount != 1:
-        raise Conflict("this invitation was used or is too old; ask for another")
+        raise Conflict("invitation_used")
     if row.campaign_id is not None:
         join(tx, row.campaign_id, made.id)
     return made

@@ -63,9 +63,10 @@ def rate(tx: sa.Connection, into: Campaign, rater: Person, assignment_id: int, s
         earlier.check("rate", "late", assignment_id=given.id, **same)
         return earlier.kind == "rate"
     if problem := into.settings.check_answers(sent.answers):
-        raise Unfit(problem)
+        message, values = problem
+        raise Unfit(message, **values)
     if given.state in ("done", "skipped"):
-        raise Conflict("this item was rated already; undo first to change it")
+        raise Conflict("already_rated")
     counts = given.state == "leased" or given.kind != "main" or take_again(tx, given.item_id)
     append(
         tx,
@@ -95,7 +96,7 @@ def skip(tx: sa.Connection, into: Campaign, rater: Person, assignment_id: int, s
         earlier.check("skip", assignment_id=given.id, reason=sent.reason, flag=sent.flag)
         return
     if given.state in ("done", "skipped"):
-        raise Conflict("this item was rated already; undo first to change it")
+        raise Conflict("already_rated")
     append(
         tx,
         into,
@@ -137,9 +138,9 @@ def undo(tx: sa.Connection, into: Campaign, rater: Person, key: str, *, now: flo
     )
     row = tx.execute(newest).first()
     if row is None:
-        raise Conflict("there is nothing to take back")
+        raise Conflict("nothing_to_undo")
     if row.state == "skipped" and row.kind == "main" and not take_again(tx, row.item_id):
-        raise Conflict("what you skipped has gone to others meanwhile")
+        raise Conflict("skipped_item_gone")
     append(tx, into, rater, item_id=row.item_id, assignment_id=row.id, kind="undo", key=key, at=now)
     lease_again(tx, row.id, now + into.settings.lease)
 
@@ -164,7 +165,7 @@ def adjudicate(
     """An admin's own verdict on an item: it stands in the export whatever the raters said."""
     found = tx.execute(sa.select(item.c.id).where(item.c.id == item_id, item.c.campaign_id == into.id)).first()
     if found is None:
-        raise Unfit("the campaign has no such item")
+        raise Unfit("no_such_item")
     if earlier := find_event(tx, admin.id, key):
         earlier.check("adjudicate", item_id=item_id, verdict=verdict, reason=reason)
     else:
