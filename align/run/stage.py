@@ -49,8 +49,8 @@ RANKS_WAIT = 5.0  # seconds; the deepspeed launcher looks after its processes ev
 def main(argv: list[str] | None = None, prog: str = "run.py") -> int:
     """The command line of `launch/run.py` and `align run`; returns the exit code.
 
-    0 published, or nothing to do; 2 the user's mistake, told in a sentence; 75 stopped by SIGTERM, the same command
-    goes on; 130 interrupted. A bug raises.
+    0: published, or nothing to do; 2: the user's mistake, said in one sentence; 75: stopped by SIGTERM, and the same
+    command resumes; 130: interrupted. A bug raises.
     """
     parser = argparse.ArgumentParser(
         prog=prog, description="Run one stage.", epilog="Overrides are Hydra's: stage=dpo trainer.beta=0.05"
@@ -65,15 +65,15 @@ def main(argv: list[str] | None = None, prog: str = "run.py") -> int:
     parser.add_argument("--cfg", action="store_true", help="print the composed config and stop")
     parser.add_argument("--config-dir", metavar="DIR", help=CONFIG_DIR_HELP)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher puts it in front
-    asked = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     try:
-        add_conf_dir(asked.config_dir)
-        if asked.multirun:
-            return run_all(asked.overrides, asked.metric)
-        if asked.metric:
-            raise UserError(f"--metric {asked.metric} sorts the jobs of a sweep; add --multirun")
-        cfg = compose(asked.overrides)
-        if asked.cfg:
+        add_conf_dir(arguments.config_dir)
+        if arguments.multirun:
+            return run_all(arguments.overrides, arguments.metric)
+        if arguments.metric:
+            raise UserError(f"--metric {arguments.metric} sorts the jobs of a sweep; add --multirun")
+        cfg = compose(arguments.overrides)
+        if arguments.cfg:
             print(to_yaml(cfg), end="")
             return 0
         if not ranks.is_launched():
