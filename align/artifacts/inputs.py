@@ -93,6 +93,11 @@ def parse_hub(text: str) -> tuple[str, str | None]:
     return found[1], found[2]
 
 
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision of a Hub repository is a commit, which never changes, and not a branch or a tag."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
 def _from_path(text: str) -> Input:
     path = Path(text).expanduser()
     if not path.exists():
@@ -135,7 +140,7 @@ def _from_hub(text: str, repo_type: str, code: bool) -> Input:
         ) from None
     # The cache names a snapshot's folder by its commit, and a commit stands for its content.
     commit = Path(folder).name
-    if not _COMMIT.fullmatch(commit):
+    if not is_commit(commit):
         raise RuntimeError(f"the snapshot of {text} is in {folder}, which is not named by a commit")
     digest = json_digest({"repository": repository, "repo_type": repo_type, "commit": commit})
     return Input(text, "hub", f"{HUB_PREFIX}{repository}@{commit}", Path(folder), None, digest, commit, None)

@@ -1,12 +1,15 @@
 """A tokenizer for a model from scratch, trained on its corpus."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def train_tokenizer(texts: list[str], *, vocab_size: int, special_tokens: dict[str, str]) -> "PreTrainedTokenizerBase":
+def train_tokenizer(
+    texts: Iterable[str], *, vocab_size: int, special_tokens: dict[str, str]
+) -> "PreTrainedTokenizerBase":
     """A byte-level BPE tokenizer (Radford et al. 2019) learned from `texts`.
 
     Args:

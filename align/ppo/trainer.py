@@ -336,7 +336,7 @@ class PPOTrainer(CheckpointTrainer):
         metrics = self._update.metrics(self._rollout.tokens)
         if self.args.kl_estimator != "k3":
             del metrics["loss/kl_avg"]
-        if not self.texts.ids:
+        if not len(self.texts):
             del metrics["loss/ptx_avg"]
         for name, value in metrics.items():
             self._metrics["train"][name].append(value)

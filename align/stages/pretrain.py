@@ -61,7 +61,7 @@ def run(cfg: Config, inputs: dict[str, Input], output_dir: Path, tracker: Tracke
         tokenizer_dir = output_dir.parent / "tokenizer"
         with ranks.main_first():
             if ranks.is_main():
-                texts = [text_of(row["text"] if "text" in row else row["messages"]) for row in corpus.train]
+                texts = (text_of(row["text"] if "text" in row else row["messages"]) for row in corpus.train)
                 learned = train_tokenizer(texts, **asdict(cfg.model.new.tokenizer))
                 learned.save_pretrained(str(tokenizer_dir))
         tokenizer = load_tokenizer(tokenizer_dir, **cfg.model.tokenizer_options())

@@ -12,7 +12,7 @@ from align.artifacts.manifest import json_digest
 from align.artifacts.model_files import context_length
 from align.config.schema import Config
 from align.data.build.comparisons import write_comparisons
-from align.data.loading.examples import load_split, shuffled
+from align.data.loading.examples import load_shared, shuffled
 from align.distributed import ranks
 from align.distributed.device import own_device
 from align.evaluation.metrics import fitting, prompt_tokens, rate
@@ -38,9 +38,10 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     readers = [(tokenizer, context_length(one.path)) for tokenizer, one in zip(tokenizers, models, strict=True)]
 
     # data
-    records = load_split(cfg.data, inputs.get("dataset"), "prompt_only", asked.split, stage=cfg.stage).records
-    different = {prompt_key(record): record.to_row() for record in records}
-    rows = shuffled(list(different.values()), seed=asked.seed, limit=asked.max_prompts)
+    records = load_shared(cfg.data, inputs.get("dataset"), "prompt_only", asked.split, stage=cfg.stage).records
+    different = {prompt_key(record): place for place, record in enumerate(records)}
+    places = shuffled(list(different.values()), seed=asked.seed, limit=asked.max_prompts)
+    rows = [records[place].to_row() for place in places]
     rows = fitting(
         rows,
         readers,

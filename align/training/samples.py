@@ -3,7 +3,9 @@
 Sampling is greedy and draws no random number, so training goes on as if nobody had asked.
 """
 
+import hashlib
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -166,8 +168,10 @@ def pick_prompts(data: DataConfig, examples: Examples, *, limit: int) -> list[Te
     """At most `limit` different held-out prompts."""
     if limit <= 0:
         return []
-    rows = held_out(data, None, "prompt_only") if offers(data, None, "prompt_only") else []
-    rows = rows or list(examples.eval or [])
-    rows = [row for row in rows if not row.get("tools")]  # an answer without them would show nothing of the model
-    different = {text_of(row["prompt"]): row["prompt"] for row in rows}
-    return shuffled(list(different.values()), seed=0, limit=limit)
+    rows: Sequence[dict[str, Any]] = held_out(data, None, "prompt_only") if offers(data, None, "prompt_only") else []
+    rows = rows or examples.eval or []
+    places: dict[bytes, int] = {}  # of each different prompt; the prompts themselves may be many
+    for place, row in enumerate(rows):
+        if not row.get("tools"):  # an answer without them would show nothing of the model
+            places[hashlib.blake2b(text_of(row["prompt"]).encode(), digest_size=16).digest()] = place
+    return [rows[place]["prompt"] for place in shuffled(list(places.values()), seed=0, limit=limit)]

@@ -147,7 +147,7 @@ def unfit(value: Any) -> str | None:
 
 def settle_columns(
     records: Sequence[Record], keep: Sequence[str] | None, where: str
-) -> tuple[list[Record], dict[str, str]]:
+) -> tuple[Iterable[Record], dict[str, str]]:
     """Records whose columns are each of one kind, and why other columns were taken off.
 
     Args:
@@ -157,6 +157,8 @@ def settle_columns(
     Raises:
         UserError: a column that `keep` names is not of one kind.
     """
+    if keep is not None and not keep:
+        return records, {}
     kinds: dict[str, dict[str, int]] = {}
     for number, record in enumerate(records):
         for name, value in columns_of(record).items():
@@ -171,8 +173,8 @@ def settle_columns(
             raise UserError(f"{where}: the column {name} holds {told}; write one kind in every row")
         left_out[name] = told
     if not left_out:
-        return list(records), {}
-    return [with_columns(record, _without(columns_of(record), left_out)) for record in records], left_out
+        return records, {}
+    return (with_columns(record, _without(columns_of(record), left_out)) for record in records), left_out
 
 
 def describe_columns(names: Iterable[str], left_out: Mapping[str, str]) -> str:

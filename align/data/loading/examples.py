@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from align.config.schema import DataConfig, DatasetConfig
 from align.data.chats import Chats
 from align.data.conversions import converts
 from align.data.loading.load import Loaded, load_artifact, load_records
+from align.data.loading.record_file import RecordFile, Rows, keep
 from align.data.loading.sources import DatasetSource
 from align.data.quality.findings import SEVERITIES
 from align.data.tokens.cache import cached_dataset
@@ -20,7 +22,7 @@ from align.data.tokens.loss_mask import ON_COMPLETION, Loss
 from align.data.tools import check_tools
 from align.distributed import ranks
 from align.errors import UserError
-from align.records import LATER_TURNS, Record, without_columns
+from align.records import LATER_TURNS, Record
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -72,10 +74,10 @@ def load_examples(
         if split == "eval" and not has_eval(data, dataset, format):
             splits[split] = None
             continue
-        loaded = load_split(data, dataset, format, split, columns=columns)
+        loaded = load_shared(data, dataset, format, split, columns=columns)
         records = loaded.records
         if later := sum(bool(getattr(record, LATER_TURNS, ())) for record in records):
-            records = [replace(record, later_turns=()) for record in records]
+            records = keep(replace(record, later_turns=()) for record in records)
             if ranks.is_main():
                 print(f"{loaded.file}: {later} prompts have later turns: only the first is answered in training")
         if tokenizer is not None:
@@ -114,16 +116,16 @@ def _word(what: str) -> str:
     return "_".join(re.findall(r"\w+", what))
 
 
-def held_out(data: DataConfig, dataset: Input | None, format: str) -> list[dict[str, Any]]:
+def held_out(data: DataConfig, dataset: Input | None, format: str) -> Sequence[dict[str, Any]]:
     """The eval rows of `format`, none where the config names no such data."""
-    return [without_columns(record).to_row() for record in held_out_records(data, dataset, format)]
+    return Rows(held_out_records(data, dataset, format))
 
 
-def held_out_records(data: DataConfig, dataset: Input | None, format: str) -> list[Record]:
+def held_out_records(data: DataConfig, dataset: Input | None, format: str) -> Sequence[Record]:
     """The eval records of `format` with their columns, none where the config names no such data."""
     if not offers(data, dataset, format) or not has_eval(data, dataset, format):
         return []
-    return load_split(data, dataset, format, "eval", columns=True).records
+    return load_shared(data, dataset, format, "eval", columns=True).records
 
 
 def load_split(
@@ -147,6 +149,28 @@ def load_split(
     if dataset is not None:
         return load_artifact(dataset.path, format, split, keep=keep, **options)
     return load_records(replace(source, keep=keep), format, split, root=PROJECT, **options)
+
+
+def load_shared(*arguments: Any, **options: Any) -> Loaded:
+    """As `load_split`, on all ranks at once: the main one reads, and those of its host look at the records it has.
+
+    Raises:
+        UserError: as `load_split` does, on every rank.
+    """
+    if ranks.world_size() == 1:
+        return load_split(*arguments, **options)
+    loaded, refusal = None, None
+    if ranks.is_main():
+        try:
+            loaded = load_split(*arguments, **options)
+        except UserError as error:
+            refusal = str(error)
+    loaded, refusal = ranks.share((loaded, refusal))
+    if refusal is not None:
+        raise UserError(refusal)
+    if isinstance(loaded.records, RecordFile) and not loaded.records.reachable:
+        return load_split(*arguments, **options)  # on another host
+    return loaded
 
 
 def offers(data: DataConfig, dataset: Input | None, format: str) -> bool:
@@ -203,7 +227,7 @@ def check_dataset_input(dataset: Input, refuse: str = "never") -> None:
         )
 
 
-def shuffled(items: list, *, seed: int, limit: int | None) -> list:
+def shuffled(items: Sequence[Any], *, seed: int, limit: int | None) -> list:
     """A seeded sample of at most `limit` items, all of them where there is no limit."""
     if limit is None or limit >= len(items):
         return list(items)

@@ -4,11 +4,14 @@ Rows in = records + rows refused + records held out + records left out, by a rul
 one record): nothing is dropped without being counted and named.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from align.artifacts.inputs import is_commit, parse_hub
 from align.data.chats import Chats
 from align.data.layouts.carried import describe_columns, settle_columns
 from align.data.layouts.detect import UndefinedLabels
@@ -18,6 +21,7 @@ from align.data.layouts.mapping import MappingError
 from align.data.layouts.parse import TIE, Reading, Refusal, read_outcomes, reason
 from align.data.layouts.recognition import check_mapping, recognise_source
 from align.data.layouts.unread import ColumnUse
+from align.data.loading.record_file import choose, keep
 from align.data.loading.sources import AUTO, DatasetSource, check, source_of
 from align.data.quality.filters import Admission, blocked
 from align.data.quality.repairs import DROPS, FIXES, check_names
@@ -26,12 +30,15 @@ from align.data.record_texts import fraction
 from align.errors import UserError
 from align.records import FIELDS, Record, columns_of, kind
 
+_REMEMBERED = 8  # files whose rows this process has read last
+_reads: dict[str, "_Read"] = {}
+
 
 @dataclass(frozen=True)
 class Loaded:
     """One split's records, and what became of every row that was read for it."""
 
-    records: list[Record]
+    records: Sequence[Record]
     format: str
     file: str
     rows_in: int
@@ -100,7 +107,7 @@ def load_records(
     from_train = split == "train" or source.eval is None
     rows = source_of(source, format, "train" if from_train else "eval", root)
     reading = reading_of(source, format, rows)
-    read = _read(rows, reading, stage)
+    read = _read_once(rows, reading, stage)
     malformed = [refusal for refusal in read.refused if reason(refusal) != TIE]
     if malformed and on_bad_rows == "refuse":
         raise UserError(_refusal_sentence(malformed, reading, found_any=bool(read.records)))
@@ -110,9 +117,14 @@ def load_records(
         )
         raise UserError(f"{rows.name}: nothing to load for data.{format}, {why}")
     settled, mixed = settle_columns(read.records, source.keep, rows.name)
-    mine = [chats.apply(record) for record in _of_split(settled, source, split, rows.name, format)]
+    mine = _of_split(keep(settled), source, split, rows.name, format)
+    if chats != Chats():
+        mine = keep(chats.apply(record) for record in mine)
     admission = Admission(fix, drop, blocked=_blocked(source, format, split, mine, drop, root, chats))
-    admitted = [one for number, record in enumerate(mine) if (one := admission.admit(record, str(number), split))]
+    admitted = mine
+    if fix or drop:
+        verdicts = (admission.admit(record, str(number), split) for number, record in enumerate(mine))
+        admitted = keep(record for record in verdicts if record is not None)
     kept = admitted[: source.max_rows] if split == "train" else admitted
     if not kept:
         raise UserError(f"{rows.name}: no record is left of data.{format} ({dict(admission.done)}): drop less")
@@ -161,7 +173,7 @@ def load_artifact(path: Path, format: str, split: str, *, keep: Sequence[str] | 
 class _Read:
     """All rows of one file or split."""
 
-    records: list[Record] = field(default_factory=list)
+    records: Sequence[Record] = ()
     refused: list[Refusal] = field(default_factory=list)
     rows: int = 0
     held: set[str] = field(default_factory=set)  # the formats that the rows held
@@ -174,16 +186,21 @@ def _read(rows: Source, reading: Reading, stage: str | None) -> _Read:
     read = _Read()
     foreign: Record | None = None
     use = ColumnUse(reading)
-    for outcome in read_outcomes([rows], reading):
-        use.observe(outcome)
-        read.rows += outcome.rows
-        read.records += outcome.records
-        read.not_carried |= outcome.not_carried
-        if outcome.refusal is not None:
-            read.refused.append(outcome.refusal)
-            foreign = foreign or outcome.held
-        elif outcome.held is not None:
-            read.held.add(outcome.held.format)
+
+    def records() -> Iterator[Record]:
+        nonlocal foreign
+        for outcome in read_outcomes([rows], reading):
+            use.observe(outcome)
+            read.rows += outcome.rows
+            read.not_carried |= outcome.not_carried
+            if outcome.refusal is not None:
+                read.refused.append(outcome.refusal)
+                foreign = foreign or outcome.held
+            elif outcome.held is not None:
+                read.held.add(outcome.held.format)
+            yield from outcome.records
+
+    read.records = keep(records())
     read.columns = label_lines(use.labels.rows())
     if unread := [f"{column.name} ({column.seems})" for column in use.unread() if column.looks_like]:
         read.columns.append(f"columns not read: {', '.join(unread)}")
@@ -192,14 +209,33 @@ def _read(rows: Source, reading: Reading, stage: str | None) -> _Read:
     return read
 
 
-def _of_split(records: list[Record], source: DatasetSource, split: str, name: str, format: str) -> list[Record]:
+def _read_once(rows: Source, reading: Reading, stage: str | None) -> _Read:
+    """As `_read`, from what this process has read before: preflight and the stage, and both splits of one file."""
+    if rows.path is not None:
+        state = rows.path.stat()
+        content: Any = (state.st_ino, state.st_size, state.st_mtime_ns)
+    elif not is_commit(parse_hub(rows.hub[0])[1]):
+        return _read(rows, reading, stage)  # a branch moves
+    else:
+        content = None
+    key = repr((rows, content, reading))
+    if key not in _reads:
+        while len(_reads) >= _REMEMBERED:
+            del _reads[next(iter(_reads))]
+        _reads[key] = _read(rows, reading, stage)
+    return _reads[key]
+
+
+def _of_split(
+    records: Sequence[Record], source: DatasetSource, split: str, name: str, format: str
+) -> Sequence[Record]:
     """The records of `split`, where both are in one file. Raises UserError where there are none."""
     if source.eval is not None:
         return records
-    keys = [fraction(record) for record in records]
+    keys = np.fromiter((fraction(record) for record in records), np.float64, len(records))
     # where chance holds nothing out of a small file, the prompt that came nearest is
-    limit = max(source.eval_fraction, min(keys)) if source.eval_fraction > 0 else -1.0
-    mine = [record for record, key in zip(records, keys, strict=True) if (key <= limit) == (split == "eval")]
+    limit = max(source.eval_fraction, keys.min()) if source.eval_fraction > 0 else -1.0
+    mine = choose(records, np.flatnonzero((keys <= limit) == (split == "eval")))
     if not mine:
         raise UserError(
             f"{name}: {split} is empty: data.{format}.eval is null and eval_fraction {source.eval_fraction} of "
@@ -212,7 +248,7 @@ def _blocked(
     source: DatasetSource,
     format: str,
     split: str,
-    records: list[Record],
+    records: Sequence[Record],
     drop: Sequence[str],
     root: Path,
     chats: Chats,
@@ -220,10 +256,11 @@ def _blocked(
     """What must be known of the whole set before a record of train is let in."""
     if split != "train":
         return {}
-    evaluated: list[Record] = []
+    evaluated: Iterable[Record] = ()
     if "overlap" in drop and source.eval is not None:
         rows = source_of(source, format, "eval", root)
-        evaluated = [chats.apply(record) for record in _read(rows, reading_of(source, format, rows), None).records]
+        read = _read_once(rows, reading_of(source, format, rows), None)
+        evaluated = (chats.apply(record) for record in read.records)
     return blocked(drop, records, evaluated)
 
 

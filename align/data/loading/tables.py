@@ -1,7 +1,8 @@
 """Records as a trainer's table, and as lines of a file."""
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def to_dataset(records: Sequence[Record]) -> "datasets.Dataset":
-    """A `datasets.Dataset` with TRL's columns and the records' own; tools are JSON text in it, as TRL takes them.
+    """A `datasets.Dataset` in memory with TRL's columns and the records' own; tools are JSON text, as TRL takes them.
 
     A column that only some records have is null in the others.
 
@@ -21,38 +22,87 @@ def to_dataset(records: Sequence[Record]) -> "datasets.Dataset":
         UserError: only some preferences have a margin.
     """
     import datasets
+    import pyarrow as pa
 
-    rows = [record.to_row() for record in records]
-    columns = set().union(*rows) if rows else set()
-    extra = sorted({name for record in records for name in columns_of(record)} | columns & {LATER_TURNS})
-    if extra:
-        rows = [dict.fromkeys(extra) | row for row in rows]
-    if "tools" in columns:
-        texts = (None if row.get("tools") is None else json.dumps(row["tools"], ensure_ascii=False) for row in rows)
-        rows = [{**row, "tools": text} for row, text in zip(rows, texts, strict=True)]
-    for column in sorted(columns):
-        lacking = next((number for number, row in enumerate(rows) if column not in row), None)
-        if lacking is not None:
-            raise UserError(f"record {lacking} has no {column}, others have: give it to every row or to none")
-    return datasets.Dataset.from_list(rows, features=_features(rows, columns, extra))
+    sink = pa.BufferOutputStream()
+    write_table(records, sink)
+    return datasets.Dataset.from_buffer(sink.getvalue())
 
 
-def _features(rows: Sequence[dict[str, Any]], columns: set[str], extra: Collection[str]) -> "datasets.Features | None":
-    """None, told from the rows, but where messages have more than role and content.
+def write_table(records: Sequence[Record], file: Any) -> None:
+    """Write the table of `to_dataset` to a binary file, a thousand records at a time.
+
+    Raises:
+        UserError: only some preferences have a margin.
+    """
+    from datasets.arrow_writer import ArrowWriter
+
+    columns = _Columns(records)
+    with ArrowWriter(features=columns.features(), stream=file) as writer:
+        for rows in columns.batches():
+            writer.write_batch({name: [row[name] for row in rows] for name in rows[0]})
+        writer.finalize()
+
+
+class _Columns:
+    """The columns of a table, found in a first pass over its records, and its rows in batches.
 
     Arrow gives every message the keys of all of them, and so every tool call the arguments of all, empty ones that a
-    template would write out: such columns are JSON.
+    template would write out: columns whose messages have more than role and content are JSON.
     """
-    import datasets
 
-    def more(content: Any) -> bool:
-        return isinstance(content, list) and any(message.keys() != {"role", "content"} for message in content)
+    def __init__(self, records: Sequence[Record]):
+        self.records = records
+        self.names: dict[str, None] = {}  # in the order in which they are met
+        self.extra: set[str] = set()  # those that a record may lack
+        self.json: set[str] = set()
+        missing: dict[str, int] = {}  # column -> the first record without it
+        for number, record in enumerate(records):
+            row, carried = record.to_row(), columns_of(record)
+            self.extra |= carried.keys() | row.keys() & {LATER_TURNS, "tools"}
+            for name in row.keys() - self.names.keys():
+                self.names[name] = None
+                if number:
+                    missing[name] = 0
+            for name in self.names.keys() - row.keys():
+                missing.setdefault(name, number)
+            self.json |= {name for name in row.keys() - carried.keys() if name != "tools" and _has_more(row[name])}
+        for name in sorted(missing.keys() - self.extra):
+            raise UserError(f"record {missing[name]} has no {name}, others have: give it to every row or to none")
 
-    uneven = {name for name in columns - {*extra} if any(more(row[name]) for row in rows)}
-    if not uneven:
-        return None
-    told = datasets.Dataset.from_list([{name: row[name] for name in columns - uneven} for row in rows]).features
-    return datasets.Features({**told, **{name: datasets.List(datasets.Json()) for name in sorted(uneven)}})
+    def batches(self, size: int = 1000) -> Iterator[list[dict[str, Any]]]:
+        """The rows, each with every column."""
+        rows = map(self._row, self.records)
+        while batch := list(islice(rows, size)):
+            yield batch
+
+    def features(self) -> "datasets.Features":
+        """The types of the columns, of all rows together."""
+        import datasets
+        import pyarrow as pa
+
+        plain = [name for name in self.names if name not in self.json]
+        schema = pa.schema([])
+        for rows in self.batches():
+            table = pa.table({name: pa.array([row[name] for row in rows]) for name in plain})
+            schema = pa.unify_schemas([schema, table.schema], promote_options="permissive")
+        told = datasets.Features.from_arrow_schema(schema)
+        return datasets.Features(
+            {name: datasets.List(datasets.Json()) if name in self.json else told[name] for name in self.names}
+        )
+
+    def _row(self, record: Record) -> dict[str, Any]:
+        row = dict.fromkeys(self.names) | record.to_row()
+        if row.get("tools") is not None:
+            row["tools"] = json.dumps(row["tools"], ensure_ascii=False)
+        return row
+
+
+def _has_more(content: Any) -> bool:
+    """Whether a conversation has messages with more than role and content."""
+    return isinstance(content, list) and any(
+        isinstance(message, dict) and message.keys() != {"role", "content"} for message in content
+    )
 
 
 def write_jsonl(records: Iterable[Record], path: Path) -> None:

@@ -15,7 +15,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +32,15 @@ from align.artifacts.disk import (
     unique_name,
     write_durably,
 )
-from align.data.loading.tables import to_dataset
+from align.data.loading.record_file import cache_folder
+from align.data.loading.tables import to_dataset, write_table
 from align.distributed import processes, ranks
 from align.records import Record
 
 if TYPE_CHECKING:
     import datasets
 
-VERSION = 3  # of what is kept under a key
+VERSION = 4  # of what is kept under a key
 ROWS = "rows.arrow"
 _HASH = ".blake3"  # the end of the name of the file that holds another's hash
 _LARGEST = 1_000_000_000  # bytes of the counts of one set
@@ -58,19 +59,21 @@ def rows_digest(records: Sequence[Record]) -> str:
 
 
 def cached_dataset(records: Sequence[Record]) -> "datasets.Dataset":
-    """`to_dataset`, on disk; in memory where the disk has no place for it. Raises UserError as `to_dataset` does.
+    """The records as `to_dataset` gives them, in a file that the ranks share; in memory where the disk takes none.
 
     The main process comes first; the other ranks find what it has opened.
+
+    Raises:
+        UserError: as `to_dataset` does.
     """
-    table = to_dataset(records)
     digest = rows_digest(records)
     try:
         folder = _session_folder() / digest[:32]
         if ranks.is_main():
-            _open(folder, _place("rows") / digest[:32], table)
+            _open(folder, _place("rows") / digest[:32], records)
         return _read_table(folder / ROWS, digest)
     except (OSError, ValueError):
-        return table
+        return to_dataset(records)
 
 
 def keep() -> None:
@@ -87,25 +90,25 @@ def keep() -> None:
 
 
 def cached_lengths(
-    records: Sequence[Record], key: str | None, count: Callable[[Sequence[Record]], list[tuple[int, int]]]
-) -> list[tuple[int, int]]:
-    """`count(records)`, from the cache where records and `key` were met before.
+    records: Sequence[Record], key: str | None, count: Callable[[Sequence[Record]], Iterable[tuple[int, int]]]
+) -> np.ndarray:
+    """What `count` gives for each record, [records, 2], from the cache where records and `key` were met before.
 
     Args:
         key: hex digits that stand for whatever else the counts depend on; None where nothing does.
     """
     if key is None:
-        return count(records)
+        return _as_array(count(records), len(records))
     file = _place("lengths") / rows_digest(records)[:32] / f"{key[:32]}.npy"
     with contextlib.suppress(OSError, ValueError):
         content = read_regular(file, _LARGEST)
         if _is_sound(file, hash_file(file)):
             kept = np.load(io.BytesIO(content), allow_pickle=False)
             if kept.shape == (len(records), 2):
-                return [(int(first), int(whole)) for first, whole in kept]
-    lengths = count(records)
+                return kept
+    lengths = _as_array(count(records), len(records))
     buffer = io.BytesIO()
-    np.save(buffer, np.array(lengths, np.int64))
+    np.save(buffer, lengths)
     with contextlib.suppress(OSError):
         make_folder(file.parent)
         write_durably(file, buffer.getvalue())
@@ -113,10 +116,13 @@ def cached_lengths(
     return lengths
 
 
-def _place(kind: str) -> Path:
-    import datasets
+def _as_array(pairs: Iterable[tuple[int, int]], count: int) -> np.ndarray:
+    numbers = (number for pair in pairs for number in pair)
+    return np.fromiter(numbers, np.int64, 2 * count).reshape(count, 2)
 
-    return Path(datasets.config.HF_DATASETS_CACHE, "align", f"v{VERSION}", kind)
+
+def _place(kind: str) -> Path:
+    return cache_folder() / f"v{VERSION}" / kind
 
 
 def _session_folder() -> Path:
@@ -135,7 +141,7 @@ def _session_folder() -> Path:
     return session
 
 
-def _open(folder: Path, place: Path, table: "datasets.Dataset") -> None:
+def _open(folder: Path, place: Path, records: Sequence[Record]) -> None:
     """Fill a run's folder of one table with what is kept of it; where nothing is, with the table alone."""
     remove_tree(folder)
     folder.mkdir()
@@ -143,7 +149,7 @@ def _open(folder: Path, place: Path, table: "datasets.Dataset") -> None:
         _link(place / name, folder / name)
     if not (folder / ROWS).exists():
         with open(folder / ROWS, "xb") as file:
-            _write_table(table, file)
+            write_table(records, file)
     _opened[folder] = place
 
 
@@ -199,14 +205,6 @@ def _read_table(file: Path, digest: str) -> "datasets.Dataset":
     from datasets.arrow_reader import ArrowReader
 
     return datasets.Dataset(ArrowReader.read_table(str(file)), fingerprint=digest[:32])
-
-
-def _write_table(table: "datasets.Dataset", file: Any) -> None:
-    from datasets.arrow_writer import ArrowWriter
-
-    with ArrowWriter(features=table.features, stream=file) as writer:
-        writer.write_table(table.data.table)
-        writer.finalize()
 
 
 def _remove_old(session: Path) -> None:

@@ -4,13 +4,16 @@ Prompts and completions are rendered as in `rendering`; a whole text gets the EO
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from align.artifacts.manifest import json_digest
 from align.artifacts.model_files import context_length
+from align.data.loading.record_file import choose
 from align.data.tokens.cache import cached_lengths
 from align.data.tokens.chat_template import render, render_prompt, render_text
 from align.data.tokens.loss_mask import ON_COMPLETION, Loss, learnt
@@ -52,7 +55,14 @@ def token_lengths(
     The first is the length of the prompt, unless `loss` says otherwise of demonstrations; the second that of prompt
     and completion, of the prompt alone, or of the text.
     """
-    return [_lengths(record, tokenizer, loss) for record in records]
+    return [*iterate_lengths(records, tokenizer, loss)]
+
+
+def iterate_lengths(
+    records: Iterable[Record], tokenizer: "PreTrainedTokenizerBase", loss: Loss = ON_COMPLETION
+) -> Iterator[tuple[int, int]]:
+    """As `token_lengths`, one record after the other."""
+    return (_lengths(record, tokenizer, loss) for record in records)
 
 
 def fingerprint(tokenizer: "PreTrainedTokenizerBase", loss: Loss) -> str | None:
@@ -66,23 +76,24 @@ def fingerprint(tokenizer: "PreTrainedTokenizerBase", loss: Loss) -> str | None:
     return json_digest([VERSION, state, named, vars(loss)])
 
 
-def length_report(records: Sequence[Record], lengths: Sequence[tuple[int, int]], max_length: int) -> LengthReport:
-    """What `max_length` means for the records; `lengths` are those of `token_lengths`."""
-    pairs = list(enumerate(zip(records, lengths, strict=True)))
+def length_report(
+    records: Sequence[Record], lengths: "Sequence[tuple[int, int]] | np.ndarray", max_length: int
+) -> LengthReport:
+    """What `max_length` means for the records; `lengths`, a pair for each, are those of `token_lengths`."""
+    pairs = np.asarray(lengths, np.int64).reshape(len(records), 2)
+    full = np.flatnonzero(pairs[:, 0] >= max_length).tolist()
     return LengthReport(
         rows=len(pairs),
-        longest=max((total for _, (_, (_, total)) in pairs), default=0),
+        longest=int(pairs[:, 1].max(initial=0)),
         max_length=max_length,
-        over=tuple(i for i, (_, (_, total)) in pairs if total > max_length),
-        no_room=tuple(
-            i for i, (record, (prompt, _)) in pairs if not isinstance(record, Text) and prompt >= max_length
-        ),
+        over=tuple(np.flatnonzero(pairs[:, 1] > max_length).tolist()),
+        no_room=tuple(index for index in full if not isinstance(records[index], Text)),
     )
 
 
 def drop_overlong(
     records: Sequence[Record], lengths: Sequence[tuple[int, int]], max_length: int
-) -> tuple[list[Record], list[Record]]:
+) -> tuple[Sequence[Record], Sequence[Record]]:
     """The records that fit and those that do not: too long as a whole, or with no room for a completion."""
     report = length_report(records, lengths, max_length)
     out = {*report.over, *report.no_room}
@@ -97,7 +108,7 @@ def apply_policy(
     what: str = "data",
     loss: Loss = ON_COMPLETION,
     remedy: str | None = None,
-) -> tuple[list[Record], LengthReport | None]:
+) -> tuple[Sequence[Record], LengthReport | None]:
     """The records to train on under `data.overlong`, and the report to show; (all, None) without a max_length.
 
     `refuse`: a UserError where one is over; `drop`: leave out those over; `truncate`: leave out only those whose
@@ -110,9 +121,9 @@ def apply_policy(
     if policy not in POLICIES:
         raise UserError(f"data.overlong is {policy!r}: write one of {', '.join(POLICIES)}")
     if max_length is None:
-        return list(records), None
+        return records, None
     key = fingerprint(tokenizer, loss)
-    lengths = cached_lengths(records, key, lambda each: token_lengths(each, tokenizer, loss))
+    lengths = cached_lengths(records, key, lambda each: iterate_lengths(each, tokenizer, loss))
     report = length_report(records, lengths, max_length)
     remedy = remedy or length_remedy(tokenizer, max_length)
     out = left_out(report, policy, what, remedy)
@@ -146,9 +157,12 @@ def left_out(report: LengthReport, policy: str, what: str, remedy: str) -> set[i
     return out
 
 
-def _split(records: Sequence[Record], out: set[int]) -> tuple[list[Record], list[Record]]:
-    kept = [record for i, record in enumerate(records) if i not in out]
-    return kept, [record for i, record in enumerate(records) if i in out]
+def _split(records: Sequence[Record], out: set[int]) -> tuple[Sequence[Record], Sequence[Record]]:
+    """The records that stay, and those at the indices `out`."""
+    if not out:
+        return records, []
+    left = np.isin(np.arange(len(records)), np.fromiter(out, np.int64, len(out)))
+    return choose(records, np.flatnonzero(~left)), choose(records, np.flatnonzero(left))
 
 
 def _some(indices: Sequence[int]) -> str:
