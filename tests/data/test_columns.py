@@ -206,6 +206,12 @@ def test_check_and_show_say_which_are_carried(tmp_path, capsys, tiny_store):
     assert shown[0]["columns"]["tags"] == ["sum", "1"]
 
 
+def test_a_report_says_what_prompts_are_made_of_demonstrations(tmp_path, capsys):
+    stages = check(capsys, write(tmp_path / "gsm.jsonl", GSM))["stages"]
+    for stage in ("ppo", "rloo", "grpo", "sample", "evaluate"):
+        assert stages[stage] == "makes 8 prompt_only records of it, whose completions are their column answer"
+
+
 def test_addresses_and_keys_in_columns_are_found_and_dropped(tmp_path, capsys):
     rows = [{"prompt": f"Question {n}?", "answer": str(n), "author": "a"} for n in range(20)]
     rows[3]["author"] = "ann@example.org"

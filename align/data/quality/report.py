@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from align.data.conversions import converts
+from align.data.conversions import REFERENCE, converts
 from align.data.layouts.parse import TIE, Reading
 from align.data.layouts.unread import ColumnUse
 from align.data.quality.balance import judgement_findings, length_findings, score_findings
@@ -121,13 +121,15 @@ def _stages(format: str, kind: str | None, records: int) -> dict[str, str]:
             continue
         # what trains takes the set in place of its main data, what measures takes each kind by itself
         reads = demands.formats[:1] if demands.trainer_config else demands.formats
-        need = reads[0]
+        need = next((other for other in reads if converts(format, other)), reads[0])
         joined = (format, need, kind) == ("prompt_completion", "language_modeling", "conversational")
         if format in reads:
             told[stage] = f"reads its {records} records"
         elif converts(format, need) and not joined:
             made = 2 * records if (format, need) == ("preference", "unpaired_preference") else records
             told[stage] = f"makes {made} {need} records of it"
+            if (format, need) == ("prompt_completion", "prompt_only"):
+                told[stage] += f", whose completions are their column {REFERENCE}"
         else:
             told[stage] = f"cannot read it: it needs {' or '.join(reads)}"
     return told
