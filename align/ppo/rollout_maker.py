@@ -31,6 +31,9 @@ from align.rewards.functions import SHOWN
 NEIGHBOURS = {"fp32": 1e-3, "16 bits": 0.05}
 
 
+OWN_LOGS = ("score", "kl")  # columns of the completion log that are PPO's own
+
+
 class RolloutTrainer(RLOOTrainer):
     """The half of PPO's trainer that makes rollouts; `PPOTrainer` has the state that these methods read."""
 
@@ -57,7 +60,10 @@ class RolloutTrainer(RLOOTrainer):
             "ref_logps": ref_logps,
             "values": values,
             "ended": [self._has_ended(ids, ends) for ids in completion_ids],
+            "logged": self._take_logged(len(prompts)),
+            "logged_metrics": [dict(self._pending_metrics)],
         }
+        self._pending_metrics.clear()
         ranks = gather_object([own])
         everyone = {key: [one for rank in ranks for one in rank[key]] for key in own}
         rollout = Rollout(
@@ -77,6 +83,21 @@ class RolloutTrainer(RLOOTrainer):
         metrics = shape(rollout, scores, self.args, self.kl_controller.beta)
         self._note(rollout, everyone, metrics, mode)
         return rollout, metrics["objective/kl"]
+
+    def _take_logged(self, count: int) -> list[dict[str, Any]]:
+        """What reward functions logged of each completion by `log_extra`. Raises UserError for another number."""
+        logged: list[dict[str, Any]] = [{} for _ in range(count)]
+        for column, values in self._pending_extra_logs.items():
+            if len(values) != count:
+                raise UserError(
+                    f"a reward function logged {len(values)} values of {column!r} for {count} completions; log one "
+                    "for each"
+                )
+            name = f"logged {column}" if column in OWN_LOGS else column
+            for completion, value in zip(logged, values, strict=True):
+                completion[name] = value
+        self._pending_extra_logs.clear()
+        return logged
 
     def _has_ended(self, completion_ids: list[int], ends: set[int]) -> bool:
         if completion_ids and completion_ids[-1] in ends:
@@ -239,6 +260,11 @@ class RolloutTrainer(RLOOTrainer):
             given = given[~given.isnan()]
             metrics[f"rewards/{name}/mean"] = given.mean().item()
             metrics[f"rewards/{name}/std"] = given.std().item() if len(given) > 1 else math.nan
+        by_function: dict[str, list[float]] = {}
+        for of_rank in everyone["logged_metrics"]:
+            for name, values in of_rank.items():
+                by_function.setdefault(name, []).extend(values)
+        metrics |= {name: sum(values) / len(values) for name, values in by_function.items()}
         for name, value in metrics.items():
             self._metrics[mode][name].append(value)
         kl = kl_k1(rollout.logps, rollout.ref_logps).sum(1).tolist()
@@ -247,5 +273,8 @@ class RolloutTrainer(RLOOTrainer):
         for number, name in enumerate(self.reward_func_names):
             self._logs["rewards"][name].extend(rollout.rewards[:, number].tolist())
         self._logs["advantages"].extend(rollout.advantages.sum(1).tolist())
+        logged = everyone["logged"]
+        for column in {name for row in logged for name in row} | self._logs["extra"].keys() - {*OWN_LOGS}:
+            self._logs["extra"][column].extend(row.get(column) for row in logged)
         self._logs["extra"]["score"].extend(rollout.scores.tolist())
         self._logs["extra"]["kl"].extend(kl)

@@ -61,8 +61,8 @@ class Metrics:
         row[-2] += seconds
         row[-1] += 1
 
-    def to_text(self, gauges: dict[str, dict[str, int]]) -> str:
-        """`gauges`: name -> campaign -> number."""
+    def to_text(self, gauges: dict[str, dict[int, int]]) -> str:
+        """`gauges`: name -> number of a campaign -> value."""
         lines = ["# TYPE align_review_requests_total counter"]
         for (method, route, status), count in sorted(self.requests.items()):
             lines.append(f'align_review_requests_total{{method="{method}",route="{route}",status="{status}"}} {count}')
@@ -75,7 +75,9 @@ class Metrics:
             lines += [f'{name}_sum{{route="{route}"}} {row[-2]:.6f}', f'{name}_count{{route="{route}"}} {row[-1]:.0f}']
         for gauge, values in gauges.items():
             lines.append(f"# TYPE align_review_{gauge} gauge")
-            lines += [f'align_review_{gauge}{{campaign="{name}"}} {value}' for name, value in sorted(values.items())]
+            lines += [
+                f'align_review_{gauge}{{campaign="{number}"}} {value}' for number, value in sorted(values.items())
+            ]
         return "\n".join(lines) + "\n"
 
 

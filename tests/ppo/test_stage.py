@@ -218,8 +218,8 @@ def short(prompts, completions, **columns):
 @pytest.mark.parametrize(
     "function, told",
     [
-        ("nan", "reward function nan gave nan for the prompt"),
-        ("fails", "reward function fails raised ValueError: no such thing"),
+        ("nan", "rewards.py:nan. gave nan for the prompt"),
+        ("fails", "rewards.py:fails. raised ValueError: no such thing"),
         ("none", "no reward function gave a score for the prompt"),
     ],
 )

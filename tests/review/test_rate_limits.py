@@ -1,15 +1,20 @@
 """Guessing is slowed down, nobody is locked out, and behind a proxy each visitor is counted alone."""
 
 import asyncio
+from pathlib import Path
 
 import httpx
 import pytest
 
 from align.errors import UserError
 from align.review import rate_limits, security
+from align.review.database import SERVER_PATIENCE
 from align.review.errors import TooMany
+from align.review.loading import DEEPEST, MOST_ANSWERS, MOST_PAIRS, MOST_RATINGS
+from align.review.middleware import LARGEST_BODY, LARGEST_UPLOAD, SLOWEST_BODY
 from align.review.rate_limits import RATES, Limiter, Rate, network
-from align.review.server import check_proxies, make_config
+from align.review.rendering import LONGEST, STEPS
+from align.review.server import HEAD_BYTES, HEAD_FIELDS, HEAD_SECONDS, check_proxies, make_config
 
 from .conftest import Browser, Clock, World
 from .test_signing_in import PASSWORD, invited, join
@@ -168,6 +173,28 @@ def test_an_address_is_counted_by_its_network():
     assert network("192.0.2.1") == network("::ffff:192.0.2.1") == "192.0.2.1"
     assert network("2001:db8::1") == network("2001:db8::ffff:2") != network("2001:db8:0:1::1")
     assert len(network("x" * 1000)) == 64
+
+
+def test_the_guide_tells_the_limits_that_there_are():
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "review.md").read_text("utf-8")
+    account, address, everybody = (RATES[f"login-{name}"] for name in ("address-account", "address", "account"))
+    page, rating, invite = RATES["page"], RATES["rating"], RATES["invite"]
+    for sentence in (
+        f"one address | {account.burst} at once, then one per {account.interval:g} s |",
+        f"from one address | {address.burst} at once, then one per {address.interval:g} s |",
+        f"from {everybody.burst} on each attempt waits up to {everybody.patience:g} s |",
+        f"from one address | {invite.burst} at once, then one per {invite.interval:g} s |",
+        f"per person | {60 / page.interval:.0f} and {60 / rating.interval:,.0f} per minute |",
+        f"| {HEAD_BYTES // 1024} kB, {HEAD_FIELDS} headers, {HEAD_SECONDS:g} s |",
+        f"| {LARGEST_BODY // 1024} kB; {LARGEST_UPLOAD // 1024**2} MB from admins; {SLOWEST_BODY:g} s |",
+        f"| {LONGEST:,} characters; beyond {STEPS:,} parser steps",
+        f"out of reach for {SERVER_PATIENCE:g} s",
+        f"more than {MOST_ANSWERS} answers ({MOST_ANSWERS * (MOST_ANSWERS - 1) // 2} pairs)",
+        f"more than {MOST_RATINGS} ratings",
+        f"more than {DEEPEST} lists",
+        f"more than {MOST_PAIRS:,} pairs",
+    ):
+        assert sentence in " ".join(guide.split()), sentence
 
 
 # -- behind a proxy --------------------------------------------------------------------------------------------------

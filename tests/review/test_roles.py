@@ -2,7 +2,9 @@
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fastapi import APIRouter
@@ -16,6 +18,7 @@ from align.review.store import people
 from .conftest import ORIGIN, SECRET, World
 from .test_assignment import take
 
+PROJECT = Path(__file__).parents[2]
 NO_SESSION = {"anonymous", "expired", "disabled", "signed out", "made up"}
 ALLOWED = {
     Role.PUBLIC: NO_SESSION | {"other", "member", "admin", "rating admin"},
@@ -162,3 +165,11 @@ def test_nothing_of_the_store_is_told_to_a_visitor(visits):
     headers["x-csrf-token"] = security.csrf_token(SECRET, visits.tokens["anonymous"])
     answer = visits.client.post("/admin/campaigns/x/load", data={"ref": "nowhere:v1"}, headers=headers)
     assert answer.status_code == 401 and answer.json() == {"detail": "Please sign in."}
+
+
+def test_security_md_names_what_a_visitor_reaches():
+    told = re.search(r"A visitor without an account.*?nothing else", (PROJECT / "SECURITY.md").read_text(), re.DOTALL)[
+        0
+    ]
+    public = {f"/{route.path.split('/')[1]}" for route in all_routes() if route.role is Role.PUBLIC}
+    assert set(re.findall(r"`(/[\w.]+)`", told)) == public | {"/static"}

@@ -25,7 +25,9 @@ def same_row(prompts, completions, answer, tags, **columns):
     return [1.0] * len(completions)
 
 
-def ten(completions):
+def ten(completions, log_extra, log_metric):
+    log_extra("words", [len(completion[0]["content"].split()) for completion in completions])
+    log_metric("tens", 10)
     return [10.0] * len(completions)
 
 
@@ -54,7 +56,7 @@ def online(tiny_store, tmp_path):
             f"data.prompt_only.train={data}",
             "data.prompt_only.eval_fraction=0.1",
         )
-        given += ("trainer.max_steps=2", "inputs.reward_model=null", *SMALL[stage])
+        given += ("trainer.max_steps=2", "inputs.reward_model=null", *SMALL[stage], "tracking.sample_prompts=2")
         return run_stage(tiny_store, *given, f"online.reward_functions=[{named}]", *overrides)
 
     return run
@@ -67,6 +69,9 @@ def test_functions_get_the_columns_of_their_rows_and_weights_count(online, stage
     (first, *_) = [line for line in lines if SCORE[stage] in line]
     assert first["rewards/same_row/mean"] == 1 and first["rewards/ten/mean"] == 10
     assert first[SCORE[stage]] == pytest.approx(6)
+    assert first["tens"] == 10
+    samples = [json.loads(line) for line in (version.path / "samples.jsonl").read_text("utf-8").splitlines()]
+    assert samples and all(sample["words"] == len(sample["completion"].split()) for sample in samples)
     assert "columns answer, tags" in capsys.readouterr().out
 
 
