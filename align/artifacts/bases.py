@@ -4,8 +4,8 @@ from pathlib import Path
 
 from align.artifacts.inputs import HUB_PREFIX, Input, resolve_input
 from align.artifacts.manifest import MANIFEST_FILE, Manifest
+from align.artifacts.model_json import read_json
 from align.artifacts.store import Store
-from align.artifacts.tokenizer_files import read_json
 from align.errors import UserError
 
 ADAPTER_CONFIG = "adapter_config.json"

@@ -19,6 +19,7 @@ _ALLOW = {
     "model": ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"],
     "dataset": ["*.parquet", "*.jsonl", "*.json", "*.csv", "*.tsv", "*.txt"],
 }
+MODEL_CONFIGS = ("config.json", "adapter_config.json")  # every folder of a model has one of them
 # Second copies of the weights in other layouts (onnx/, original/, consolidated.safetensors).
 _IGNORE = {"model": ["*/*.safetensors", "*/*.json", "*/*.txt", "*/*.model", "consolidated*"], "dataset": []}
 _HUB = re.compile(
@@ -68,7 +69,7 @@ def resolve_input(
     if text.startswith(HUB_PREFIX):
         return _from_hub(text, repo_type, code)
     if not is_ref(text):
-        return _from_path(text)
+        return _from_path(text, repo_type)
     try:
         version = store.claim(store.resolve(text, maker=maker))
     except UserError as error:
@@ -98,13 +99,23 @@ def is_commit(revision: str | None) -> bool:
     return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
-def _from_path(text: str) -> Input:
+def _from_path(text: str, repo_type: str) -> Input:
     path = Path(text).expanduser()
     if not path.exists():
         raise UserError(
             f"input {text!r} does not exist (looked in {Path.cwd()}): correct the path, or name an artifact "
             "(sft:latest) or a Hugging Face repository (hf:org/name)"
         )
+    if repo_type == "dataset":
+        raise UserError(
+            f"{text} is a path, and this takes a dataset artifact: make one (align data import), or name the file in "
+            "the data block of a stage (data=local data.preference.train=<file>)"
+        )
+    # Before anything is hashed: the path may be a whole disk.
+    if not path.is_dir():
+        raise UserError(f"input {text!r} is a file; name the folder of a model")
+    if not any((path / name).is_file() for name in MODEL_CONFIGS):
+        raise UserError(f"input {text!r}: {path} holds no {MODEL_CONFIGS[0]}, so it is not a model's folder")
     return Input(text, "path", text, path.absolute(), None, path_digest(path), None, None)
 
 

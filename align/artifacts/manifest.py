@@ -164,6 +164,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
+# Notes that later stages rely on.
+_NOTES: dict[str, type] = {"stage": str, "verdict": str, "findings": dict, "tokenizer": dict, "allowed": list}
+
+
 def _problem(body: dict) -> str | None:
     """What is wrong with the values of a manifest's fields, or None."""
     for name, kinds in _KINDS.items():
@@ -193,6 +197,11 @@ def _problem(body: dict) -> str | None:
         for record in value if isinstance(value, list) else [value]:
             if not _is_input(record):
                 return f"inputs[{role!r}] is {record!r}, expected an object with ref and digest"
+    for name, kind in _NOTES.items():
+        if not isinstance(body["notes"].get(name), kind | None):
+            return f"notes[{name!r}] is {body['notes'][name]!r}"
+    if not all(isinstance(finding, dict) for finding in (body["notes"].get("findings") or {}).values()):
+        return f"notes['findings'] is {body['notes']['findings']!r}"
     base = (body["adapter"] or {}).get("base")
     if base is not None and not (_is_input(base) and "kind" in base):
         return f"adapter['base'] is {base!r}, expected an object with kind, ref and digest"

@@ -6,15 +6,17 @@ that its model was trained with, unless the config accepts it: `model.accept_dri
 
 import hashlib
 import itertools
-import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from align.artifacts.disk import read_regular, unreadable
 from align.artifacts.manifest import json_digest
+from align.artifacts.model_json import read_json
 from align.errors import UserError
 
+LARGEST_TEMPLATE = 1_000_000  # bytes
 ASPECTS = ("vocabulary", "special_tokens", "chat_template")
 _ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -58,7 +60,7 @@ def template_drift(ours: str | None, theirs: str | None) -> str | None:
 def vocabulary(folder: Path) -> dict[str, int]:
     """Token -> id, added tokens among them; empty for a tokenizer without tokenizer.json."""
     body = _tokenizer(folder)
-    given = body.get("model", {}).get("vocab", {})
+    given = body.get("model", {}).get("vocab") or {}
     # Unigram models keep a list of (token, score)
     tokens = dict(given) if isinstance(given, dict) else {one[0]: number for number, one in enumerate(given)}
     return tokens | {one["content"]: one["id"] for one in body.get("added_tokens", [])}
@@ -66,7 +68,7 @@ def vocabulary(folder: Path) -> dict[str, int]:
 
 def merges(folder: Path) -> list[list[str]]:
     """The merges of a BPE model, in order."""
-    given = _tokenizer(folder).get("model", {}).get("merges", [])
+    given = _tokenizer(folder).get("model", {}).get("merges") or []
     return [one.split(" ") if isinstance(one, str) else list(one) for one in given]
 
 
@@ -85,8 +87,15 @@ def special_tokens(folder: Path) -> dict[str, tuple[str, int | None]]:
 
 def chat_template(folder: Path) -> str | None:
     """The text of a tokenizer's chat template; of several named ones, the default."""
-    if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text("utf-8")
+    file = folder / "chat_template.jinja"
+    try:
+        return read_regular(file, LARGEST_TEMPLATE).decode("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise unreadable(file, error) from None
+    except ValueError as error:
+        raise UserError(f"{file} is not a chat template ({error}); fetch the model again") from None
     for name in ("chat_template.json", "tokenizer_config.json"):
         given = read_json(folder / name).get("chat_template")
         if isinstance(given, list):
@@ -94,16 +103,6 @@ def chat_template(folder: Path) -> str | None:
         if given is not None:
             return given
     return None
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object of a model's folder; empty where there is no such file."""
-    if not file.is_file():
-        return {}
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON ({error}); the model's folder is damaged, fetch it again") from error
 
 
 def _tokenizer(folder: Path) -> dict[str, Any]:

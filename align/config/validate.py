@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, get_type_hints
 
+from align.artifacts.model_json import count_problem
 from align.artifacts.tokenizer_files import ASPECTS
 from align.config.paths import local_path
 from align.config.schema import Config
@@ -41,6 +42,25 @@ def build(cls: type, values: Any, path: str = "") -> Any:
     return cls(**built)
 
 
+def check_new_model(cfg: Config) -> None:
+    """A model from scratch has numbers with which it can be built, and a tokenizer that can be trained.
+
+    Raises:
+        UserError: names the key and its value.
+    """
+    if cfg.model.new is None:
+        return
+    if problem := count_problem(cfg.model.new.architecture):
+        raise UserError(f"model.new.architecture.{problem}")
+    tokenizer = cfg.model.new.tokenizer
+    least = 256 + len(tokenizer.special_tokens)
+    if tokenizer.vocab_size < least:
+        raise UserError(
+            f"model.new.tokenizer.vocab_size is {tokenizer.vocab_size}: 256 bytes and {len(tokenizer.special_tokens)} "
+            f"special tokens need {least} at least"
+        )
+
+
 def check(cfg: Config) -> Config:
     """The config, after the checks that need more than one key: the trainer block, inputs, files.
 
@@ -48,6 +68,7 @@ def check(cfg: Config) -> Config:
         UserError: names the key, its value and the remedy.
     """
     stage, spec = cfg.stage, STAGES[cfg.stage]
+    check_new_model(cfg)
     cfg.trainer = check_trainer(stage, spec.trainer_config, cfg.trainer)
     for role in vars(cfg.inputs):
         if isinstance(getattr(cfg.inputs, role), list) and not (role in spec.inputs and spec.inputs[role].many):

@@ -13,7 +13,7 @@ from typing import Any
 
 from align.artifacts.bases import is_adapter, resolve_base
 from align.artifacts.inputs import Input
-from align.artifacts.tokenizer_files import read_json
+from align.artifacts.model_json import read_json
 from align.config.types import nearest
 from align.errors import UserError
 from align.stages.spec import STAGES

@@ -5,11 +5,13 @@ is in tokenizer.py.
 """
 
 from collections.abc import Collection
+from typing import Any
 
 from align.artifacts.bases import is_adapter, resolve_base
 from align.artifacts.inputs import Input
 from align.artifacts.model_files import context_length, tensor_shapes
-from align.artifacts.tokenizer_files import drift, read_json
+from align.artifacts.model_json import read_json
+from align.artifacts.tokenizer_files import drift
 from align.contract.tokenizers import check_drift, check_embeddings, check_recorded
 from align.errors import UserError
 from align.stages.spec import STAGES, makers
@@ -88,12 +90,35 @@ def check_model_folder(role: str, given: Input) -> None:
             f"{where}: {len(empty)} tensors are empty, the first is {empty[0]}; it was saved from partitioned "
             "weights: save it again with stage3_gather_16bit_weights_on_model_save"
         )
+    if not is_adapter(folder):
+        check_sizes(where, read_json(folder / "config.json"), shapes)
     if role in ("reward_model", "value_model") and not any("score" in name.split(".") for name in shapes):
         raise UserError(f"{where} has no reward head (no `score` weights); train one: stage=reward")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
         raise UserError(f"{where}: {folder} holds no tokenizer; put the model's tokenizer files there")
     if is_adapter(folder):
         check_model_folder(f"{role} (the base of {given.ref})", resolve_base(folder))
+
+
+def check_sizes(where: str, config: dict[str, Any], shapes: dict[str, list[int]]) -> None:
+    """The sizes in a config are those of the weights, as far as any model's must be: it is built before it is loaded.
+
+    Args:
+        where: how the message names the model.
+        config: config.json.
+        shapes: of the tensors, by name.
+    """
+    if config.get("quantization_config"):
+        return  # packed weights have other shapes
+    config = config.get("text_config", config)
+    largest = max((max(shape, default=1) for shape in shapes.values()), default=0)
+    for names, limit, what in (
+        (("vocab_size", "hidden_size", "n_embd"), largest, f"the largest tensor has {largest}"),
+        (("num_hidden_layers", "n_layer"), len(shapes), f"there are {len(shapes)} tensors"),
+    ):
+        for name in names:
+            if (value := config.get(name)) is not None and value > limit:
+                raise UserError(f"{where}: config.json has {name} {value}, and {what}: it is another model's config")
 
 
 def check_value_model(policy: Input, value_model: Input, *, lora: bool, share_backbone: bool) -> None:

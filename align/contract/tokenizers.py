@@ -9,8 +9,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from align.artifacts.inputs import Input
+from align.artifacts.model_json import read_json
 from align.artifacts.tokenizer_files import chat_template as own_template
-from align.artifacts.tokenizer_files import drift, fingerprint, read_json, template_drift, vocabulary
+from align.artifacts.tokenizer_files import drift, fingerprint, template_drift, vocabulary
 from align.config.paths import local_path
 from align.data.tokens.loss_mask import GENERATION, unmarked
 from align.errors import UserError
@@ -59,7 +60,7 @@ def check_recorded(role: str, given: Input) -> None:
     recorded = given.manifest.notes.get("tokenizer") if given.manifest else None
     if recorded is not None and recorded != fingerprint(given.path):
         now = fingerprint(given.path)
-        differ = ", ".join(name for name in recorded if recorded[name] != now.get(name))
+        differ = ", ".join(name for name in now if now[name] != recorded.get(name))
         raise UserError(
             f"input {role}={given.text}: the tokenizer in {given.path} is not the one that {given.ref} was published "
             f"with ({differ}); restore the files: align artifacts verify {given.ref} says which"

@@ -98,8 +98,8 @@ def load_tokenizer(
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(given.path), local_files_only=True)
-    except (OSError, ValueError) as error:
-        why = str(error).splitlines()[0]
+    except Exception as error:  # whatever the files make transformers stumble over
+        why = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise UserError(f"--model {model}: {given.path} holds no tokenizer that can be loaded ({why})") from error
     if chat_template is not None:
         if not Path(chat_template).is_file():

@@ -13,6 +13,7 @@ from align.artifacts.tokenizer_files import special_tokens
 from align.contract.tokenizers import no_pad_token
 from align.errors import UserError
 from align.models import adapters
+from align.models.memory import is_out_of_memory
 from align.models.published_config import remember_configs
 from align.models.reward_probe import check_finite
 
@@ -238,17 +239,22 @@ def unpartitioned() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _explained(path: Path | str, kind: str) -> Iterator[None]:
-    """What transformers will not load, in a sentence: an unknown architecture, a package or option it lacks."""
+    """What transformers will not load, in a sentence: an unknown architecture, a package it lacks, damaged files."""
     try:
         yield
-    except (ValueError, ImportError) as error:
+    except Exception as error:
+        # Whatever the files of a model make transformers stumble over; what the machine lacks is said elsewhere.
+        is_of_the_system = isinstance(error, OSError) and error.errno is not None
+        if isinstance(error, UserError) or is_of_the_system or is_out_of_memory(error):
+            raise
         if "trust_remote_code" in str(error):
             raise UserError(
                 f"{path} comes with Python code of its own, which runs only with model.trust_remote_code=true: "
                 "read it first"
             ) from error
         why = " ".join(str(error).split()).split(". ")[0]
-        raise UserError(f"transformers cannot load {path} as {kind}: {why}") from error
+        kind_of_error = "" if isinstance(error, ValueError | ImportError | OSError) else f"{type(error).__name__}: "
+        raise UserError(f"transformers cannot load {path} as {kind}: {kind_of_error}{why}") from error
 
 
 def _quiet_new_head():

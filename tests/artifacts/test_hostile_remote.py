@@ -82,6 +82,8 @@ def test_a_size_that_only_the_remote_store_confirms_is_refused(store, remote, tm
         (lambda body: body.update(adapter={"base": "pretrain:v1"}), r"adapter\['base'\] is 'pretrain:v1'"),
         (lambda body: body.update(adapter={"base": {"ref": "a:v1", "digest": "0"}}), r"adapter\['base'\] is"),
         (lambda body: body["inputs"]["policy"].update(kind=["artifact"]), r"inputs\['policy'\] is"),
+        (lambda body: body["notes"].update(findings={"x": 1}), r"notes\['findings'\] is"),
+        (lambda body: body["notes"].update(tokenizer=["x"]), r"notes\['tokenizer'\] is"),
         (lambda body: body["inputs"]["policy"].update(files=3), r"inputs\['policy'\] is"),
     ],
 )

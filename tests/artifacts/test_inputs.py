@@ -60,7 +60,7 @@ def test_input_path(store, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="input './nowhere' does not exist"):
         resolve_input(store, "./nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty folder"):
+    with pytest.raises(UserError, match="holds no config.json"):
         resolve_input(store, "./empty")
 
 

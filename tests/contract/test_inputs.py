@@ -174,7 +174,7 @@ def test_an_adapter_on_a_hub_model_is_looked_up_at_its_revision(tmp_path, monkey
 def test_a_damaged_adapter_config_is_named(tmp_path):
     folder = adapter_folder(tmp_path / "a", "x")
     (folder / "adapter_config.json").write_text("{")
-    refused(lambda: check_model_folder("policy", given(folder)), "adapter_config.json is not JSON")
+    refused(lambda: check_model_folder("policy", given(folder)), "adapter_config.json is damaged: it is not JSON")
 
 
 def test_max_length_beyond_the_context_is_refused(tmp_path, tiny_store):
