@@ -307,7 +307,7 @@ class Preference:
             raise RecordError("rejected", f"is the same as chosen ({shown(rejected)})")
         margin = _margin(row)
         if margin is not None and margin < 0:
-            raise RecordError("margin", f"is {shown(margin)}, below 0, which says that rejected is the better answer")
+            raise RecordError("margin", f"is {shown(margin)}, below 0, which would make rejected the better answer")
         return cls(prompt, chosen, rejected, margin, as_tools(row.get("tools")))
 
 

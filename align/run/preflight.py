@@ -5,7 +5,7 @@ is parsed, and the tokenizer is checked against them. Each stage names its own c
 """
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from align.artifacts.inputs import Input
 from align.artifacts.refs import HUB_PREFIX
@@ -88,6 +88,8 @@ def check_evaluation(plan: Plan) -> None:
         if has_eval(cfg.data, dataset, format)
     ]
     announce(plan, [("held out", loaded) for loaded in splits])
+    for loaded in splits:
+        warn_of_plain_text(plan, plan.inputs.get("policy", []), loaded)
     if cfg.evaluate.judge:
         judge = load_judge(cfg.evaluate.judge)
         for loaded in splits:
@@ -133,12 +135,20 @@ def check_reader(plan: Plan, model: Input, loaded: Loaded) -> None:
         chat_template=block.chat_template,
         pad_token=block.pad_token,
     )
-    has_template = block.chat_template is not None or own_template(model.path) is not None
-    if has_template and loaded.format != Text.format and kind(loaded.records[0]) == "standard":
+    warn_of_plain_text(plan, [model], loaded)
+
+
+def warn_of_plain_text(plan: Plan, models: Sequence[Input], loaded: Loaded) -> None:
+    """Print a warning if the models have a chat template and the records are plain text, for which it is not used."""
+    if loaded.format == Text.format or kind(loaded.records[0]) != "standard":
+        return
+    given = plan.cfg.model.chat_template is not None
+    refs = [model.ref for model in models if given or own_template(model.path) is not None]
+    if refs:
         print(
-            f"warning: {loaded.file} holds plain text, so the chat template of {model.ref} is not used: in a chat the "
-            "model meets other tokens. data.as_chat=true makes each prompt a message of the user and each answer one "
-            "of the assistant",
+            f"warning: {loaded.file} holds plain text, so the chat template of {', '.join(refs)} is not used: in a "
+            "chat the model would see other tokens than here. Set data.as_chat=true to turn prompts into user "
+            "messages and answers into assistant messages",
             flush=True,
         )
 

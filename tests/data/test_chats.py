@@ -84,12 +84,14 @@ def test_a_system_message_goes_into_the_users_first_one(messages, without):
 
 def test_a_template_without_system_messages_says_what_to_do(template_of):
     tokenizer = template_of(GEMMA)
-    with pytest.raises(UserError, match="System role not supported.*takes no system message. data.fold_system=true"):
+    with pytest.raises(
+        UserError, match="System role not supported.*takes no system message. Set data.fold_system=true"
+    ):
         render_prompt(tokenizer, SYSTEM)
     assert render_prompt(tokenizer, folded(SYSTEM)) == render_prompt(tokenizer, user("Be brief.\n\nTwo and two?"))
-    with pytest.raises(UserError, match=r"do not take turns \(starts with assistant\).*data.drop=\[role_order\]"):
+    with pytest.raises(UserError, match=r"do not alternate \(starts with assistant\).*data.drop=\[role_order\]"):
         apply_template(template_of(GEMMA.replace("'system'", "'assistant'")), ANSWER + user("a"))
-    with pytest.raises(UserError, match="choose another template .model.chat_template., or take such records out"):
+    with pytest.raises(UserError, match="choose another template with model.chat_template, or remove such records"):
         apply_template(template_of("{{ raise_exception('no') }}"), user("a"))
 
 
@@ -167,6 +169,10 @@ def test_a_report_and_a_run_say_that_a_chat_template_is_not_used(tmp_path, tiny_
         preflight(make_plan(compose([*overrides, *options]), Store(tiny_store), world_size=1))
         out = capsys.readouterr().out
         assert ("the chat template of sft:v1 is not used" in out) is warned
+    prompts = [f"data.prompt_only.train={file}", "data.prompt_only.eval_fraction=0.2", "evaluate.judge=null"]
+    overrides = [f"artifacts.root={tiny_store}", "inputs.policy=[sft:v1,pretrain:v1]", "data=local", "stage=evaluate"]
+    preflight(make_plan(compose([*overrides, *prompts]), Store(tiny_store), world_size=1))
+    assert "the chat template of sft:v1, pretrain:v1 is not used" in capsys.readouterr().out
 
 
 def test_data_show_renders_what_a_stage_will_read(tmp_path, tiny_store, template_of, capsys):

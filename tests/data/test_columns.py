@@ -96,7 +96,7 @@ def test_kept_columns_are_those_named_and_no_others(tmp_path):
         load(path, "prompt_only", eval_fraction=0, keep=["answer", "level"])
     renamed = load(path, "prompt_only", eval_fraction=0, keep=["solution"], columns={"solution": "answer"})
     assert renamed.records[0].columns == {"solution": "1"}
-    with pytest.raises(UserError, match="columns: 'solution' is no field of ours"):
+    with pytest.raises(UserError, match="columns: 'solution' is not a field"):
         load(path, "prompt_only", eval_fraction=0, columns={"solution": "answer"})
 
 

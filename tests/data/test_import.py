@@ -136,7 +136,7 @@ def test_the_config_says_which_findings_stop_a_run(tmp_path, tiny_store, capsys)
 def test_eval_files_are_kept_apart_and_overlap_is_refused_or_left_out(tmp_path, root, capsys):
     train, held = write(tmp_path / "train.jsonl", pairs(60)), write(tmp_path / "test.jsonl", pairs(3))
     status, _, err = run(capsys, root, "import", train, "--eval", held, "--name", "mine")
-    assert status == 2 and "eval_overlap: 3 of 3 eval records whose prompt is in train" in err
+    assert status == 2 and "eval_overlap: 3 of 3 eval records whose prompt is also in train" in err
     assert Store(root).names() == [] and not list(root.glob("*/.staging*"))
     status, out, _ = run(capsys, root, "import", train, "--eval", held, "--name", "mine", "--drop", "overlap")
     version = Store(root).resolve("mine")
@@ -197,7 +197,7 @@ def test_import_then_check_of_the_artifact_gives_the_same_records(tmp_path, root
     [
         (["import", "none.jsonl", "--name", "x"], "none.jsonl: there is no such file or folder"),
         (["import", "{file}", "--name", "x", "--layout", "hh"], "layout 'hh' is not known"),
-        (["import", "{file}", "--name", "x", "--columns", "magin=m"], "'magin' is no field of ours"),
+        (["import", "{file}", "--name", "x", "--columns", "magin=m"], "'magin' is not a field"),
         (["import", "{file}", "--name", "x", "--columns", "prompt"], "is not NAME=VALUE"),
         (["import", "{file}", "--name", "x", "--fix", "all"], "--fix all: there is no such rule"),
         (["import", "{file}", "--name", "x", "--eval-fraction", "1"], "write a share from 0 to below 1"),

@@ -432,5 +432,5 @@ def test_columns_rename(tmp_path):
     assert load(path, "prompt_completion", columns=columns, eval_fraction=0).records == [Demonstration("Two?", "2")]
     with pytest.raises(UserError, match="row 0: prompt should be column 'qestion'"):
         load(path, "prompt_completion", columns={**columns, "prompt": "qestion"})
-    with pytest.raises(UserError, match="columns: 'magin' is no field of ours"):
+    with pytest.raises(UserError, match="columns: 'magin' is not a field"):
         load(path, "prompt_completion", columns={"magin": "answer"})

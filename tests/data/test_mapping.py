@@ -53,8 +53,8 @@ def test_the_words_are_part_of_what_a_run_is():
 @pytest.mark.parametrize(
     "words, message",
     [
-        ({"columns": {"magin": "m"}}, "data.preference.columns: 'magin' is no field of ours"),
-        ({"roles": {"bot": "robot"}}, "data.preference.roles: bot is 'robot', and a role is one of user, assistant"),
+        ({"columns": {"magin": "m"}}, "data.preference.columns: 'magin' is not a field"),
+        ({"roles": {"bot": "robot"}}, "data.preference.roles: bot is 'robot', which is not one of user, assistant"),
     ],
 )
 def test_words_that_are_not_ours_are_named(words, message):
@@ -94,7 +94,7 @@ def test_a_column_that_is_mapped_is_the_one_that_is_read(row, columns, sides):
 def test_a_column_that_gives_way_to_a_mapped_one_is_reported_as_not_read(tmp_path, capsys):
     file = write(tmp_path / "rows.jsonl", [QA | {"id": i} for i in range(3)])
     status, out, _ = run(capsys, tmp_path, "check", file, "--columns", "completion=final_decision")
-    assert status == 0 and "columns not read: LONG_ANSWER (another column is mapped)" in out
+    assert status == 0 and "columns not read: LONG_ANSWER (replaced by a mapped column)" in out
 
 
 def test_a_column_that_gives_way_keeps_its_name_for_reward_functions(tmp_path):
@@ -111,7 +111,7 @@ def test_a_thumb_that_is_mapped_makes_unpaired_preferences(tmp_path, capsys):
     assert status == 0 and "format     unpaired_preference" in out and "up -> good (3)" in out
     numbers = write(tmp_path / "numbers.jsonl", [row | {"thumb": i % 2} for i, row in enumerate(rows)])
     status, _, err = run(capsys, tmp_path, "check", numbers, "--columns", "verdict=thumb")
-    assert status == 2 and "verdict=thumb" in err and "question_answer, which makes nothing of verdict" in err
+    assert status == 2 and "verdict=thumb" in err and "question_answer, which does not read verdict" in err
 
 
 @pytest.mark.parametrize(
@@ -120,27 +120,31 @@ def test_a_thumb_that_is_mapped_makes_unpaired_preferences(tmp_path, capsys):
         (
             QA,
             {"columns": {"margin": "final_decision"}},
-            "columns margin=final_decision: rows are read as",
+            "columns margin=final_decision: rows have the layout",
         ),
         (
             QA,
             {"columns": {"completion": "final_decision", "answer": "LONG_ANSWER"}},
-            "which makes nothing of completion",
+            "which does not read completion",
         ),
         (
             PAIR,
             {"labels": {"A": "1", "B": "2"}},
-            'labels A=1, B=2: no row has such a label; there are vote "left"',
+            'labels A=1, B=2: no row has one of these labels; the rows have vote "left"',
         ),
-        (QA, {"labels": {"A": "1"}}, "labels A=1: no row has a column for a label: map one, label=<column>"),
-        (QA | {"label": "A"}, {"labels": {"A": "2"}}, "labels A=2: column label holds them, and rows are read as"),
+        (QA, {"labels": {"A": "1"}}, "labels A=1: no row has a label column: map one with label=<column>"),
+        (QA | {"label": "A"}, {"labels": {"A": "2"}}, "labels A=2: column label holds them, and rows have the layout"),
         (
             CHAT,
             {"roles": {"klient": "user"}},
-            "roles klient=user: no row has such a role; who speaks is called cl",
+            "roles klient=user: no row has one of these roles; the speakers are cl",
         ),
-        (QA, {"roles": {"bot": "assistant"}}, "roles bot=assistant: no row has such a role; nobody speaks"),
-        (QA, {"columns": {"prompt": "Frage"}}, 'column .Frage., which the row lacks .it has "QUESTION, LONG_ANSWER'),
+        (
+            QA,
+            {"roles": {"bot": "assistant"}},
+            "roles bot=assistant: no row has one of these roles; the rows are not conv",
+        ),
+        (QA, {"columns": {"prompt": "Frage"}}, "column .Frage., which is missing .the row has QUESTION, LONG_ANSWER"),
     ],
 )
 @pytest.mark.parametrize("layout", [None, "given"])
@@ -150,7 +154,7 @@ def test_a_word_without_effect_is_refused_wherever_rows_are_read(tmp_path, row, 
     chosen = {True: "two_outputs", False: "question_answer"}["vote" in row] if row != CHAT else "sharegpt"
     with pytest.raises(UserError, match=message):
         recognise_source(source, names=words, layout=layout and chosen)
-    if "lacks" not in message:
+    if "is missing" not in message:
         with pytest.raises(UserError, match=message.replace("rows.jsonl", ".*")):
             load(file, "prompt_completion", layout=chosen if layout else "auto", eval_fraction=0, **names)
 

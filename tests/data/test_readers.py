@@ -123,7 +123,7 @@ def test_a_key_given_twice_is_refused_and_not_one_of_its_values_taken(tmp_path, 
     lines = [twice, '{"prompt": "b"}']
     (tmp_path / name).write_text("\n".join(lines) if name.endswith("l") else f"[{','.join(lines)}]")
     (_, first), (_, second) = read_rows(tmp_path / name)
-    assert first.why == 'has the key "content" twice in one object: only one of the two values can be meant'
+    assert first.why == 'has the key "content" twice in one object: keep one of the two values'
     assert second == {"prompt": "b"}
     (tmp_path / "ids.json").write_text('{"x": {"a": 1}, "y": {"a": 2}, "x": {"a": 3}}')
     with pytest.raises(UserError, match='has the key "x" twice'):
@@ -220,7 +220,9 @@ def test_a_workbook_of_several_sheets_asks_which_one(tmp_path, capsys):
     head = ["prompt", "completion"]
     sheets = {"notes": [["made by hand"]], "train": [head, ["a", "b"]], "held out": [head, ["c", "d"]]}
     path = workbook(tmp_path / "book.xlsx", **sheets)
-    with pytest.raises(UserError, match="2 sheets hold rows .train, held out.*'book.xlsx#train'"):
+    with pytest.raises(
+        UserError, match="2 sheets hold rows .train, held out.; name one of them after a #.*'book.xlsx#train'"
+    ):
         list(read_rows(path))
     report = check(capsys, f"{path}#held out")
     assert [file["name"] for file in report["files"]] == ["book.xlsx#held out"] and report["records"] == 1

@@ -131,7 +131,7 @@ def test_what_a_chat_template_leaves_out_stops_a_stage(tokenizer, tmp_path):
 def test_a_template_that_does_not_take_a_conversation_is_one_sentence(tokenizer):
     strict = "{{ raise_exception('roles must alternate') }}"
     tokenizer.chat_template = strict
-    with pytest.raises(UserError, match="does not take the conversation .*roles must alternate"):
+    with pytest.raises(UserError, match="refuses the conversation .*roles must alternate"):
         render(tokenizer, ASKED, RECORDS[2].completion)
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     with pytest.raises(UserError, match="does not render the tools"):

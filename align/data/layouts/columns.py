@@ -21,7 +21,7 @@ class SetAside(str):
     column: str
 
     def __new__(cls, column: str) -> Self:
-        name = super().__new__(cls, f"{column} (another column is mapped)")
+        name = super().__new__(cls, f"{column} (replaced by a mapped column)")
         name.column = column
         return name
 

@@ -30,7 +30,7 @@ _FAMILIES = (
 
 
 class MappingError(UserError):
-    """A mapping that names what there is not, or that would be without effect."""
+    """A mapping that names something missing, or that would have no effect."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Names:
         for ours in self.columns:
             if ours not in COLUMNS and ours not in kept:
                 raise MappingError(
-                    f"{what}columns: {ours!r} is no field of ours ({', '.join(COLUMNS)}); write our field, then their "
-                    "column"
+                    f"{what}columns: {ours!r} is not a field; write FIELD=COLUMN with one of the fields "
+                    f"{', '.join(COLUMNS)}"
                 )
         for theirs, ours in self.roles.items():
             if ours not in prompts.ROLES.values():
                 known = ", ".join(dict.fromkeys(prompts.ROLES.values()))
-                raise MappingError(f"{what}roles: {theirs} is {ours!r}, and a role is one of {known}")
+                raise MappingError(f"{what}roles: {theirs} is {ours!r}, which is not one of {known}")
 
     def apply(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """`row` in our words. Raises RecordError where it lacks a column."""
@@ -74,7 +74,9 @@ class Names:
         for ours, column in self.columns.items():
             if column not in row:
                 has = ", ".join(map(str, row)) or "nothing"
-                raise RecordError(ours, f"should be column {column!r}, which the row lacks (it has {shown(has, 200)})")
+                raise RecordError(
+                    ours, f"should be column {column!r}, which is missing (the row has {shown(has, 200)[1:-1]})"
+                )
         kept = {key: value for key, value in row.items() if key not in self.columns.values()}
         rivals = _rivals(self.columns)
         kept = {SetAside(key) if _is_rival(key, rivals) else key: value for key, value in kept.items()}

@@ -1,4 +1,4 @@
-"""How the rows of a source are to be read: told from a sample of them, and every word of a mapping put to use."""
+"""How to read the rows of a source: detected from a sample, with every part of the mapping checked."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from align.data.readers.row import Unreadable
 from align.errors import UserError
 from align.records import Prompt, RecordError, columns_of, shown
 
-MOST = 100_000  # rows looked through for what a mapping names
+MOST = 100_000  # rows searched for what a mapping names
 
 Sample = list[tuple[int, Any]]
 
@@ -29,7 +29,7 @@ def recognise_source(
     wanted: str | None = None,
     keep: Sequence[str] | None = None,
 ) -> Reading:
-    """How the rows of `source` are to be read; what is given stands, the rest is told from its first rows.
+    """How to read the rows of `source`: what is not given is detected from its first rows.
 
     Raises:
         UserError: no layout fits.
@@ -57,10 +57,10 @@ def recognise_source(
 
 
 def check_mapping(source: Source, reading: Reading) -> None:
-    """That rows have what the mapping of `reading` names, and that its layout makes something of it.
+    """Check that rows have what the mapping of `reading` names, and that its layout reads it.
 
     Raises:
-        MappingError: a word of the mapping would be without effect.
+        MappingError: a part of the mapping would have no effect.
     """
     _check_words(source, reading.names)
     if reading.names.columns or reading.names.labels:
@@ -80,28 +80,28 @@ def _check_use(source: Source, reading: Reading, sample: Sample) -> None:
         return
     unread = _unread(source, reading, sample)
     if unread and (natural := _natural_format(sample, reading)) != reading.format:
-        # prompts are made of rows that hold more: what belongs to the rows as they are is no mistake
+        # a mapping may describe whole rows, of which only the prompts are wanted
         unread &= _unread(source, replace(reading, format=natural), sample)
     if fields := sorted(unread & names.columns.keys()):
-        told = ", ".join(f"{field}={names.columns[field]}" for field in fields)
+        mapping = ", ".join(f"{field}={names.columns[field]}" for field in fields)
         raise MappingError(
-            f"{source.name}: columns {told}: rows are read as {reading.layout}, which makes nothing of "
-            f"{' and '.join(fields)}; map a field that it reads (align data rules lists them), name another "
-            "layout, or leave the word out"
+            f"{source.name}: columns {mapping}: rows have the layout {reading.layout}, which does not read "
+            f"{' and '.join(fields)}; map a field that it reads (see align data rules), choose another layout, or "
+            "remove this mapping"
         )
     columns = {column for _, row in sample for column in label_columns(row, Mapped)}
     if names.labels and columns and columns <= unread:
         raise MappingError(
-            f"{source.name}: labels {_told(names.labels)}: column {', '.join(sorted(columns))} holds them, and rows "
-            f"are read as {reading.layout}, which reads no label there; name another layout, or map the column: "
-            "label=<column>"
+            f"{source.name}: labels {_words(names.labels)}: column {', '.join(sorted(columns))} holds them, and rows "
+            f"have the layout {reading.layout}, which reads no label there; choose another layout, or map the column "
+            "with label=<column>"
         )
 
 
 def _sample(source: Source, names: Names) -> Sample:
     """The first rows that can be read, and where there are none, the first that cannot.
 
-    A mapping may fit later rows only: those of another kind before them are passed over.
+    A mapping may fit later rows only: rows of another kind before them are skipped.
     """
     readable: Sample = []
     broken: Sample = []
@@ -120,11 +120,11 @@ def _sample(source: Source, names: Names) -> Sample:
 def _outcomes(source: Source, reading: Reading, sample: Sample) -> Iterable[Outcome]:
     if reading.layout == "message_tree":  # a flat list of messages is gathered into trees first
         return read_outcomes([replace(source, first=SAMPLE)], reading)
-    return outcomes_of(source.name, sample, replace(reading, names=Names()))  # the sample is in our words already
+    return outcomes_of(source.name, sample, replace(reading, names=Names()))  # the mapping is applied already
 
 
 def _unread(source: Source, reading: Reading, sample: Sample) -> set[str]:
-    """The columns, in our words, that no record of the sample was made of, and that no prompt keeps."""
+    """The columns, by our names, that no record of the sample uses and no prompt keeps."""
     use = ColumnUse(replace(reading, names=Names()))
     kept = set(reading.keep or ())
     for outcome in _outcomes(source, reading, sample):
@@ -143,7 +143,7 @@ def _natural_format(sample: Sample, reading: Reading) -> str:
 
 
 def _check_labels(source: Source, names: Names) -> None:
-    """Raises MappingError where no row has a label that the mapping names."""
+    """Raises MappingError if no row has a label that the mapping names."""
     seen: Counter[str] = Counter()
     for row in _rows(source, names):
         if any(label_columns(row, Mapped)):
@@ -152,22 +152,23 @@ def _check_labels(source: Source, names: Names) -> None:
             seen.update(f"{column} {shown(label_text(value), 30)}" for value in values)
     if seen:
         holds = ", ".join(f"{value} ({count} rows)" for value, count in seen.most_common(6))
-        why = f"no row has such a label; there are {holds}"
+        why = f"no row has one of these labels; the rows have {holds}"
     else:
-        why = "no row has a column for a label: map one, label=<column>"
-    raise MappingError(f"{source.name}: labels {_told(names.labels)}: {why}")
+        why = "no row has a label column: map one with label=<column>"
+    raise MappingError(f"{source.name}: labels {_words(names.labels)}: {why}")
 
 
 def _check_roles(source: Source, names: Names) -> None:
-    """Raises MappingError where nobody in any row is called what the mapping names."""
+    """Raises MappingError if no row has a speaker that the mapping names."""
     seen: Counter[str] = Counter()
     ours = Names(columns=names.columns)
     for row in _rows(source, ours):
         seen.update(speakers(row))
         if seen.keys() & names.roles.keys():
             return
-    who = f"who speaks is called {', '.join(name for name, _ in seen.most_common(6))}" if seen else "nobody speaks"
-    raise MappingError(f"{source.name}: roles {_told(names.roles)}: no row has such a role; {who}")
+    names_seen = ", ".join(name for name, _ in seen.most_common(6))
+    why = f"the speakers are {names_seen}" if seen else "the rows are not conversations"
+    raise MappingError(f"{source.name}: roles {_words(names.roles)}: no row has one of these roles; {why}")
 
 
 def _rows(source: Source, names: Names) -> Iterator[Any]:
@@ -177,5 +178,5 @@ def _rows(source: Source, names: Names) -> Iterator[Any]:
         yield row
 
 
-def _told(words: Any) -> str:
+def _words(words: Any) -> str:
     return ", ".join(f"{theirs}={ours}" for theirs, ours in words.items())

@@ -1,4 +1,4 @@
-"""What a set would teach by accident: labels out of balance, length, position, disagreement."""
+"""Findings about what a dataset teaches by accident: label balance, length, position, disagreement."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,9 @@ def judgement_findings(seen: Inspection, findings: list[Finding], statistics: di
                     "warning",
                     max(seen.positions[1], seen.positions[2]),
                     shown,
-                    f"verdicts go to the {'first' if share > 0.5 else 'second'} answer: were they shown in random "
-                    "order?",
-                    "ask the annotators in both orders; pairs themselves carry no order",
+                    f"verdicts prefer the {'first' if share > 0.5 else 'second'} answer: were the answers shown in "
+                    "random order?",
+                    "show annotators both orders; the pairs themselves have no order",
                 )
             )
     if seen.votes:
@@ -41,7 +41,7 @@ def judgement_findings(seen: Inspection, findings: list[Finding], statistics: di
         }
         if alpha is not None and alpha < 0.4:
             count = sum(len(set(unit)) > 1 for unit in seen.votes)
-            message = f"rows on which annotators differ; alpha is {alpha:.2f}, and below 0.4 labels are mostly taste"
+            message = f"rows on which annotators disagree; alpha is {alpha:.2f}, below 0.4 labels are mostly taste"
             findings.append(Finding("agreement", "warning", count, len(seen.votes), message))
     if seen.labels:
         good, bad = seen.labels[True], seen.labels[False]
@@ -50,10 +50,10 @@ def judgement_findings(seen: Inspection, findings: list[Finding], statistics: di
         if min(good, bad) * 4 < max(good, bad):
             weights = kto_weights(good, bad)
             remedy = " ".join(f"trainer.{name}={value:.3g}" for name, value in weights.items())
-            message = "of one label: outnumbered so, the other is hardly learnt"
+            message = "of one label: the other one is so rare that it is hardly learned"
             findings.append(Finding("label_balance", "warning", max(good, bad), total, message, f"stage=kto {remedy}"))
     if seen.margins:
-        statistics["margins"] = f"{seen.margins} of {len(seen.row)} pairs: stage reward asks for that much difference"
+        statistics["margins"] = f"{seen.margins} of {len(seen.row)} pairs: stage reward trains for that difference"
 
 
 def score_findings(
@@ -88,9 +88,9 @@ def score_findings(
                 "info",
                 against,
                 len(margins),
-                "pairs whose rejected answer the reward model scores higher, the furthest apart first: a wrong label, "
-                "or something the reward model has not learnt",
-                "read the first ones; align data make --min-margin 0 leaves them all out",
+                "pairs whose rejected answer has the higher reward score, largest difference first: a wrong label, "
+                "or something the reward model has not learned",
+                "read the first ones; align data make --min-margin 0 leaves all of them out",
                 tuple(place for _, place, _ in seen.disagreements),
                 tuple((place, text) for _, place, text in seen.disagreements[:5]),
             )
@@ -141,7 +141,7 @@ def length_findings(
                 "warning",
                 round(max(accuracy, 1 - accuracy) * pairs),
                 pairs,
-                f"pairs in which the {side} answer is chosen: a reward model can learn length instead of quality",
+                f"pairs in which the {side} answer is chosen: a reward model may learn length instead of quality",
                 "compare a reward model's accuracy with this share; balance lengths, or use a length penalty",
             )
         )

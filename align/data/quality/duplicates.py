@@ -1,4 +1,4 @@
-"""What is said more than once: within a set, on both sides of a split, against itself, or in a benchmark too."""
+"""Findings about repetition: duplicates, contradictions, overlap of train and eval, overlap with a benchmark."""
 
 from typing import Any
 
@@ -28,8 +28,8 @@ def duplicate_findings(seen: Inspection, findings: list[Finding], statistics: di
                 "warning",
                 len(again),
                 records,
-                "records that repeat an earlier one word for word: they weigh double, and may lie on both sides of a "
-                "split",
+                "records that repeat an earlier one word for word: they count twice, and may be in both train "
+                "and eval",
                 "",
                 tuple(seen.place(int(i)) for i in again[:50]),
                 examples,
@@ -54,7 +54,7 @@ def duplicate_findings(seen: Inspection, findings: list[Finding], statistics: di
                 records,
                 "records that share 8 in 10 triples of words (of characters, in scripts without spaces) with an "
                 f"earlier one, in {len(groups)} groups (MinHash)",
-                "look at them; a set of templates teaches its templates",
+                "look at them: a dataset built from a few templates teaches those templates",
                 tuple(seen.place(i) for i in sorted(members)[:50]),
                 examples,
             )
@@ -109,8 +109,8 @@ def split_findings(seen: Inspection, findings: list[Finding]) -> None:
                     "error",
                     len(shared),
                     int(is_eval.sum()),
-                    "eval records whose prompt is in train: the evaluation is no test of what is new",
-                    "hold out by prompt, which is what an import without --eval does; or leave them out of train",
+                    "eval records whose prompt is also in train, so they do not measure performance on new prompts",
+                    "hold out by prompt, as an import without --eval does, or leave them out of train",
                     tuple(seen.place(int(i)) for i in shared[:50]),
                 )
             )
@@ -123,7 +123,7 @@ def split_findings(seen: Inspection, findings: list[Finding]) -> None:
                     f"overlap_{name}",
                     "error",
                     len(seen.row),
-                    f"records that share {seen.ngram} words in a row with {name}: a score on it would be too high",
-                    "leave them out, with the same --against",
+                    f"records that share {seen.ngram} consecutive words with {name}: a score on it would be too high",
+                    "leave them out, with the same --against files",
                 )
             )

@@ -1,4 +1,4 @@
-"""What records are once a tokenizer and its chat template have rendered them: how long, cut where, ended or not."""
+"""Findings about records as a tokenizer and its chat template render them: length, truncation, the end of answers."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -53,25 +53,27 @@ def token_findings(
             over += prompt + max(answers, default=0) > max_length
             no_room += bool(answers) and prompt >= max_length and not isinstance(record, Text)
     if refused.count:
-        message = "sampled records that the chat template does not take: a stage stops at the first"
+        message = "sampled records that the chat template refuses: a stage stops at the first one"
         findings.append(find(refused, "template", "error", len(seen.sample), message))
     if unseen:
-        message = "sampled records that name tools or call them, and the chat template does not render that"
+        message = "sampled records with tools or tool calls, which the chat template does not render"
         findings.append(Finding("unseen_tools", "error", unseen, len(seen.sample), message, "choose another template"))
     if without_system:
         message = "sampled records whose system message the chat template leaves out"
-        remedy = "data.fold_system=true puts it into the user's first message (--fold-system shows it here)"
+        remedy = "set data.fold_system=true (here: --fold-system) to move it into the first user message"
         findings.append(Finding("unseen_system", "error", without_system, len(seen.sample), message, remedy))
     if seen.kind == "standard" and tokenizer.chat_template is not None and "text" not in seen.side_lengths:
         message = (
-            "records are plain text, and the model has a chat template, which a stage would not use for them: in a "
-            "chat the model meets other tokens"
+            "records are plain text, so a stage would not use the chat template of this model: in a chat the model "
+            "would see other tokens than in training"
         )
-        remedy = "data.as_chat=true makes messages of them (--as-chat shows it here); nothing for a completion model"
+        remedy = "set data.as_chat=true (here: --as-chat) to make chats of them, unless you train a completion model"
         findings.append(Finding("no_chat_template", "warning", len(seen.row), len(seen.row), message, remedy))
     if endless:
-        message = "sampled records whose answer, as it is rendered, ends with no special token: the end is not learnt"
-        remedy = "a chat template that ends an assistant's turn with one, or a tokenizer that names an eos_token"
+        message = (
+            "sampled records whose rendered answer has no special token at its end: the model does not learn to stop"
+        )
+        remedy = "use a chat template that ends assistant turns with one, or a tokenizer with an eos_token"
         findings.append(Finding("missing_end", "error", endless, len(seen.sample), message, remedy))
     arrays = {side: np.array(tokens) for side, tokens in sides.items()}
     for side, tokens in arrays.items():

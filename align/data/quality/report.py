@@ -1,4 +1,4 @@
-"""From what was seen to a report: the findings of its neighbours put together, worst first."""
+"""Builds the report from an inspection: all findings, the most severe first."""
 
 import random
 from collections.abc import Sequence
@@ -138,7 +138,7 @@ def _stages(format: str, kind: str | None, records: int) -> dict[str, str]:
 def _byte_order_marks(sources: Sequence[Source], findings: list[Finding]) -> None:
     marked = tuple(source.name for source in sources if source.path is not None and has_bom(source.path))
     if marked:
-        message = "files that begin with a byte order mark: it is taken off, where others read it as text"
+        message = "files that begin with a byte order mark, which is removed here; other programs may read it as text"
         findings.append(Finding("byte_order_mark", "info", len(marked), len(sources), message, rows=marked))
 
 
@@ -150,7 +150,7 @@ def _other_sheets(sources: Sequence[Source], findings: list[Finding]) -> None:
         name: [sheet for sheet in sheets if (books[name].path, sheet) not in read] for name, sheets in others.items()
     }
     if left := [f"{name}: {', '.join(sheets)}" for name, sheets in others.items() if sheets]:
-        message = f"workbooks have other sheets with rows, which are not read ({'; '.join(left)})"
+        message = f"workbooks with other sheets that hold rows, which are not read ({'; '.join(left)})"
         findings.append(Finding("other_sheets", "info", len(left), len(sources), message))
 
 
@@ -167,14 +167,14 @@ def _refusals(seen: Inspection, findings: list[Finding]) -> None:
                 "error" if count > seen.rows_in / 2 else "warning",
                 count,
                 seen.rows_in,
-                "rows that give no record; they are left out, counted by reason",
-                "mend them in the source, or name what they are: --layout, --columns, --labels",
+                "rows that give no record: they are left out and counted by reason",
+                "correct them in the source file, or say how to read them: --layout, --columns, --labels",
                 rows,
                 examples,
             )
         )
     if ties or seen.found["ties"].sides["pairs"]:
         tally = seen.found["ties"]
-        message = f"{tally.sides['pairs']} judged pairs are ties and are in no pair; {ties} rows hold nothing else"
+        message = f"{tally.sides['pairs']} judged pairs are ties and give no pair; {ties} rows hold only ties"
         verdicts = seen.found["verdicts"].count
         findings.append(Finding("ties", "info", tally.sides["pairs"], verdicts, message, rows=tuple(tally.rows)))

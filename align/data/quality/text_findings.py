@@ -1,4 +1,4 @@
-"""What the words themselves show: markers, secrets, addresses, boilerplate, languages."""
+"""Findings about the text itself: markers, secrets, addresses, boilerplate, languages."""
 
 from collections import Counter
 from typing import Any
@@ -11,40 +11,40 @@ _TEXT_FINDINGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "secrets",
         "error",
-        "texts with what looks like a key or token: a model learns them by heart",
-        "take them out, and withdraw the keys",
+        "texts with what looks like a key or token, which a model may memorise and repeat",
+        "remove them, and revoke the keys",
     ),
-    ("emails", "warning", "texts with e-mail addresses", "look whether they are people's"),
+    ("emails", "warning", "texts with e-mail addresses", "check whether they belong to real people"),
     (
         "phones",
         "warning",
         "texts with what looks like a telephone number",
-        "look whether they are people's",
+        "check whether they belong to real people",
     ),
     (
         "identity_numbers",
         "warning",
-        "texts with what looks like a person's identity number",
-        "take them out, or replace them with invented ones",
+        "texts with what looks like a personal identity number",
+        "remove them, or replace them with invented numbers",
     ),
     (
         "turn_markers",
         "warning",
-        "texts with a turn's marker inside: the model learns to write both sides, or a template breaks",
-        "split such turns in the source, or leave the rows out",
+        "texts with a turn marker inside: the model learns to write both sides, or the chat template breaks",
+        "split such turns in the source file, or leave the rows out",
     ),
     (
         "end_markers",
         "warning",
-        "answers that end with an end-of-text marker: the template adds its own",
+        "answers that end with an end-of-text marker, which the template adds itself",
         "",
     ),
     ("control_characters", "warning", "texts with control or invisible characters", ""),
     (
         "replacement_characters",
         "warning",
-        "texts with U+FFFD: bytes were lost when the file was made",
-        "make the file again from its source, reading it in its own encoding",
+        "texts with U+FFFD: characters were lost when the file was written",
+        "create the file again from its source, read in the right encoding",
     ),
     (
         "mojibake",
@@ -55,18 +55,18 @@ _TEXT_FINDINGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "tools",
         "info",
-        "records that name tools or call them: a chat template that renders none is refused, and so are such prompts "
-        "for ppo, rloo and grpo",
+        "records with tools or tool calls: they need a chat template that renders them, and ppo, rloo and grpo refuse "
+        "such prompts",
         "",
     ),
     (
         "role_order",
         "warning",
-        "conversations whose roles do not take turns: many templates refuse them",
+        "conversations whose roles do not alternate, which many templates refuse",
         "",
     ),
     ("prompt_in_answer", "warning", "answers that repeat the prompt word for word", ""),
-    ("answer_in_prompt", "warning", "answers of 40 characters and more that stand in the prompt", ""),
+    ("answer_in_prompt", "warning", "answers of 40 or more characters that already appear in the prompt", ""),
     (
         "line_ends",
         "info",
@@ -77,7 +77,7 @@ _TEXT_FINDINGS: tuple[tuple[str, str, str, str], ...] = (
     (
         "outer_space",
         "info",
-        "answers that begin or end with white space: tokens differ from those without",
+        "answers that begin or end with white space, which changes their tokens",
         "",
     ),
 )
@@ -93,7 +93,9 @@ def text_findings(seen: Inspection, findings: list[Finding]) -> None:
             findings.append(find(tally, name, remark.severity, seen.rows_in, remark.message))
     refusals = seen.found.get("refusals")
     if refusals and refusals.count:
-        findings.append(find(refusals, "refusals", "info", len(seen.row), "answers that refuse, or speak as an AI"))
+        findings.append(
+            find(refusals, "refusals", "info", len(seen.row), "answers that refuse, or say they are an AI")
+        )
     if seen.answers >= 50 and seen.openings:
         opening, count = seen.openings.most_common(1)[0]
         if count > 0.05 * seen.answers:
@@ -110,8 +112,8 @@ def turn_findings(seen: Inspection, findings: list[Finding], statistics: dict[st
     name = "messages before the answer" if "text" not in seen.side_lengths else "messages"
     statistics[name] = {span: f"{times / total:.1%}" for span, times in _spans(seen.turns).items()}
     if seen.earlier and "completion" in seen.side_lengths and not seen.labels:
-        message = "conversations with an earlier answer of the assistant: sft learns the last one alone"
-        remedy = "stage=sft experiment=every_turn learns them all"
+        message = "conversations with several assistant answers, of which sft learns only the last"
+        remedy = "to learn all of them: stage=sft experiment=every_turn"
         findings.append(Finding("earlier_answers", "info", seen.earlier, total, message, remedy))
 
 

@@ -75,7 +75,7 @@ def _check_sizes(metadata: "pyarrow.parquet.FileMetaData", path: Path) -> None:
     """Raises UserError where the sizes that a Parquet file states are out of all proportion to its own."""
     size = path.stat().st_size
     if metadata.num_rows > limits.FREE_VALUES + limits.MAX_RATIO * size:
-        raise UserError(f"{path}: says that it holds {metadata.num_rows} rows, in {size} bytes: it is damaged")
+        raise UserError(f"{path}: claims {metadata.num_rows} rows in {size} bytes: it is damaged or hostile")
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         for position in range(group.num_columns):
@@ -84,8 +84,8 @@ def _check_sizes(metadata: "pyarrow.parquet.FileMetaData", path: Path) -> None:
             unpacked = chunk.total_uncompressed_size
             if chunk.num_values - group.num_rows > free or unpacked > max(limits.MAX_PART, limits.MAX_RATIO * size):
                 raise UserError(
-                    f"{path}: column {chunk.path_in_schema} says that it holds {chunk.num_values} values in "
-                    f"{unpacked} bytes, which cannot be in a file of {size} bytes: it is damaged"
+                    f"{path}: column {chunk.path_in_schema} claims {chunk.num_values} values in "
+                    f"{unpacked} bytes, which a file of {size} bytes cannot hold: it is damaged or hostile"
                 )
 
 
@@ -102,7 +102,7 @@ def _honest(batches: "Iterator[pyarrow.RecordBatch]", path: Path) -> "Iterator[p
         if batch.nbytes > max(limits.MAX_PART, limits.MAX_RATIO * size):
             raise UserError(f"{path}: a batch of it unpacks to {batch.nbytes} bytes, and the file has {size}")
         if batch.num_rows > limits.FREE_VALUES + limits.MAX_RATIO * size:
-            raise UserError(f"{path}: says that it holds {batch.num_rows} rows, in {size} bytes: it is damaged")
+            raise UserError(f"{path}: claims {batch.num_rows} rows in {size} bytes: it is damaged or hostile")
         yield batch
 
 

@@ -50,7 +50,7 @@ def _zstd(path: Path) -> Iterator[Any]:
 
 
 class _Unpacked(io.RawIOBase):
-    """What a decompressor gives, counted: it stops where no honest file would go on."""
+    """What a decompressor gives, counted: it stops at a size that no honest file has."""
 
     def __init__(self, stream: Any, path: Path):
         self.stream, self.path = stream, path
@@ -66,7 +66,7 @@ class _Unpacked(io.RawIOBase):
         self.size += len(data)
         if limits.is_bomb(self.size, self.packed):
             raise UserError(
-                f"{self.path}: its {self.packed} bytes unpack to more than {self.size} ({limits.MAX_RATIO} times as "
-                "many), which no text does; unpack it yourself if you trust it"
+                f"{self.path}: its {self.packed} bytes unpack to more than {self.size}, over {limits.MAX_RATIO} times "
+                "as many. Text does not compress like that; if you trust the file, unpack it first"
             )
         return len(data)

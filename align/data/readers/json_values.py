@@ -50,7 +50,7 @@ def parse(text: str) -> Any:
 
 
 def _repeated(error: _RepeatedKeyError) -> Unreadable:
-    return Unreadable(f"has the key {shown(error.key)} twice in one object: only one of the two values can be meant")
+    return Unreadable(f"has the key {shown(error.key)} twice in one object: keep one of the two values")
 
 
 class JSONStream:

@@ -97,7 +97,7 @@ def _object_rows(stream: JSONStream, path: Path) -> Iterator[Any]:
     for key in stream.members():
         if holds != "ids" and key == "data" and stream.peek() == "[":
             if holds == "data":
-                raise UserError(f'{path}: has the key "data" twice, each with a list of rows')
+                raise UserError(f'{path}: has the key "data" twice: keep one of the two lists')
             yield from stream.elements()
             holds = "data"
             continue
@@ -105,7 +105,7 @@ def _object_rows(stream: JSONStream, path: Path) -> Iterator[Any]:
         if holds == "data":
             continue
         if key in ids:
-            raise UserError(f"{path}: has the key {shown(key)} twice: only one of the two rows can be meant")
+            raise UserError(f"{path}: has the key {shown(key)} twice: keep one of the two rows")
         ids.add(key)
         if holds == "ids":
             yield _with_id(key, value)

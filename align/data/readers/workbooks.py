@@ -63,8 +63,8 @@ def _sheet(path: Path, sheets: "dict[str, ReadOnlyWorksheet]", name: str | None)
     full = _with_rows(path, sheets)
     if len(full) > 1:
         raise UserError(
-            f"{path}: {len(full)} sheets hold rows ({', '.join(full)}), and one file is one sheet: name it behind a "
-            f"#, such as '{path.name}#{full[0]}'"
+            f"{path}: {len(full)} sheets hold rows ({', '.join(full)}); name one of them after a #, for example "
+            f"'{path.name}#{full[0]}'"
         )
     return sheets[full[0]] if full else next(iter(sheets.values()))
 

@@ -40,16 +40,18 @@ def apply_template(
     template = options.get("chat_template") or tokenizer.chat_template
     if template is not None and tools is not None and "tools" not in str(template):
         raise UserError(
-            f"the chat template of {name} does not render the tools that a record names: give one that does, or make "
-            "a set without such records (align data make --drop tools)"
+            f"the chat template of {name} does not render the tools of a record: choose one that does, or leave such "
+            "records out (align data make --drop tools)"
         )
     if template is None:
-        raise UserError(f"the tokenizer of {name} has no chat template: give one, such as conf/model/chat.jinja")
+        raise UserError(
+            f"the tokenizer of {name} has no chat template: set one, such as model.chat_template=conf/model/chat.jinja"
+        )
     try:
         return tokenizer.apply_chat_template(messages, tools=tools, return_dict=True, **options)
     except (TemplateError, TypeError) as error:  # TypeError: a content that is None put beside a string
         raise UserError(
-            f"the chat template of {name} does not take the conversation {shown(messages, 160)} ({error}): "
+            f"the chat template of {name} refuses the conversation {shown(messages, 160)} ({error}): "
             f"{_remedy(tokenizer, messages, tools, options)}"
         ) from error
 
@@ -67,15 +69,15 @@ def _remedy(
             pass
         else:
             return (
-                "it takes no system message. data.fold_system=true puts that into the user's first message (align "
+                "it takes no system message. Set data.fold_system=true to move it into the first user message (align "
                 "data check and show: --fold-system)"
             )
     if problem := role_problem(messages):
         return (
-            f"its roles do not take turns ({problem}). Leave such records out, data.drop=[role_order], or choose "
-            "another template: model.chat_template"
+            f"the roles do not alternate ({problem}). Leave such records out with data.drop=[role_order], or choose "
+            "another template with model.chat_template"
         )
-    return "choose another template (model.chat_template), or take such records out of the data"
+    return "choose another template with model.chat_template, or remove such records from the data"
 
 
 def check_system(records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase", where: str) -> None:
@@ -85,7 +87,7 @@ def check_system(records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase"
     if first is not None and tokenizer.chat_template is not None and ignores_system(tokenizer, first):
         raise UserError(
             f"{where}: the chat template of {tokenizer.name_or_path or 'this model'} leaves out the system message "
-            f"({shown(first[0].get('content'), 60)}): data.fold_system=true puts it into the user's first message"
+            f"({shown(first[0].get('content'), 60)}): set data.fold_system=true to move it into the first user message"
         )
 
 
