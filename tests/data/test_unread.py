@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from align.data.layouts.looks import looks_like
 from align.data.layouts.mapping import Names
 from align.data.layouts.parse import Reading, outcomes_of, read_outcomes
 from align.data.layouts.recognition import recognise_source
-from align.data.layouts.unread import ColumnUse, looks_like
+from align.data.layouts.unread import ColumnUse
 from align.data.quality.columns import column_findings
 from align.data.readers.files import Source
 from align.errors import UserError
@@ -133,6 +134,15 @@ def test_columns_are_called_as_the_file_calls_them():
     use = ColumnUse(Reading("question_answer", "prompt_completion", names))
     use.observe(next(outcomes_of("rows.jsonl", enumerate(rows), use.reading)))
     assert [column.name for column in use.unread()] == ["Note"]
+
+
+def test_a_column_that_gave_way_to_a_mapped_one_needs_no_saying(tmp_path, capsys):
+    rows = [{"question": f"q {i}", "answer": "b", "label": "x", "human": "good"} for i in range(9)]
+    (column,) = use_of(rows, names=Names({"label": "human"})).unread()
+    assert (column.name, column.looks_like) == ("label (another column is mapped)", None)
+    file = write(tmp_path / "rows.jsonl", rows)
+    status, out, _ = run(capsys, tmp_path / "store", "import", file, "--name", "x", "--columns", "label=human")
+    assert status == 0 and "columns not read: label (another column is mapped)" in out
 
 
 def test_reports_name_the_columns_that_were_not_read(tmp_path, capsys):

@@ -146,8 +146,8 @@ def later_questions(row: Row) -> list[str]:
 
 
 def _is_question(turn: Any) -> bool:
-    one = isinstance(turn, list) and len(turn) == 1 and isinstance(turn[0], Mapping)
-    return one and turn[0].get("role") == "user" and isinstance(turn[0].get("content"), str)
+    is_single = isinstance(turn, list) and len(turn) == 1 and isinstance(turn[0], Mapping)
+    return is_single and turn[0].get("role") == "user" and isinstance(turn[0].get("content"), str)
 
 
 def is_fastchat(row: Row) -> bool:

@@ -4,7 +4,6 @@ A column is read if a row gives other records when the column is taken out or ho
 declared, so a layout cannot claim a column that it ignores.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ from typing import Any
 
 from align.data.layouts.annotations import beside, own
 from align.data.layouts.carried import TRIES, drop, spoil
-from align.data.layouts.columns import answer_number, canonical
+from align.data.layouts.columns import SetAside
 from align.data.layouts.labels import LabelCounts
+from align.data.layouts.looks import looks_judged, looks_like, may_judge
 from align.data.layouts.parse import Outcome, Reading, held_records
 from align.data.layouts.trees import GATHERED
 from align.data.layouts.verdicts import label_text
@@ -31,26 +31,6 @@ _FIELD_ORDER = ["text", "messages", "prompt", "completion", "chosen", "rejected"
 _FIELD_ORDER += ["score_chosen", "score_rejected", "tools", LATER_TURNS, "agreement"]
 TREE = "each message of the tree"  # stands where a column would, before a key of a tree's messages
 
-LOOKS: dict[str, str] = {
-    "a score": (
-        "score scores rating ratings rank ranks ranking reward rewards stars grade margin helpfulness correctness "
-        "coherence complexity verbosity harmlessness harmfulness honesty truthfulness quality severity strength "
-        "upvotes points"
-    ),
-    "a chosen or rejected answer": "rejected chosen dispreferred loser worse losing non_preferred",
-    "a label": (
-        "label labels tag preference preferred winner better best good bad verdict vote votes thumb thumbs liked like "
-        "likes dislike feedback correct incorrect judgement judgment judge choice decision accepted accept safe safer "
-        "unsafe harmful toxic annotation annotations agree approved"
-    ),
-    "earlier turns": "history conversation conversations dialog dialogue messages turns",
-    "a system prompt": "system persona",
-    "tools": "tools functions function tool_calls function_call",
-    "an image, sound or video": "image images audio audios video videos picture img",
-}
-"""What an unread column may be, and the words of its name that say so."""
-PROMPT_PARTS = {"input", "context", "instruction", "question", "query", "passage", "passages", "document", "reasoning"}
-
 
 @dataclass
 class Column:
@@ -65,7 +45,11 @@ class Column:
 
     @property
     def looks_like(self) -> str | None:
-        """What it seems to be; None for what needs no saying, such as an id."""
+        """What it seems to be; None for what needs no saying: an id, or a column that gave way to a mapped one."""
+        if isinstance(self.name, SetAside):
+            return None
+        if self.values and looks_judged(self.values):
+            return "a label"
         seems = looks_like(self.name)
         fits = {"a label": self.judging, "a score": self.judging}
         fits |= dict.fromkeys(("earlier turns", "a system prompt", "tools"), self.telling)
@@ -112,7 +96,7 @@ class ColumnUse:
                 continue
             column = self._unread.setdefault(path, Column(self._name(path)))
             column.rows += 1
-            column.judging += _may_judge(value)
+            column.judging += may_judge(value)
             column.telling += not isinstance(value, int | float)
             if isinstance(value, str | int | float) and len(column.values) < VALUES:
                 column.values[label_text(value)[:SHORT]] += 1
@@ -181,34 +165,11 @@ class ColumnUse:
         if path[0] == TREE:
             return path[-1]
         first = self.reading.names.columns.get(path[0], path[0])
-        return ".".join([first, *path[1:]])
-
-
-def looks_like(name: str) -> str | None:
-    """What a column of that name seems to hold, of what a layout should read; None for anything else."""
-    own = canonical(name.rpartition(".")[2])
-    words = set(own.split("_")) | {own} | {re.sub(r"\d+$", "", word) for word in own.split("_")}
-    for what, known in LOOKS.items():
-        # conversation_id is no conversation, better_response_id is a label
-        if not words.isdisjoint(known.split()) and (what in ("a label", "a score") or "id" not in words):
-            return what
-    if answer_number(own):
-        return "another answer"
-    return "a part of the prompt" if own in PROMPT_PARTS else None
+        return ".".join([first, *path[1:]]) if path[1:] else first
 
 
 def _holds(value: Any) -> bool:
     return value is not None and value != "" and value != [] and value != {}
-
-
-def _may_judge(value: Any, depth: int = 0) -> bool:
-    """Whether a value could be a label or a score: text, a number, true or false, or something with numbers in it."""
-    if isinstance(value, Mapping | list) and depth < 4:
-        items = value.values() if isinstance(value, Mapping) else value
-        return any(_may_judge(item, depth + 1) for item in items)
-    if isinstance(value, str):
-        return depth == 0 or value.strip().replace(".", "", 1).isdigit()
-    return isinstance(value, int | float)
 
 
 def _keys(value: Any) -> Iterator[tuple[str, Any]]:
