@@ -14,6 +14,7 @@ from align.data.layouts.mapping import Names
 from align.data.readers.files import Source, find_sources, with_folder
 from align.data.readers.read import READERS, kind_of_file, split_sheet
 from align.data.readers.row import Unreadable
+from align.data.tokens.template_trial import check_template_runs
 from align.errors import UserError
 from align.records import shown
 
@@ -105,6 +106,8 @@ def load_tokenizer(
         if not Path(chat_template).is_file():
             raise UserError(f"--chat-template {chat_template}: there is no such file")
         tokenizer.chat_template = Path(chat_template).read_text("utf-8")
+    if isinstance(tokenizer.chat_template, str):
+        check_template_runs(tokenizer.chat_template, f"--model {model}" if chat_template is None else chat_template)
     return tokenizer
 
 

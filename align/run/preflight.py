@@ -6,6 +6,7 @@ is parsed, and the tokenizer is checked against them. Each stage names its own c
 
 import importlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from align.artifacts.inputs import Input
 from align.artifacts.refs import HUB_PREFIX
@@ -21,6 +22,7 @@ from align.contract.inputs import check_max_length, check_room
 from align.contract.tokenizers import check_assistant_turns, check_tokenizer
 from align.data.loading.examples import has_eval, load_split, offers
 from align.data.loading.load import Loaded
+from align.data.tokens.template_trial import check_template_runs
 from align.errors import UserError
 from align.evaluation.judges import load_judge
 from align.records import Text, kind
@@ -39,6 +41,7 @@ def preflight(plan: Plan) -> None:
     models = {role: held for role, held in plan.inputs.items() if role != "dataset"}
     check_attention(each_input(models), plan.cfg.model.attn_implementation, precision=plan.cfg.precision)
     verify_inputs(plan)
+    check_templates(plan, models)
     module, _, function = STAGES[plan.cfg.stage].preflight.partition(":")
     getattr(importlib.import_module(module), function)(plan)
 
@@ -52,6 +55,19 @@ def verify_inputs(plan: Plan) -> None:
     block, store = plan.cfg.artifacts, Store.open(plan.cfg.artifacts.root)
     for artifact in {artifact.ref: artifact for artifact in each_input(plan.inputs)}.values():
         verify_input(store, artifact, mode=block.verify, below_gb=block.verify_below_gb)
+
+
+def check_templates(plan: Plan, models: dict[str, Any]) -> None:
+    """The chat templates of all models end in time and memory; each is run once in a process of its own.
+
+    Args:
+        models: role -> input or list of inputs.
+    """
+    own = {model.ref: own_template(model.path) for model in each_input(models)}
+    own["model.chat_template"] = plan.cfg.model.tokenizer_options()["chat_template"]
+    for name, template in own.items():
+        if template is not None:
+            check_template_runs(template, name)
 
 
 def check_training(plan: Plan) -> None:
