@@ -14,14 +14,18 @@ from pydantic import ValidationError
 
 from align.artifacts.disk import make_folder
 from align.artifacts.store import Store
-from align.artifacts.verification import check_version, open_version
+from align.artifacts.text import printable
+from align.artifacts.verification import check_version, open_version, read_file
 from align.artifacts.version import Version
 from align.errors import UserError
+from align.records import readable_json
 from align.review import agreement, loading, security
 from align.review.database import PATIENCE, SERVER_PATIENCE, Database, migrate
 from align.review.errors import Refused
-from align.review.export import RATINGS_FILE, Rules, extract
+from align.review.export import RATINGS_FILE, Rules
 from align.review.export import export as export_ratings
+from align.review.export import extract as read_campaign
+from align.review.recall import is_export
 from align.review.recall import recall as recall_rater
 from align.review.rules import read_rubric
 from align.review.schemas import Gates, Settings
@@ -105,18 +109,18 @@ def load(arguments: argparse.Namespace) -> int:
 def export(arguments: argparse.Namespace) -> int:
     """`align review export CAMPAIGN --name NAME`."""
     database = _database(arguments)
-    given = _now(database, lambda tx: extract(tx, _campaign(tx, arguments.campaign)))
-    gates = _checked(Gates, given.campaign.settings.gates.model_dump() | _gates(arguments))
+    extract = _now(database, lambda tx: read_campaign(tx, _campaign(tx, arguments.campaign)))
+    gates = _checked(Gates, extract.campaign.settings.gates.model_dump() | _gates(arguments))
     rules = Rules(arguments.ties, arguments.min_margin, arguments.keep_flagged)
-    made = export_ratings(Store.open(arguments.artifacts), arguments.name, given, gates=gates, rules=rules)
-    told = {"as": [version.ref for version in made], "last_event": given.last_event}
-    _now(database, lambda tx: campaigns.note(tx, None, "export", given.campaign.name, told, now=time.time()))
-    for version in made:
-        seen = version.manifest.metrics
-        alpha = f", alpha {seen['alpha']:.2f}" if "alpha" in seen else ""
+    versions = export_ratings(Store.open(arguments.artifacts), arguments.name, extract, gates=gates, rules=rules)
+    detail = {"as": [version.ref for version in versions], "last_event": extract.last_event}
+    _now(database, campaigns.note, None, "export", extract.campaign.name, detail, now=time.time())
+    for version in versions:
+        metrics = version.manifest.metrics
+        alpha = f", alpha {metrics['alpha']:.2f}" if "alpha" in metrics else ""
         print(
-            f"published {version.ref}  {seen['train_records']} {version.manifest.format} rows from {seen['ratings']} "
-            f"ratings of {seen['raters']} raters{alpha}"
+            f"published {version.ref}  {metrics['train_records']} {version.manifest.format} rows from "
+            f"{metrics['ratings']} ratings of {metrics['raters']} raters{alpha}"
         )
     return 0
 
@@ -124,45 +128,48 @@ def export(arguments: argparse.Namespace) -> int:
 def recall(arguments: argparse.Namespace) -> int:
     """`align review recall --rater HANDLE`."""
     database = _database(arguments)
-    _now(database, lambda tx: None)  # the tables as this program knows them
+    _now(database, lambda tx: None)  # brings the tables up to date
     done = recall_rater(database, Store.open(arguments.artifacts), arguments.rater, now=time.time())
     for campaign, count in done.withdrawn.items():
         print(f"withdrew {count} ratings of {arguments.rater} from {campaign}")
     if not done.withdrawn:
-        print(f"{arguments.rater} has no rating left to withdraw, and is shut out")
+        print(f"{arguments.rater} has no ratings left to withdraw, and can no longer sign in")
     for version in done.tainted:
-        print(f"{version.ref} was made with them")
+        print(f"contains them: {version.ref}")
     for version in done.replaced:
-        print(f"published {version.ref} without them  ({version.manifest.metrics['train_records']} rows)")
-    for told in done.empty:
-        print(f"not replaced: {told}")
+        print(f"published without them: {version.ref}  ({version.manifest.metrics['train_records']} rows)")
+    for reason in done.empty:
+        print(f"not replaced: {reason}")
     for version in done.derived:
         print(f"made from them: {version.ref}  dataset; make it again")
+    for reason in done.unread:
+        print(f"not looked at: {reason}")
     for version in done.models:
-        print(f"trained on them: {version.ref}  {version.manifest.type}; train it again, or take it back")
+        print(f"trained on them: {version.ref}  {version.manifest.type}; train it again, or withdraw it")
     return 0
 
 
 def ratings(arguments: argparse.Namespace) -> int:
-    """`align review ratings REF`: 1 where no rating is behind it."""
+    """`align review ratings REF`: exits with 1 if there are none."""
     store = Store.open(arguments.artifacts)
-    found = _behind(store, open_version(store, arguments.ref))
-    if not found:
-        print(f"no rating is behind {arguments.ref} in this store")
+    exports = _exports_behind(store, open_version(store, arguments.ref))
+    if not exports:
+        print(f"there are no ratings behind {arguments.ref} in this store")
         return 1
-    for version in found:
+    for version in exports:
         check_version(store, version)
-        lines = (version.path / RATINGS_FILE).read_text("utf-8").split("\n")[:-1]
-        rows = [json.loads(line) for line in lines]
+        rows = _read_ratings(version)
         if arguments.json:
             for row in rows:
-                print(json.dumps({"dataset": version.ref, **row}, ensure_ascii=False))
+                print(readable_json({"dataset": version.ref, **row}))
             continue
         count = Counter(row["rater"] for row in rows)
-        print(f"{version.ref}  campaign {version.manifest.notes['campaign']}, {len(rows)} ratings")
+        campaign = printable(str(version.manifest.notes.get("campaign")))
+        print(f"{version.ref}  campaign {campaign}, {len(rows)} ratings")
         for rater in sorted(count, key=agreement.natural):
-            said = Counter(row["verdict"] for row in rows if row["rater"] == rater).most_common()
-            print(f"  {rater}  {count[rater]} ratings: {', '.join(f'{n} {verdict}' for verdict, n in said)}")
+            verdicts = Counter(row["verdict"] for row in rows if row["rater"] == rater).most_common()
+            listed = ", ".join(f"{number} {printable(verdict)}" for verdict, number in verdicts)
+            print(f"  {printable(rater)}  {count[rater]} ratings: {listed}")
     return 0
 
 
@@ -172,9 +179,9 @@ def invite(arguments: argparse.Namespace) -> int:
 
     def work(tx: sa.Connection) -> None:
         now = time.time()
-        into = _campaign(tx, arguments.campaign) if arguments.campaign else None
+        campaign = _campaign(tx, arguments.campaign) if arguments.campaign else None
         expires = now + INVITE_SECONDS
-        number = into.id if into else None
+        number = campaign.id if campaign else None
         people.add_invite(tx, security.digest(token), role=arguments.role, campaign_id=number, expires=expires)
         campaigns.note(tx, None, "invite", arguments.campaign or "-", {"role": arguments.role}, now=now)
 
@@ -188,18 +195,18 @@ def ls(arguments: argparse.Namespace) -> int:
 
     def work(tx: sa.Connection) -> list[str]:
         lines = []
-        for one in campaigns.all_campaigns(tx):
-            count = len(agreement.counted(current(tx, one.id)))
-            wanted = one.settings.overlap * campaigns.count_items(tx, one.id, gold=False)
-            raters = len(people.members(tx, one.id))
-            lines.append(f"{one.name}  {one.state}  {count} of {wanted} ratings, {raters} raters")
+        for campaign in campaigns.all_campaigns(tx):
+            count = len(agreement.counted(current(tx, campaign.id)))
+            wanted = campaign.settings.overlap * campaigns.count_items(tx, campaign.id, gold=False)
+            raters = len(people.members(tx, campaign.id))
+            lines.append(f"{campaign.name}  {campaign.state}  {count} of {wanted} ratings, {raters} raters")
         return lines
 
     database = _database(arguments)
-    found = _now(database, work)
+    lines = _now(database, work)
     print(
-        "\n".join(found)
-        or f"no campaign in {database} yet; make one: align review load comparisons:v1 --campaign NAME"
+        "\n".join(lines)
+        or f"{database} has no campaigns yet; create one: align review load comparisons:v1 --campaign NAME"
     )
     return 0
 
@@ -215,22 +222,36 @@ ACTIONS = {
 }
 
 
-def _behind(store: Store, version: Version) -> list[Version]:
-    """The exported datasets that `version` was made from, at any distance, or is."""
-    found, waiting, seen = [], [version], set()
+def _exports_behind(store: Store, version: Version) -> list[Version]:
+    """The exported datasets that `version` was made from, directly or through others; or `version`, if it is one."""
+    exports, waiting, seen = [], [version], set()
     while waiting:
-        one = waiting.pop()
-        if one.ref in seen:
+        ancestor = waiting.pop()
+        if ancestor.ref in seen:
             continue
-        seen.add(one.ref)
-        if one.manifest.notes.get("stage") == "review":
-            found.append(one)
-        waiting += [parent.version for parent in store.parents(one) if parent.version]
-    return sorted(found, key=lambda one: one.ref)
+        seen.add(ancestor.ref)
+        if is_export(ancestor):
+            exports.append(ancestor)
+        waiting += [parent.version for parent in store.parents(ancestor) if parent.version]
+    return sorted(exports, key=lambda export: export.ref)
+
+
+def _read_ratings(version: Version) -> list[dict[str, Any]]:
+    """The ratings that an exported dataset keeps. Raises UserError: one that was pulled may hold anything."""
+    rows = []
+    for number, line in enumerate(read_file(version, RATINGS_FILE).split(b"\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row["rater"], str) or not isinstance(row["verdict"], str):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(f"{version.ref}: line {number} of {RATINGS_FILE} is not a rating") from None
+        rows.append(row)
+    return rows
 
 
 def _place(arguments: argparse.Namespace) -> Path:
-    """The private folder of the review app, beside the artifacts."""
+    """The private folder of the review app, in the artifact directory."""
     folder = Store.open(arguments.artifacts).root / ".review"
     make_folder(folder, 0o700)
     return folder
@@ -255,11 +276,11 @@ def _now(database: Database, work: Callable[..., T], *args: Any, **kwargs: Any) 
 
 
 def _campaign(tx: sa.Connection, name: str) -> Campaign:
-    found = campaigns.find_campaign(tx, name)
-    if found is None:
-        known = ", ".join(one.name for one in campaigns.all_campaigns(tx)) or "none"
-        raise UserError(f"there is no campaign {name!r}; there are {known}")
-    return found
+    campaign = campaigns.find_campaign(tx, name)
+    if campaign is None:
+        known = ", ".join(known.name for known in campaigns.all_campaigns(tx)) or "none"
+        raise UserError(f"there is no campaign {name!r} (campaigns: {known})")
+    return campaign
 
 
 def _name(text: str) -> str:
@@ -269,7 +290,7 @@ def _name(text: str) -> str:
 
 
 def _gates(arguments: argparse.Namespace) -> dict[str, float]:
-    """The gates that were named."""
+    """The gates that the command line sets."""
     return {name: value for name in Gates.model_fields if (value := getattr(arguments, name)) is not None}
 
 

@@ -1,7 +1,7 @@
-"""Ratings as versioned datasets, gated and with their provenance: `NAME` (preference) and `NAME-unpaired`.
+"""Ratings as versioned datasets with gates and provenance: `NAME` (preference) and `NAME-unpaired`.
 
 The manifest names the comparisons, the campaign's ratings and every rater's share of them, so that the lineage of a
-model goes down to who said what; `ratings.jsonl` beside the rows has each rating, raters by pseudonym.
+model reaches each rating. `ratings.jsonl`, next to the rows, has all ratings, with raters by pseudonym.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from align.review.store.campaigns import Campaign
 from align.review.store.ratings import Rating
 from align.review.tables import item
 
-VERSION = 1  # of what equal ratings and rules give
+VERSION = 1  # of the format: raised when equal ratings and rules give other rows
 UNPAIRED = "-unpaired"
 RATINGS_FILE = "ratings.jsonl"
 
@@ -46,7 +46,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Extract:
-    """All that an export reads of a campaign, in one transaction."""
+    """Everything that an export reads of a campaign, in one transaction."""
 
     campaign: Campaign
     items: list[Item]
@@ -58,7 +58,7 @@ class Extract:
 
 
 def extract(tx: sa.Connection, into: Campaign) -> Extract:
-    """The campaign as it stands."""
+    """The campaign as it is now."""
     rows = tx.execute(
         sa.select(item.c.id, item.c.key, item.c.prompt, item.c.a, item.c.b, item.c.tools, item.c.gold).where(
             item.c.campaign_id == into.id
@@ -75,92 +75,95 @@ def extract(tx: sa.Connection, into: Campaign) -> Extract:
     )
 
 
-def compile_all(given: Extract, gates: Gates, rules: Rules) -> Compiled:
+def compile_all(extracted: Extract, gates: Gates, rules: Rules) -> Compiled:
     """The rows that the campaign's ratings give."""
     return compile_rows(
-        given.items,
-        agreement.counted(given.standing),
-        given.adjudicated,
+        extracted.items,
+        agreement.counted(extracted.standing),
+        extracted.adjudicated,
         min_ratings=gates.min_ratings,
         min_margin=rules.min_margin,
         ties=rules.ties,
-        flagged=frozenset() if rules.keep_flagged else frozenset(given.flagged),
+        flagged=frozenset() if rules.keep_flagged else frozenset(extracted.flagged),
     )
 
 
-def measure(given: Extract, compiled: Compiled) -> dict[str, Any]:
-    """The numbers that the gates look at."""
-    counted = [one for one in agreement.counted(given.standing) if one.item_id in compiled.used]
+def measure(extracted: Extract, compiled: Compiled) -> dict[str, Any]:
+    """The numbers that the gates compare."""
+    counted = [rating for rating in agreement.counted(extracted.standing) if rating.item_id in compiled.used]
     alpha = agreement.krippendorff(counted)
-    right, judged = agreement.gold_score(given.standing, given.gold)
+    right, judged = agreement.gold_score(extracted.standing, extracted.gold)
     return {
-        "raters": len({one.rater for one in counted}),
+        "raters": len({rating.rater for rating in counted}),
         "ratings": len(counted),
         "alpha": alpha.value if alpha else None,
         "alpha_low": alpha.low if alpha else None,
         "alpha_high": alpha.high if alpha else None,
         "gold": right / judged if judged else None,
         "gold_judged": judged,
-        "flags": len(given.flagged) / len(given.items) if given.items else 0.0,
+        "flags": len(extracted.flagged) / len(extracted.items) if extracted.items else 0.0,
     }
 
 
-def missed(seen: dict[str, Any], gates: Gates) -> list[str]:
-    """Of every gate that is not met, by how much."""
-    found = []
-    if seen["raters"] < gates.min_raters:
-        plural = "s" if seen["raters"] != 1 else ""
-        found.append(
-            f"{seen['raters']} rater{plural}, {gates.min_raters - seen['raters']} fewer than {gates.min_raters}"
-        )
-    found += _below("agreement (Krippendorff's alpha)", seen["alpha"], gates.min_agreement, "no item has two ratings")
-    found += _below("accuracy on gold items", seen["gold"], gates.min_gold, "nobody rated a gold item")
-    if gates.max_flags is not None and seen["flags"] > gates.max_flags:
-        over = seen["flags"] - gates.max_flags
-        found.append(f"the share of flagged items {seen['flags']:.2f} is {over:.2f} above {gates.max_flags}")
-    return found
+def missed(measured: dict[str, Any], gates: Gates) -> list[str]:
+    """A sentence for every gate that is not met, with the distance to it."""
+    sentences = []
+    if measured["raters"] < gates.min_raters:
+        plural = "s" if measured["raters"] != 1 else ""
+        fewer = gates.min_raters - measured["raters"]
+        sentences.append(f"{measured['raters']} rater{plural}, {fewer} fewer than {gates.min_raters}")
+    agreed, gold = measured["alpha"], measured["gold"]
+    sentences += _below("agreement (Krippendorff's alpha)", agreed, gates.min_agreement, "no item has two ratings")
+    sentences += _below("accuracy on gold items", gold, gates.min_gold, "nobody rated a gold item")
+    if gates.max_flags is not None and measured["flags"] > gates.max_flags:
+        above = measured["flags"] - gates.max_flags
+        sentences.append(f"the share of flagged items {measured['flags']:.2f} is {above:.2f} above {gates.max_flags}")
+    return sentences
 
 
-def _below(what: str, value: float | None, gate: float | None, why: str) -> list[str]:
+def _below(name: str, value: float | None, gate: float | None, reason: str) -> list[str]:
     if gate is None:
         return []
     if value is None:
-        return [f"{what} is not known ({why}), the gate is {gate}"]
-    return [f"{what} {value:.2f} is {gate - value:.2f} below {gate}"] if value < gate else []
+        return [f"{name} is unknown ({reason}), and the gate is {gate}"]
+    return [f"{name} {value:.2f} is {gate - value:.2f} below {gate}"] if value < gate else []
 
 
 def export(
-    store: Store, name: str, given: Extract, *, gates: Gates, rules: Rules, recalled: Sequence[str] = ()
+    store: Store, name: str, extracted: Extract, *, gates: Gates, rules: Rules, recalled: Sequence[str] = ()
 ) -> list[Version]:
-    """Publish what the campaign's ratings say; what was published of just these before is given again.
+    """Publish a campaign's ratings. If the same ratings were published before, those versions are returned.
 
     Args:
-        recalled: raters whose ratings were withdrawn: the gates are measured and told, and stop nothing.
+        recalled: raters whose ratings were withdrawn; with it the gates are measured and recorded, but stop nothing.
 
     Raises:
-        UserError: a gate is not met, or the ratings give no row.
+        UserError: a gate is not met, or the ratings give no rows.
     """
-    for one in (name, name + UNPAIRED):
-        check_name(one)
-    compiled = compile_all(given, gates, rules)
-    seen = measure(given, compiled)
-    if not recalled and (why := missed(seen, gates)):
+    for dataset in (name, name + UNPAIRED):
+        check_name(dataset)
+    compiled = compile_all(extracted, gates, rules)
+    measured = measure(extracted, compiled)
+    if not recalled and (sentences := missed(measured, gates)):
         raise UserError(
-            f"{given.campaign.name} is not exported: {'; '.join(why)}. Collect more ratings, or lower the gate if "
-            "you can answer for it: --min-agreement, --min-gold, --min-raters, --max-flags"
+            f"{extracted.campaign.name} is not exported: {'; '.join(sentences)}. Collect more ratings, or lower the "
+            "gate: --min-agreement, --min-gold, --min-raters, --max-flags"
         )
-    counted = agreement.counted(given.standing)
-    used = [one for one in counted if one.item_id in compiled.used]
+    counted = agreement.counted(extracted.standing)
+    used = [rating for rating in counted if rating.item_id in compiled.used]
     published = []
-    for where, format, rows in (
+    for dataset, format, rows in (
         (name, "preference", compiled.preferences),
         (name + UNPAIRED, "unpaired_preference", compiled.unpaired),
     ):
         if rows:
-            published.append(_publish(store, where, format, rows, given, used, compiled, seen, gates, rules, recalled))
+            version = _publish(
+                store, dataset, format, rows, extracted, used, compiled, measured, gates, rules, recalled
+            )
+            published.append(version)
     if not published:
-        told = ", ".join(f"{count} {why}" for why, count in compiled.left_out.items()) or "it has no items"
-        raise UserError(f"{given.campaign.name} gives no row ({told}); collect ratings first")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in compiled.left_out.items()) or "it has no items"
+        raise UserError(f"{extracted.campaign.name} gives no rows ({reasons}); collect ratings first")
     return published
 
 
@@ -169,24 +172,24 @@ def _publish(
     name: str,
     format: str,
     rows: Iterable[tuple[str, Record]],
-    given: Extract,
+    extracted: Extract,
     used: list[Rating],
     compiled: Compiled,
-    seen: dict[str, Any],
+    measured: dict[str, Any],
     gates: Gates,
     rules: Rules,
     recalled: Sequence[str],
 ) -> Version:
-    into = given.campaign
+    campaign = extracted.campaign
     lines = [json_line({**record.to_row(), "id": key}) for key, record in rows]
-    spoken = [_told(one) for one in used]
+    kept = [_to_row(rating) for rating in used]
     identity = json_digest(
         {
             "review": VERSION,
-            "campaign": into.name,
+            "campaign": campaign.name,
             "format": format,
             "rows": lines,
-            "ratings": spoken,
+            "ratings": kept,
             "gates": gates.model_dump(),
             "rules": vars(rules),
         }
@@ -199,29 +202,32 @@ def _publish(
     try:
         (folder / "records").mkdir()
         _write(folder / "records" / "train.jsonl", lines)
-        _write(folder / RATINGS_FILE, [json_line(one) for one in spoken])
+        _write(folder / RATINGS_FILE, [json_line(row) for row in kept])
         return store.publish(
             folder,
             name=name,
             type="dataset",
             format=format,
-            inputs=_inputs(given, used, spoken),
+            inputs=_inputs(extracted, used, kept),
             identity=identity,
             packages=packages(),
             git_commit=git_commit(PROJECT),
-            seed=into.settings.seed,
-            metrics={"train_records": len(lines), **{key: value for key, value in seen.items() if value is not None}},
+            seed=campaign.settings.seed,
+            metrics={
+                "train_records": len(lines),
+                **{key: value for key, value in measured.items() if value is not None},
+            },
             started=started,
             notes={
                 "stage": "review",
-                "campaign": into.name,
-                "last_event": given.last_event,
+                "campaign": campaign.name,
+                "last_event": extracted.last_event,
                 "gates": gates.model_dump(),
                 "rules": vars(rules),
                 "outcomes": dict(compiled.outcomes),
                 "left_out": dict(compiled.left_out),
-                "raters": sorted({one.rater for one in used}, key=agreement.natural),
-                "adjudicated": len(given.adjudicated.keys() & compiled.used),
+                "raters": sorted({rating.rater for rating in used}, key=agreement.natural),
+                "adjudicated": len(extracted.adjudicated.keys() & compiled.used),
                 "recalled": list(recalled),
             },
         )
@@ -231,32 +237,32 @@ def _publish(
         raise
 
 
-def _inputs(given: Extract, used: list[Rating], spoken: list[dict[str, Any]]) -> dict[str, Any]:
+def _inputs(extracted: Extract, used: list[Rating], kept: list[dict[str, Any]]) -> dict[str, Any]:
     """Comparisons, campaign, and each rater's ratings: what a lineage shows below the dataset."""
     campaign = {
-        "ref": f"campaign {given.campaign.name}",
-        "digest": json_digest(spoken),
+        "ref": f"campaign {extracted.campaign.name}",
+        "digest": json_digest(kept),
         "kind": "campaign",
         "type": f"{len(used)} ratings",
     }
-    count = Counter(one.rater for one in used)
+    count = Counter(rating.rater for rating in used)
     raters = [
         {
             "ref": rater,
-            "digest": json_digest([one for one in spoken if one["rater"] == rater]),
+            "digest": json_digest([row for row in kept if row["rater"] == rater]),
             "kind": "rater",
             "type": f"{count[rater]} ratings",
         }
         for rater in sorted(count, key=agreement.natural)
     ]
-    return {"comparisons": given.campaign.source, "campaign": campaign, "raters": raters}
+    return {"comparisons": extracted.campaign.source, "campaign": campaign, "raters": raters}
 
 
-def _told(one: Rating) -> dict[str, Any]:
+def _to_row(rating: Rating) -> dict[str, Any]:
     """A rating as the artifact keeps it."""
-    told = {"id": one.item, "rater": one.rater, "verdict": one.verdict, "at": round(one.at, 3)}
-    extra = {"answers": one.answers, "reason": one.reason, "flag": one.flag, "flipped": one.flipped}
-    return told | {key: value for key, value in extra.items() if value}
+    row = {"id": rating.item, "rater": rating.rater, "verdict": rating.verdict, "at": round(rating.at, 3)}
+    names = ("answers", "reason", "flag", "flipped")
+    return row | {name: value for name in names if (value := getattr(rating, name))}
 
 
 def _write(file: Path, lines: Iterable[str]) -> None:

@@ -38,7 +38,7 @@ def test_a_campaign_is_made_filled_paused_and_rated_by_its_admin(small_world, ad
     lines = b"\n".join(json.dumps(row).encode() for _, row in pairs(2))
     assert admin.post("/admin/campaigns/spring/upload", files={"file": ("p.jsonl", lines)}).status_code == 303
     assert admin.post("/admin/campaigns/spring/upload", files={"file": ("p.jsonl", b"{}")}).status_code == 422
-    assert "choose a file" in admin.post("/admin/campaigns/spring/upload").text
+    assert "Choose a file first." in admin.post("/admin/campaigns/spring/upload").text
     assert admin.post("/admin/campaigns/spring/join").headers["location"] == "/rate/spring"
     assert admin.get("/rate/spring").status_code == 200
     assert admin.post("/admin/campaigns/spring/state", {"state": "paused"}).status_code == 303
@@ -129,7 +129,7 @@ def test_the_progress_page_tells_what_there_is(small_world, admin):
         "Cohen",
         "r2, r3",
         "load delay:",
-        "Median seconds an item: r2 2 s",
+        "Median seconds per item: r2 2 s",
     ):
         assert word in page.text, word
     part = admin.get("/admin/campaigns/spring/figures").text

@@ -40,7 +40,7 @@ def file(tmp_path):
 
 def test_load_ls_invite_export_ratings(shell, file, sqlite, tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGN_REVIEW_DATABASE", sqlite.url.database)
-    assert shell("ls")[1].startswith("no campaign in")
+    assert shell("ls")[1].rstrip().endswith("create one: align review load comparisons:v1 --campaign NAME")
     assert shell("load", file, "--campaign", "spring", "--overlap", "1", "--gold", "0")[:2] == (
         0,
         "spring: 4 new items from pairs.jsonl\n",
@@ -59,7 +59,7 @@ def test_load_ls_invite_export_ratings(shell, file, sqlite, tmp_path, monkeypatc
     assert len(rows) == 4 and {row["rater"] for row in rows} == {"r1"}
     assert world.do(lambda tx: [one.action for one in campaigns.notes(tx)]) == ["export", "invite", "load", "load"]
     told = shell("recall", "--rater", "r1")[1]
-    assert "withdrew 4 ratings of r1 from spring" in told and "prefs:v1 was made with them" in told
+    assert "withdrew 4 ratings of r1 from spring" in told and "contains them: prefs:v1" in told
 
 
 def test_gold_items_are_counted_alike_on_the_command_line_and_on_the_web(shell, small_world, monkeypatch):
@@ -138,7 +138,7 @@ def test_a_line_that_is_none_is_one_sentence(shell, tmp_path, sqlite, monkeypatc
         (("load", "FILE", "--campaign", "Not A Name"), "not allowed"),
         (("load", "FILE", "--campaign", "x", "--overlap", "0"), "--overlap is 0"),
         (("load", "FILE", "--campaign", "x", "--control", "2"), "--control is 2"),
-        (("export", "nothing", "--name", "x"), "there is no campaign 'nothing'; there are none"),
+        (("export", "nothing", "--name", "x"), "there is no campaign 'nothing' (campaigns: none)"),
         (("recall", "--rater", "r9"), "there is no rater 'r9'"),
         (("serve", "--public-url", "ftp://x"), "is no origin"),
     ],

@@ -142,7 +142,7 @@ def test_a_refused_export_says_by_how_much(small_world):
     gates = Gates(min_raters=5, min_agreement=0.9, min_gold=0.5)
     with pytest.raises(UserError) as refused:
         published(small_world, into, gates=gates)
-    for word in ("2 raters, 3 fewer than 5", "below 0.9", "gold items is not known"):
+    for word in ("2 raters, 3 fewer than 5", "below 0.9", "gold items is unknown (nobody rated a gold item)"):
         assert word in str(refused.value)
     assert not Store(small_world.artifacts).names()
 
@@ -217,6 +217,30 @@ def test_recalling_the_only_rater_leaves_nothing_and_says_so(small_world):
     assert not done.replaced and "gives no row" in done.empty[0]
     with pytest.raises(UserError, match="no rater 'r99'"):
         recall(small_world.database, Store(small_world.artifacts), "r99", now=0.0)
+
+
+def test_a_recall_looks_past_what_cannot_be_read_and_says_so(small_world):
+    into, people = rated(small_world)
+    published(small_world, into)
+    store = Store(small_world.artifacts)
+    (store.root / "foreign" / "v0001" / "manifest.json").mkdir(parents=True)
+    done = recall(small_world.database, store, people[0].handle, now=0.0)
+    assert done.withdrawn and [one.ref for one in done.replaced] == ["prefs:v2", "prefs-unpaired:v2"]
+    assert len(done.unread) == 1 and "foreign" in done.unread[0]
+
+
+@pytest.mark.parametrize(
+    "notes", [{"raters": 5}, {"raters": ["r1"]}, {"raters": ["r1"], "campaign": "spring", "gates": 1, "rules": []}]
+)
+def test_a_recall_believes_no_manifest_that_was_pulled(small_world, notes):
+    _, people = rated(small_world)
+    store = Store(small_world.artifacts)
+    folder = store.stage("pulled")
+    (folder / "ratings.jsonl").write_text("{}\n")
+    store.publish(folder, name="pulled", type="dataset", format="preference", notes={"stage": "review", **notes})
+    done = recall(small_world.database, store, people[0].handle, now=0.0)
+    assert done.withdrawn == {"spring": 8} and done.replaced == []
+    assert not done.empty or "does not say how it was exported" in done.empty[0]
 
 
 def model_of(store: Store, parent):

@@ -240,6 +240,31 @@ def test_altered_ratings_are_not_shown(small_world, capsys):
     assert "prefs:v1 is corrupt" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("line", ["x", "[]", "{}", '{"rater": 1, "verdict": "a"}', "[" * 100_000])
+def test_ratings_that_were_pulled_and_are_none_are_one_sentence(small_world, capsys, line):
+    store = Store(small_world.artifacts)
+    publish_ratings(store, f'{{"rater": "r1", "verdict": "a"}}\n{line}\n')
+    assert main(["review", "ratings", "pulled:v1", "--artifacts", str(store.root)]) == 2
+    error = capsys.readouterr().err
+    assert error == "error: pulled:v1: line 2 of ratings.jsonl is not a rating\n"
+
+
+@pytest.mark.parametrize("extra", [[], ["--json"]], ids=["table", "json"])
+def test_no_rating_that_was_pulled_writes_to_the_terminal(small_world, capsys, extra):
+    store = Store(small_world.artifacts)
+    nasty = "\x1b[2J\x9b31m\u202e"
+    publish_ratings(store, json.dumps({"rater": nasty, "verdict": nasty, "reason": nasty}) + "\n", campaign=nasty)
+    assert main(["review", "ratings", "pulled:v1", *extra, "--artifacts", str(store.root)]) == 0
+    assert not set(nasty[:1] + nasty[4:5] + nasty[-1:]) & set(capsys.readouterr().out)
+
+
+def publish_ratings(store: Store, text: str, campaign: str = "spring") -> None:
+    folder = store.stage("pulled")
+    (folder / "ratings.jsonl").write_text(text)
+    notes = {"stage": "review", "campaign": campaign}
+    store.publish(folder, name="pulled", type="dataset", format="preference", notes=notes)
+
+
 # -- text that cannot be stored --------------------------------------------------------------------------------------
 
 

@@ -171,7 +171,7 @@ def test_the_whole_loop_by_keyboard_alone(tiny_store, run_stage, chromium, tmp_p
         page.set_default_timeout(PATIENCE)
         come_in(page, served.first_link, "Grace")
         page.goto("/admin/campaigns/spring")
-        tab_to(page, page.get_by_role("button", name="Make a link"))
+        tab_to(page, page.get_by_role("button", name="Create a link"))
         page.keyboard.press("Enter")
         link = page.locator(".once").text_content()
         rater = chromium.new_context(base_url=served.origin).new_page()

@@ -63,7 +63,7 @@ def test_rules_change_from_the_page_while_people_rate(small_world, admin):
     rate_all(small_world, into, first)
     assert take(small_world, into, second) is None
     page = admin.get("/admin/campaigns/spring/settings").text
-    assert "Settled" in page and 'name="rubric"' not in page and 'name="strategy"' not in page
+    assert "can no longer change" in page and 'name="rubric"' not in page and 'name="strategy"' not in page
     sent = {"title": "Which one?", "overlap": "2", "min_raters": "3", "min_agreement": "0.6"}
     assert admin.post("/admin/campaigns/spring/settings", sent).status_code == 303
     into = small_world.do(campaigns.get_campaign, "spring")
@@ -71,7 +71,7 @@ def test_rules_change_from_the_page_while_people_rate(small_world, admin):
     assert len(rate_all(small_world, into, second)) == 2
     assert "overlap" in admin.get("/admin/audit").text
     page = admin.get("/admin/campaigns/spring/export").text
-    assert "2 raters, 1 fewer than 3" in page and "It would be refused" in page
+    assert "2 raters, 1 fewer than 3" in page and "An export would be refused now" in page
     assert "4 ratings give" in page and "align review export spring --name spring-prefs" in page
     # The gates are the campaign's: an export that names none is held to them.
     given = small_world.do(extract, into)

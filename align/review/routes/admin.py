@@ -1,4 +1,4 @@
-"""For who runs campaigns: fill, invite, watch, decide disputes, take ratings out. To a rater nothing here exists."""
+"""Pages for admins: fill a campaign, invite, watch progress, decide disputes, download ratings, manage people."""
 
 import math
 import secrets
@@ -15,7 +15,6 @@ from align.artifacts.refs import Ref
 from align.artifacts.store import Store
 from align.review import agreement, downloads, export, loading, progress, security
 from align.review.access import AdminRoute
-from align.review.aggregate import Compiled
 from align.review.dependencies import get_review, page, see_other, transact
 from align.review.errors import NotFound, Unfit
 from align.review.rendering import PageBudget
@@ -29,8 +28,8 @@ router = APIRouter(prefix="/admin", route_class=AdminRoute, include_in_schema=Fa
 
 INVITE_SECONDS = 14 * 86400.0
 MOST_DISPUTES = 20  # on a page
-SOONEST = 10  # seconds until the numbers of a campaign are looked at again
-REST = 30  # times as long as the look took, at least
+SOONEST = 10  # seconds until a browser asks for a campaign's numbers again
+REST = 30  # and at least so many times the seconds that computing them took
 State = Literal["open", "paused", "closed"]
 Handle = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,32}$")]
 ArtifactRef = Annotated[str, StringConstraints(max_length=200), Storable, Form()]
@@ -39,24 +38,24 @@ ItemId = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 @router.get("")
 async def overview(request: Request) -> Response:
-    """Every campaign."""
+    """All campaigns, and a form for a new one."""
 
     def work(tx: sa.Connection, me: Person) -> list[tuple[campaigns.Campaign, int, int]]:
-        found = campaigns.all_campaigns(tx)
-        return [
-            (one, campaigns.count_items(tx, one.id, gold=False), len(agreement.counted(ratings.current(tx, one.id))))
-            for one in found
-        ]
+        rows = []
+        for campaign in campaigns.all_campaigns(tx):
+            counted = agreement.counted(ratings.current(tx, campaign.id))
+            rows.append((campaign, campaigns.count_items(tx, campaign.id, gold=False), len(counted)))
+        return rows
 
-    found = await transact(request, work, reads=True)
-    return await page(request, "admin/campaigns.html", campaigns=found, settings=NEW, rubric="", settled=set())
+    rows = await transact(request, work, reads=True)
+    return await page(request, "admin/campaigns.html", campaigns=rows, settings=NEW, rubric="", settled=set())
 
 
 @router.get("/campaigns/{name}")
 async def campaign(request: Request, name: Name) -> Response:
-    """How far a campaign is; the numbers load themselves again."""
+    """A campaign's progress; the page asks for the numbers again by itself."""
     into, seen, members, wait = await _look(request, name)
-    member = request.state.signed_in.id in {one.id for one in members}
+    member = request.state.signed_in.id in {person.id for person in members}
     return await page(
         request, "admin/campaign.html", campaign=into, seen=seen, members=members, member=member, wait=wait
     )
@@ -70,7 +69,7 @@ async def figures(request: Request, name: Name) -> Response:
 
 
 async def _look(request: Request, name: str) -> tuple[campaigns.Campaign, progress.Overview, list[Person], int]:
-    """A campaign, its numbers, who rates in it, and the seconds until a browser asks for them again."""
+    """A campaign, its numbers, its members, and the seconds until a browser asks for the numbers again."""
 
     def work(tx: sa.Connection, me: Person) -> tuple[campaigns.Campaign, progress.Overview, list[Person]]:
         into = campaigns.get_campaign(tx, name)
@@ -78,13 +77,13 @@ async def _look(request: Request, name: str) -> tuple[campaigns.Campaign, progre
 
     began = time.perf_counter()
     found = await transact(request, work, reads=True)
-    # A large campaign takes seconds to look at, which the raters' requests shall not have to share.
+    # A large campaign takes seconds to compute, on the processor that also serves the raters.
     return *found, max(SOONEST, math.ceil(REST * (time.perf_counter() - began)))
 
 
 @router.post("/campaigns/{name}/state")
 async def set_state(request: Request, name: Name, state: Annotated[State, Form()]) -> Response:
-    """Open, pause or close: what is in a rater's hands may still be sent."""
+    """Open, pause or close a campaign. Items that raters have on their screens can still be sent."""
     now = get_review(request).clock()
 
     def work(tx: sa.Connection, me: Person) -> None:
@@ -98,7 +97,7 @@ async def set_state(request: Request, name: Name, state: Annotated[State, Form()
 
 @router.post("/campaigns/{name}/invite")
 async def invite(request: Request, name: Name, role: Annotated[Literal["rater", "admin"], Form()]) -> Response:
-    """A link for one person, shown once."""
+    """A link with which one person creates an account; it is shown once."""
     review = get_review(request)
     token, now = security.new_token(), review.clock()
 
@@ -114,7 +113,7 @@ async def invite(request: Request, name: Name, role: Annotated[Literal["rater", 
 
 @router.post("/campaigns/{name}/join")
 async def join(request: Request, name: Name) -> Response:
-    """Rate in this campaign oneself."""
+    """Become a member of the campaign."""
 
     def work(tx: sa.Connection, me: Person) -> None:
         people.join(tx, campaigns.get_campaign(tx, name).id, me.id)
@@ -125,7 +124,7 @@ async def join(request: Request, name: Name) -> Response:
 
 @router.post("/campaigns/{name}/load")
 async def load(request: Request, name: Name, ref: ArtifactRef) -> Response:
-    """Put an artifact's comparisons into the campaign. Only names of artifacts: no path and no URL is ever opened."""
+    """Put an artifact's comparisons into the campaign. Only names of artifacts are read: never a path or a URL."""
     review = get_review(request)
     Ref.parse(ref)
     async with review.loading:
@@ -135,9 +134,9 @@ async def load(request: Request, name: Name, ref: ArtifactRef) -> Response:
 
 @router.post("/campaigns/{name}/upload")
 async def upload(request: Request, name: Name, file: UploadFile | None = None) -> Response:
-    """The same from a JSONL file of pairs, with or without ratings made elsewhere."""
+    """Put the comparisons of a JSONL file into the campaign, with the ratings that they bring."""
     if file is None or not file.filename:  # browsers send an unnamed file where none was chosen
-        raise Unfit("choose a file")
+        raise Unfit("Choose a file first.")
     async with get_review(request).loading:
         rows, source = await run_in_threadpool(loading.load_stream, _file_name(file.filename), file.file)
         return await _load(request, name, rows, source)
@@ -173,26 +172,25 @@ async def _load(request: Request, name: str, rows: list[loading.Row], source: di
 async def disputes(request: Request, name: Name) -> Response:
     """Items whose raters disagree, and flagged ones, to be decided."""
 
-    def work(tx: sa.Connection, me: Person):  # noqa: ANN202 - what the template takes
+    def work(tx: sa.Connection, me: Person) -> tuple[campaigns.Campaign, list, int, dict[int, sa.Row]]:
         into = campaigns.get_campaign(tx, name)
         counted = agreement.counted(ratings.current(tx, into.id))
-        found = progress.disputes(counted, ratings.adjudicated(tx, into.id), ratings.flags(tx, into.id))
-        found, more = found[:MOST_DISPUTES], len(found) - MOST_DISPUTES
-        wanted = [one.item_id for one in found]
-        rows = tx.execute(sa.select(item).where(item.c.id.in_(wanted))).all()
-        return into, found, more, {row.id: row for row in rows}
+        every = progress.disputes(counted, ratings.adjudicated(tx, into.id), ratings.flags(tx, into.id))
+        first, more = every[:MOST_DISPUTES], len(every) - MOST_DISPUTES
+        rows = tx.execute(sa.select(item).where(item.c.id.in_([dispute.item_id for dispute in first]))).all()
+        return into, first, more, {row.id: row for row in rows}
 
-    into, found, more, items = await transact(request, work, reads=True)
+    into, first, more, items = await transact(request, work, reads=True)
     return await page(
         request,
         "admin/disputes.html",
         campaign=into,
-        disputes=found,
+        disputes=first,
         more=more,
         items=items,
         verdicts=VERDICTS,
         turns=PageBudget(contents=5).turns,
-        keys=[secrets.token_urlsafe(12) for _ in found],
+        keys=[secrets.token_urlsafe(12) for _ in first],
     )
 
 
@@ -205,7 +203,7 @@ async def adjudicate(
     key: Annotated[str, Form(pattern=r"^[A-Za-z0-9_-]{8,64}$")],
     reason: Annotated[Paragraph, Form()] = "",
 ) -> Response:
-    """Decide a dispute: this verdict stands in every export."""
+    """Decide a dispute: the admin's verdict stands in every export."""
     now = get_review(request).clock()
 
     def work(tx: sa.Connection, me: Person) -> None:
@@ -219,19 +217,21 @@ async def adjudicate(
 
 @router.get("/campaigns/{name}/ratings.{kind}")
 async def download(request: Request, name: Name, kind: Literal["csv", "jsonl", "parquet"]) -> Response:
-    """Every rating that stands, raters by pseudonym."""
+    """The current ratings as a file, with raters by pseudonym."""
     now = get_review(request).clock()
 
-    def work(tx: sa.Connection, me: Person) -> tuple[list[ratings.Rating], dict[int, sa.Row]]:
+    def read(tx: sa.Connection, me: Person) -> tuple[list[ratings.Rating], dict[int, sa.Row]]:
         into = campaigns.get_campaign(tx, name)
-        standing = ratings.current(tx, into.id)
-        campaigns.note(tx, me.id, "download", name, {"kind": kind, "ratings": len(standing)}, now=now)
-        rows = tx.execute(
-            sa.select(item.c.id, item.c.model_a, item.c.model_b, item.c.arm).where(item.c.campaign_id == into.id)
-        )
-        return standing, {row.id: row for row in rows}
+        columns = (item.c.id, item.c.model_a, item.c.model_b, item.c.arm)
+        rows = tx.execute(sa.select(*columns).where(item.c.campaign_id == into.id))
+        return ratings.current(tx, into.id), {row.id: row for row in rows}
 
-    standing, items = await transact(request, work)
+    def note(tx: sa.Connection, me: Person) -> None:
+        campaigns.note(tx, me.id, "download", name, {"kind": kind, "ratings": len(standing)}, now=now)
+
+    # Reading many ratings takes a while, in which SQLite's one writer serves the raters.
+    standing, items = await transact(request, read, reads=True)
+    await transact(request, note)
     content = await run_in_threadpool(downloads.to_file, standing, items, kind)
     head = {"content-disposition": f'attachment; filename="{name}-ratings.{kind}"'}
     return Response(content, media_type=downloads.MEDIA[kind], headers=head)
@@ -239,42 +239,41 @@ async def download(request: Request, name: Name, kind: Literal["csv", "jsonl", "
 
 @router.get("/campaigns/{name}/export")
 async def export_page(request: Request, name: Name) -> Response:
-    """What an export would give now, and by how much it misses its gates; the command makes it."""
+    """What an export would give now, and how far it is from its gates. The command publishes it."""
 
     def work(tx: sa.Connection, me: Person) -> export.Extract:
         return export.extract(tx, campaigns.get_campaign(tx, name))
 
-    def look(given: export.Extract) -> tuple[Compiled, dict[str, Any], list[str]]:
-        gates = given.campaign.settings.gates
-        compiled = export.compile_all(given, gates, export.Rules())
-        seen = export.measure(given, compiled)
-        return compiled, seen, export.missed(seen, gates)
+    def measure(extracted: export.Extract) -> dict[str, Any]:
+        gates = extracted.campaign.settings.gates
+        compiled = export.compile_all(extracted, gates, export.Rules())
+        measured = export.measure(extracted, compiled)
+        return {"compiled": compiled, "seen": measured, "missed": export.missed(measured, gates)}
 
-    given = await transact(request, work, reads=True)
-    compiled, seen, missed = await run_in_threadpool(look, given)
-    return await page(
-        request, "admin/export.html", campaign=given.campaign, compiled=compiled, seen=seen, missed=missed
-    )
+    extracted = await transact(request, work, reads=True)
+    values = await run_in_threadpool(measure, extracted)
+    return await page(request, "admin/export.html", campaign=extracted.campaign, **values)
 
 
 @router.get("/people")
 async def everybody(request: Request) -> Response:
-    found = await transact(request, lambda tx, me: people.everybody(tx), reads=True)
-    return await page(request, "admin/people.html", people=found)
+    """Everybody with an account."""
+    persons = await transact(request, lambda tx, me: people.everybody(tx), reads=True)
+    return await page(request, "admin/people.html", people=persons)
 
 
 @router.post("/people/{handle}/disabled")
 async def set_disabled(request: Request, handle: Handle, disabled: Annotated[bool, Form()]) -> Response:
-    """Shut somebody out, or let them in again; nobody can shut themselves out."""
+    """Disable an account or enable it again. Admins cannot disable their own."""
     now = get_review(request).clock()
 
     def work(tx: sa.Connection, me: Person) -> None:
-        who = people.person_by_handle(tx, handle)
-        if who is None:
+        person = people.person_by_handle(tx, handle)
+        if person is None:
             raise NotFound()
-        if who.id == me.id:
-            raise Unfit("you cannot shut yourself out; another admin can")
-        people.set_disabled(tx, who.id, disabled)
+        if person.id == me.id:
+            raise Unfit("You cannot disable your own account; another admin can.")
+        people.set_disabled(tx, person.id, disabled)
         campaigns.note(tx, me.id, "disable" if disabled else "enable", handle, {}, now=now)
 
     await transact(request, work)
@@ -283,10 +282,10 @@ async def set_disabled(request: Request, handle: Handle, disabled: Annotated[boo
 
 @router.get("/audit")
 async def audit(request: Request) -> Response:
-    """Who did what, newest first."""
+    """The audit log, newest first."""
 
-    def work(tx: sa.Connection, me: Person):  # noqa: ANN202 - what the template takes
-        return campaigns.notes(tx), {one.id: one for one in people.everybody(tx)}
+    def work(tx: sa.Connection, me: Person) -> tuple[list[sa.Row], dict[int, Person]]:
+        return campaigns.notes(tx), {person.id: person for person in people.everybody(tx)}
 
-    lines, known = await transact(request, work, reads=True)
-    return await page(request, "admin/audit.html", lines=lines, people=known)
+    lines, persons = await transact(request, work, reads=True)
+    return await page(request, "admin/audit.html", lines=lines, people=persons)

@@ -1,4 +1,4 @@
-"""A campaign's rules: made, and changed while people rate. To a rater nothing here exists."""
+"""Pages for admins: create a campaign, and change its settings while people rate."""
 
 import secrets
 
@@ -18,13 +18,13 @@ from align.review.store.people import Person
 
 router = APIRouter(prefix="/admin", route_class=AdminRoute, include_in_schema=False)
 
-NEW = Settings(title="-")  # what the form for a new campaign starts from
+NEW = Settings(title="-")  # the values that the form for a new campaign starts with
 _NAME = TypeAdapter(Name)
 
 
 @router.post("/campaigns")
 async def create(request: Request) -> Response:
-    """A new campaign, without items yet."""
+    """Create a campaign, without items."""
     sent = await request.form()
     now = get_review(request).clock()
 
@@ -32,7 +32,7 @@ async def create(request: Request) -> Response:
         try:
             name = _NAME.validate_python(sent.get("name"))
         except ValidationError:
-            raise Unfit("a name is small letters and digits, such as spring-2") from None
+            raise Unfit("A name consists of lower-case letters and digits, such as spring-2.") from None
         settings = read_form(sent, NEW.model_copy(update={"title": "", "seed": secrets.randbelow(2**31)}))
         made = campaigns.add_campaign(tx, name, settings, now=now)
         campaigns.note(tx, me.id, "create", name, settings.model_dump(), now=now)
@@ -44,7 +44,7 @@ async def create(request: Request) -> Response:
 
 @router.get("/campaigns/{name}/settings")
 async def settings_page(request: Request, name: Name) -> Response:
-    """The rules, and which of them are settled."""
+    """The settings, and which of them can no longer change."""
 
     def work(tx: sa.Connection, me: Person) -> tuple[Campaign, set[str]]:
         into = campaigns.get_campaign(tx, name)
@@ -63,7 +63,7 @@ async def settings_page(request: Request, name: Name) -> Response:
 
 @router.post("/campaigns/{name}/settings")
 async def change(request: Request, name: Name) -> Response:
-    """New rules, from the next item that is given out."""
+    """Change settings, from the next item that is given to a rater."""
     sent = await request.form()
     now = get_review(request).clock()
 
