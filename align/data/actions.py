@@ -1,4 +1,4 @@
-"""What `align data ...` does, a function a command; each takes the parsed command line and gives the exit status."""
+"""The commands of `align data`: each function takes the parsed command line and returns the exit status."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_data(arguments: argparse.Namespace) -> int:
-    """What the data is, whether it is sound, and what each stage would do with it. Nothing is written but the page."""
+    """Report what the data is, whether it is sound, and what each stage would do with it."""
     from align.data.quality.findings import dump, to_text
 
     reports = make_reports(arguments)
@@ -30,7 +30,7 @@ def check_data(arguments: argparse.Namespace) -> int:
 
 
 def make_reports(arguments: argparse.Namespace) -> "list[Report]":
-    """A report for each group of files that are read in one way, in the order given."""
+    """One report for each group of files that are read in the same way, in the order given."""
     from dataclasses import replace
 
     from align.artifacts.store import Store
@@ -96,7 +96,7 @@ def make_reports(arguments: argparse.Namespace) -> "list[Report]":
 
 
 def import_data(arguments: argparse.Namespace) -> int:
-    """Make a versioned dataset: rows in = rows used + rows refused, by reason, and the report beside the records."""
+    """Make a versioned dataset with its report; every row is used, or refused and counted by reason."""
     from align.artifacts.store import Store
     from align.data.arguments import (
         check_positive,
@@ -137,7 +137,7 @@ def import_data(arguments: argparse.Namespace) -> int:
 
 
 def make_data(arguments: argparse.Namespace) -> int:
-    """Make a dataset out of datasets: mixed by weight, split by prompt, filtered; every record is accounted for."""
+    """Make a dataset of datasets: mixed by weight, split by prompt, filtered; every record is accounted for."""
     from align.artifacts.store import Store
     from align.artifacts.verification import open_input
     from align.data.arguments import check_positive, check_share, load_benchmarks, tolerance_of, words
@@ -182,7 +182,7 @@ def make_data(arguments: argparse.Namespace) -> int:
 
 
 def show_data(arguments: argparse.Namespace) -> int:
-    """Records as a stage's model sees them: template rendered, tokens counted, and which of them carry the loss."""
+    """Show records as a stage's model sees them: the rendered template, its tokens, and which carry the loss."""
     import json
     from itertools import islice
 
@@ -250,7 +250,7 @@ def show_data(arguments: argparse.Namespace) -> int:
 
 
 def list_rules(arguments: argparse.Namespace) -> int:
-    """The layouts that are known, and the names that --fix and --drop take."""
+    """List the layouts, and the names that --fix and --drop take."""
     from align.data.layouts.formats import LAYOUTS, READS
     from align.data.quality.repairs import DROPS, FIXES
 
@@ -258,10 +258,10 @@ def list_rules(arguments: argparse.Namespace) -> int:
     for name, layout in LAYOUTS.items():
         print(f"  {name:<22} {(layout.__doc__ or '').strip().splitlines()[0]}")
         print(f"  {'':<22} columns: {READS[name]}")
-    print("repairs of text (--fix); what was there before is kept in repairs.jsonl")
+    print("repairs of text (--fix); the text before each repair is kept in repairs.jsonl")
     for name, (what, _) in FIXES.items():
         print(f"  {name:<22} {what}")
-    print("records left out (--drop); they are kept in repairs.jsonl")
+    print("reasons to leave a record out (--drop); the records are kept in repairs.jsonl")
     for name, what in DROPS.items():
         print(f"  {name:<22} {what}")
     return 0
@@ -274,7 +274,7 @@ def _say(version: "Version", report: "Report | None", told: list[str]) -> int:
     if report is None:
         for line in label_lines(version.manifest.notes.get("labels_read", [])):
             print(f"read as    {line}")
-        print(f"nothing to do: {version.ref} was made of just this  ({version.path})")
+        print(f"nothing to do: {version.ref} was made of the same data and options  ({version.path})")
         return 0
     print("\n".join([to_text(report), *told, f"published {version.ref}  ({version.path})"]))
     return 0

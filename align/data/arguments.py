@@ -1,4 +1,4 @@
-"""What the command line of `align data` names: sources, benchmarks, a tokenizer, which findings may pass."""
+"""From the command line of `align data` to sources, benchmarks, a tokenizer and a mapping."""
 
 import argparse
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def split_sources(store: Store, arguments: argparse.Namespace) -> list[tuple[Source, str]]:
-    """What `sources` names and the split each is: a dataset artifact has two, anything else is train."""
+    """The sources on the command line, each with its split: a dataset artifact has two, anything else is train."""
     found: list[tuple[Source, str]] = []
     for name in arguments.sources:
         if is_ref(name) and kind_of_file(split_sheet(name)[0]) not in READERS and not Path(name).exists():
@@ -54,7 +54,7 @@ def train_and_eval(arguments: argparse.Namespace) -> tuple[list[Source], list[So
     if twice := names[0] & names[1]:
         both = [[with_folder(one) if one.name in twice else one for one in sources] for sources in both]
         if {one.name for one in both[0]} & {one.name for one in both[1]}:
-            raise UserError(f"{sorted(twice)[0]} is given both to train and to evaluate on: name another --eval")
+            raise UserError(f"{sorted(twice)[0]} is named both for training and for --eval: name another file")
     return both[0], both[1]
 
 
@@ -64,7 +64,7 @@ def _with_beside(sources: list[Source], name: str | None) -> list[Source]:
         return sources
     others = find_sources([name])
     if len(sources) != 1 or len(others) != 1:
-        raise UserError(f"--beside {name} is joined row by row to one file, and {len(sources)} are given: name one")
+        raise UserError(f"--beside {name} is joined row by row to one file, but {len(sources)} are named")
     return [replace(sources[0], beside=others[0])]
 
 
@@ -88,20 +88,26 @@ def load_benchmarks(arguments: argparse.Namespace) -> "tuple[dict[str, np.ndarra
 def load_tokenizer(
     store: Store, model: str | None, chat_template: str | None = None
 ) -> "PreTrainedTokenizerBase | None":
-    """The tokenizer of a model artifact or folder, under another template where one is given. Raises UserError."""
+    """The tokenizer of a model artifact or of a folder that holds one, with another chat template if one is given.
+
+    Raises:
+        UserError: there is no such model, or no tokenizer that can be loaded.
+    """
     if model is None:
         return None
-    try:
-        given = open_input(store, model, mode=SAMPLED)  # its small files, the tokenizer among them
-    except UserError as error:
-        raise UserError(f"{error} (name a model whose tokenizer to use: --model)") from None
+    folder = Path(model).expanduser()
+    if is_ref(model) or not folder.is_dir():  # a folder may hold a tokenizer alone
+        try:
+            folder = open_input(store, model, mode=SAMPLED).path  # small files, such as the tokenizer's, are hashed
+        except UserError as error:
+            raise UserError(f"{error} (--model names the model whose tokenizer is used)") from None
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(given.path), local_files_only=True)
-    except Exception as error:  # whatever the files make transformers stumble over
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # the files may be anything
         why = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise UserError(f"--model {model}: {given.path} holds no tokenizer that can be loaded ({why})") from error
+        raise UserError(f"--model {model}: {folder} holds no tokenizer that can be loaded ({why})") from error
     if chat_template is not None:
         if not Path(chat_template).is_file():
             raise UserError(f"--chat-template {chat_template}: there is no such file")
@@ -126,7 +132,7 @@ def tolerance_of(arguments: argparse.Namespace) -> "Tolerance":
 
 
 def words(given: Sequence[str]) -> list[str]:
-    """The words of `a,b`, given once or more often."""
+    """The words of `a,b`, in one or several options."""
     return [word.strip() for text in given for word in text.split(",") if word.strip()]
 
 
@@ -142,13 +148,13 @@ def parse_mapping(texts: Sequence[str] | None, option: str) -> dict[str, str]:
 
 
 def check_share(value: float | None, option: str) -> None:
-    """Raises UserError for what is no share of the prompts."""
+    """Raises UserError for a value outside [0, 1)."""
     if value is not None and not 0 <= value < 1:
-        raise UserError(f"{option} {value}: write a share from 0 to below 1")
+        raise UserError(f"{option} {value}: write a share from 0 to less than 1")
 
 
 def check_positive(value: int | None, option: str) -> None:
-    """Raises UserError for what is no number of things."""
+    """Raises UserError for a value below 1."""
     if value is not None and value < 1:
         raise UserError(f"{option} {value}: write a positive number")
 

@@ -90,6 +90,15 @@ def test_a_benchmark_inside_a_chinese_text_is_found():
     assert [number for number, hit in enumerate(hits) if hit] == [3]
 
 
+def test_an_answer_that_repeats_a_chinese_question_is_found(tmp_path, capsys):
+    question = "得了感冒以后应该吃什么药才能好得快"
+    rows = [
+        {"prompt": question, "completion": f"您问：{question}？请多喝水。"},
+        {"prompt": "感冒怎么办", "completion": "感冒怎么办"},
+    ]
+    assert found(check(capsys, write(tmp_path / "rows.jsonl", rows)))["prompt_in_answer"]["rows"] == ["0"]
+
+
 def test_the_language_of_chinese_with_latin_names():
     assert patterns.language_of("建议服用acetaminophen和dextromethorphan hydrobromide，每日三次") == "Chinese"
     assert patterns.language_of("The word 你好 means hello and is what you say to a friend") == "English"

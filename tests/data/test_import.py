@@ -200,10 +200,10 @@ def test_import_then_check_of_the_artifact_gives_the_same_records(tmp_path, root
         (["import", "{file}", "--name", "x", "--columns", "magin=m"], "'magin' is not a field"),
         (["import", "{file}", "--name", "x", "--columns", "prompt"], "is not NAME=VALUE"),
         (["import", "{file}", "--name", "x", "--fix", "all"], "--fix all: there is no such rule"),
-        (["import", "{file}", "--name", "x", "--eval-fraction", "1"], "write a share from 0 to below 1"),
+        (["import", "{file}", "--name", "x", "--eval-fraction", "1"], "write a share from 0 to less than 1"),
         (["import", "{file}", "--name", "../x"], "../x"),
         (["import", "{file}", "--name", "x", "--as", "language_modeling"], "no record came of 5 rows"),
-        (["import", "{file}", "--name", "x", "--eval", "{file}"], "is given both to train and to evaluate on"),
+        (["import", "{file}", "--name", "x", "--eval", "{file}"], "is named both for training and for --eval"),
         (["check", "none:v1"], "artifact 'none:v1' is not in the store"),
         (["check", "{file}", "--against", "{file}", "--ngram", "1"], "--ngram 1"),
     ],
@@ -393,7 +393,7 @@ def test_scores_are_beside_one_file(scored, root, capsys):
     both = [scored / "answers.csv", scored / "answers.csv", "--beside", scored / "scores.csv"]
     for command in (["check", *both], ["import", *both, "--name", "x"]):
         status, _, err = run(capsys, root, *command)
-        assert status == 2 and "is joined row by row to one file, and 2 are given" in err
+        assert status == 2 and "is joined row by row to one file, but 2 are named" in err
 
 
 def test_every_row_of_mts_dialog_has_its_place(root, capsys):

@@ -239,7 +239,7 @@ def test_show(tmp_path, tokenizer, capsys):
         (["{file}", "--rows", "0"], "--rows 0"),
         (["{file}", "--model", "{tmp}/none"], "does not exist"),
         (["{file}", "--model", "{tmp}"], "holds no tokenizer"),
-        (["{file}"], "name a model whose tokenizer to use: --model"),
+        (["{file}"], "--model names the model whose tokenizer is used"),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path, capsys, monkeypatch, arguments, message):

@@ -55,7 +55,7 @@ def check(source: DatasetSource, format: str) -> None:
     source.names.check(f"data.{format}.", kept=source.keep or ())
     check_keep(source.keep, f"data.{format}.keep")
     if not 0 <= source.eval_fraction < 1:
-        raise UserError(f"data.{format}.eval_fraction is {source.eval_fraction}: write a share from 0 to below 1")
+        raise UserError(f"data.{format}.eval_fraction is {source.eval_fraction}: write a share from 0 to less than 1")
     if source.max_rows is not None and source.max_rows < 1:
         raise UserError(f"data.{format}.max_rows is {source.max_rows}: write a positive number, or null for all")
 

@@ -194,9 +194,9 @@ class Inspection:
             answer = texts.get(side)
             if answer is None or isinstance(record, Text):
                 continue
-            if len(question) >= 40 and question.strip() in answer:
+            if patterns.is_long(question) and question.strip() in answer:
                 self.found["prompt_in_answer"].add(place, f"{side}: {patterns.snippet(answer)}", side)
-            elif len(answer) >= 40 and answer.strip() in texts["prompt"]:
+            elif patterns.is_long(answer) and answer.strip() in texts["prompt"]:
                 self.found["answer_in_prompt"].add(place, f"{side}: {patterns.snippet(answer)}", side)
 
     def _words(self, text: str, place: str) -> None:

@@ -106,6 +106,13 @@ def words_of(text: str) -> list[str]:
     return text.split() if text.isascii() or not _HAS_UNSPACED.search(text) else _WORD.findall(text)
 
 
+def is_long(text: str) -> bool:
+    """Whether a text is too long to be in another one by chance: 40 characters, or 16 where each is a word."""
+    if len(text) < 40 and not text.isascii():
+        return len(text) >= 16 and 2 * len(_HAS_UNSPACED.findall(text)) > len(text)
+    return len(text) >= 40
+
+
 def joined(words: list[str]) -> str:
     """Words in a row as they would stand in a text."""
     return "".join(

@@ -66,7 +66,7 @@ _TEXT_FINDINGS: tuple[tuple[str, str, str, str], ...] = (
         "",
     ),
     ("prompt_in_answer", "warning", "answers that repeat the prompt word for word", ""),
-    ("answer_in_prompt", "warning", "answers of 40 or more characters that already appear in the prompt", ""),
+    ("answer_in_prompt", "warning", "answers of some length that already appear in the prompt", ""),
     (
         "line_ends",
         "info",
