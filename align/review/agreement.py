@@ -1,7 +1,7 @@
-"""How far raters agree: with each other, with themselves, with gold items; and which side they lean to.
+"""How far raters agree with each other, with themselves and with gold items, and which side they prefer.
 
 evalica computes Krippendorff's alpha; verdicts are ordinal, from `b` (-2) to `a` (2), with `both_bad` and `both_good`
-in the middle beside `tie`. Imported when asked: it brings pandas, which takes a second.
+in the middle with `tie`. It is imported when it is needed, because it brings pandas, which takes a second.
 """
 
 from collections import defaultdict
@@ -14,7 +14,7 @@ from align.review.schemas import STRENGTH, TURNED
 from align.review.store.ratings import Rating
 
 RESAMPLES = 1000
-FEWEST_SHARED = 5  # items that two raters share before their kappa is told
+FEWEST_SHARED = 5  # items that two raters must share for a kappa
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Alpha:
 
 @dataclass(frozen=True)
 class RaterReport:
-    """How one person rates."""
+    """What can be said about one rater."""
 
     rater: str
     ratings: int
     left: float | None  # share of verdicts for the left side, among those for either
     left_low: float
     left_high: float
-    seconds: float | None  # median of an item
+    seconds: float | None  # median per item
     gold: tuple[int, int]  # right, of
     repeats: tuple[int, int]  # the same winner again, of
     ties: float  # share of tie, both_bad and both_good
@@ -44,15 +44,15 @@ class RaterReport:
 
 
 def counted(ratings: Iterable[Rating]) -> list[Rating]:
-    """The ratings that speak about an item: not gold, not repeats."""
-    return [one for one in ratings if one.kind in ("main", "import")]
+    """The ratings that count for an item: neither of gold items nor repeats."""
+    return [rating for rating in ratings if rating.kind in ("main", "import")]
 
 
 def krippendorff(ratings: Iterable[Rating], *, seed: int = 0) -> Alpha | None:
-    """Ordinal alpha; None where no item has two ratings, or all ratings are the same and chance is all there is."""
+    """Ordinal alpha; None if no item has two ratings, or if all ratings are the same."""
     by_item: dict[int, dict[str, int]] = defaultdict(dict)
-    for one in counted(ratings):
-        by_item[one.item_id][one.rater] = STRENGTH[one.verdict]
+    for rating in counted(ratings):
+        by_item[rating.item_id][rating.rater] = STRENGTH[rating.verdict]
     shared = {name: votes for name, votes in by_item.items() if len(votes) > 1}
     if len({vote for votes in shared.values() for vote in votes.values()}) < 2:
         return None
@@ -66,12 +66,12 @@ def krippendorff(ratings: Iterable[Rating], *, seed: int = 0) -> Alpha | None:
         columns=list(shared),
         dtype=float,
     )
-    found = evalica.alpha_bootstrap(table, distance="ordinal", n_resamples=RESAMPLES, random_state=seed)
-    return Alpha(float(found.alpha), float(found.low), float(found.high), len(shared))
+    estimate = evalica.alpha_bootstrap(table, distance="ordinal", n_resamples=RESAMPLES, random_state=seed)
+    return Alpha(float(estimate.alpha), float(estimate.low), float(estimate.high), len(shared))
 
 
 def cohen_kappa(pairs: Sequence[tuple[int, int]]) -> float | None:
-    """Cohen's kappa of two raters' categories; None where both always say the same one thing."""
+    """Cohen's kappa of two raters' categories; None if both always gave the same category."""
     total = len(pairs)
     if not total:
         return None
@@ -90,67 +90,75 @@ def winner(verdict: str) -> int:
 
 
 def kappas(ratings: Iterable[Rating]) -> list[tuple[str, str, float | None, int]]:
-    """(rater, rater, kappa of who won, items they share) of every two raters who share enough."""
+    """(rater, rater, kappa of the winners, shared items) of every two raters who share enough items."""
     votes: dict[str, dict[int, int]] = defaultdict(dict)
-    for one in counted(ratings):
-        votes[one.rater][one.item_id] = winner(one.verdict)
-    found = []
+    for rating in counted(ratings):
+        votes[rating.rater][rating.item_id] = winner(rating.verdict)
+    rows = []
     for first, second in combinations(sorted(votes, key=natural), 2):
         shared = votes[first].keys() & votes[second].keys()
         if len(shared) >= FEWEST_SHARED:
             pairs = [(votes[first][name], votes[second][name]) for name in sorted(shared)]
-            found.append((first, second, cohen_kappa(pairs), len(shared)))
-    return found
+            rows.append((first, second, cohen_kappa(pairs), len(shared)))
+    return rows
 
 
 def rater_reports(ratings: Sequence[Rating], gold: dict[int, str]) -> list[RaterReport]:
-    """One report a rater; `gold` has the right verdict of gold items."""
+    """One report per rater; `gold` has the right verdict of each gold item."""
     from align.data.quality.agreement import wilson
 
     by_rater: dict[str, list[Rating]] = defaultdict(list)
-    for one in ratings:
-        by_rater[one.rater].append(one)
-    found = []
+    for rating in ratings:
+        by_rater[rating.rater].append(rating)
+    reports = []
     for rater in sorted(by_rater, key=natural):
-        mine = by_rater[rater]
-        shown = [winner(TURNED[one.verdict] if one.flipped else one.verdict) for one in mine if one.kind != "import"]
+        own = by_rater[rater]
+        shown = [
+            winner(TURNED[rating.verdict] if rating.flipped else rating.verdict)
+            for rating in own
+            if rating.kind != "import"
+        ]
         for_left, for_either = sum(side > 0 for side in shown), sum(side != 0 for side in shown)
         low, high = wilson(for_left, for_either)
-        times = [one.milliseconds / 1000 for one in mine if one.milliseconds]
-        found.append(
+        times = [rating.milliseconds / 1000 for rating in own if rating.milliseconds]
+        reports.append(
             RaterReport(
                 rater=rater,
-                ratings=len(mine),
+                ratings=len(own),
                 left=for_left / for_either if for_either else None,
                 left_low=low,
                 left_high=high,
                 seconds=median(times) if times else None,
-                gold=gold_score(mine, gold),
-                repeats=_repeats(mine),
-                ties=sum(winner(one.verdict) == 0 for one in mine) / len(mine),
-                flags=sum(one.flag for one in mine),
+                gold=gold_score(own, gold),
+                repeats=_repeats(own),
+                ties=sum(winner(rating.verdict) == 0 for rating in own) / len(own),
+                flags=sum(rating.flag for rating in own),
             )
         )
-    return found
+    return reports
 
 
 def gold_score(ratings: Iterable[Rating], gold: dict[int, str]) -> tuple[int, int]:
-    """(gold items judged right, gold items judged): the winner counts, not how strongly."""
-    judged = [(one.verdict, gold[one.item_id]) for one in ratings if one.kind == "gold" and one.item_id in gold]
-    return sum(_agrees(said, right) for said, right in judged), len(judged)
+    """(gold items judged right, gold items judged); only the winner is compared, not the strength."""
+    judged = [
+        (rating.verdict, gold[rating.item_id])
+        for rating in ratings
+        if rating.kind == "gold" and rating.item_id in gold
+    ]
+    return sum(_agrees(verdict, right) for verdict, right in judged), len(judged)
 
 
-def _agrees(said: str, right: str) -> bool:
+def _agrees(verdict: str, right: str) -> bool:
     if right in ("both_bad", "both_good"):
-        return said == right
-    return winner(said) == winner(right) and said not in ("both_bad", "both_good")
+        return verdict == right
+    return winner(verdict) == winner(right) and verdict not in ("both_bad", "both_good")
 
 
 def _repeats(ratings: Iterable[Rating]) -> tuple[int, int]:
     ratings = list(ratings)
-    first = {one.item_id: winner(one.verdict) for one in ratings if one.kind == "main"}
-    again = [one for one in ratings if one.kind == "repeat" and one.item_id in first]
-    return sum(winner(one.verdict) == first[one.item_id] for one in again), len(again)
+    first = {rating.item_id: winner(rating.verdict) for rating in ratings if rating.kind == "main"}
+    again = [rating for rating in ratings if rating.kind == "repeat" and rating.item_id in first]
+    return sum(winner(rating.verdict) == first[rating.item_id] for rating in again), len(again)
 
 
 def natural(handle: str) -> tuple[int, str]:

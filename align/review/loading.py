@@ -294,7 +294,7 @@ def add_batch(tx: sa.Connection, campaign: str, batch: Load, *, now: float) -> t
     """
     into = get_campaign(tx, campaign)
     if any(getattr(into.settings, name) != getattr(batch.settings, name) for name in ("strategy", "control", "seed")):
-        raise Conflict(f"the settings of {campaign} changed during the load; load again")
+        raise Conflict(f"The settings of {campaign} changed during the load; load again.")
     added = add_items(tx, into, [made for entry in batch.entries for made in entry.items], batch.source)
     return added, _add_ratings(tx, into, batch.entries, now=now)
 

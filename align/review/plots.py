@@ -1,17 +1,17 @@
-"""Plots as inline SVG: no script, no style of their own, readable without colour and by a screen reader."""
+"""Plots as inline SVG, without scripts or styles of their own, readable without colour and by screen readers."""
 
 from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
 WIDTH = 480
-ROW = 26  # units of height a row
-LABEL = 110  # units for the names at the left
-_VALUE = 60  # units for the numbers at the right
+ROW = 26  # units of height per row
+LABEL = 110  # units for the names on the left
+_VALUE = 60  # units for the numbers on the right
 
 
 def bars(rows: Sequence[tuple[str, float]], *, title: str, unit: str = "") -> Markup:
-    """A horizontal bar a row."""
+    """One horizontal bar per row."""
     most = max((value for _, value in rows), default=0) or 1
     room = WIDTH - LABEL - _VALUE
     parts = []
@@ -22,8 +22,8 @@ def bars(rows: Sequence[tuple[str, float]], *, title: str, unit: str = "") -> Ma
             f'<rect x="{LABEL}" y="{y + 5}" width="{long:.1f}" height="16" rx="3" class="bar"/>'
             f'<text x="{LABEL + long + 8:.1f}" y="{y + 17}" class="value">{value:g}{escape(unit)}</text>'
         )
-    told = ", ".join(f"{name} {value:g}{unit}" for name, value in rows)
-    return _svg(parts, len(rows) * ROW, f"{title}: {told}")
+    description = ", ".join(f"{name} {value:g}{unit}" for name, value in rows)
+    return _svg(parts, len(rows) * ROW, f"{title}: {description}")
 
 
 def ranges(
@@ -35,7 +35,7 @@ def ranges(
     mark: float | None = None,
     digits: int = 2,
 ) -> Markup:
-    """A dot with its interval a row: (name, value, from, to); `mark` is a line through all rows."""
+    """One dot with its interval per row: (name, value, from, to); `mark` is a line through all rows."""
     room = WIDTH - LABEL - _VALUE
 
     def x(value: float) -> float:
@@ -57,12 +57,12 @@ def ranges(
         parts.append(
             f'<text x="{x(value):.1f}" y="{len(rows) * ROW + 15}" text-anchor="{anchor}" class="tick">{value:g}</text>'
         )
-    told = ", ".join(f"{n} {v:.{digits}f} ({a:.{digits}f} to {b:.{digits}f})" for n, v, a, b in rows)
-    return _svg(parts, len(rows) * ROW + 20, f"{title}: {told}")
+    description = ", ".join(f"{n} {v:.{digits}f} ({a:.{digits}f} to {b:.{digits}f})" for n, v, a, b in rows)
+    return _svg(parts, len(rows) * ROW + 20, f"{title}: {description}")
 
 
 def growth(points: Sequence[tuple[float, int]], *, title: str, whole: int) -> Markup:
-    """A count over time as an area: (seconds since the epoch, count so far); `whole` is what it grows to."""
+    """A count over time as an area: (seconds since the epoch, count so far); `whole` is the count it grows to."""
     if len(points) < 2:
         return Markup("")
     height, first, last = 140, points[0][0], points[-1][0]
@@ -78,15 +78,16 @@ def growth(points: Sequence[tuple[float, int]], *, title: str, whole: int) -> Ma
         f'<line x1="8" x2="{WIDTH - 8}" y1="{8 + height}" y2="{8 + height}" class="axis"/>',
         f'<polygon points="{line} {floor}" class="area"/><polyline points="{line}" class="line"/>',
         f'<line x1="8" x2="{WIDTH - 8}" y1="8" y2="8" class="mark"/>',
-        f'<text x="12" y="24" class="tick">{top} wanted</text>',
+        f'<text x="12" y="24" class="tick">{top} needed</text>',
     ]
     return _svg(parts, height + 16, f"{title}: {points[-1][1]} of {whole}")
 
 
-def _svg(parts: Sequence[str], height: float, told: str) -> Markup:
+def _svg(parts: Sequence[str], height: float, description: str) -> Markup:
     inside = "".join(str(part) for part in parts)
     return Markup(
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(told)}">{inside}</svg>'
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(description)}">'
+        f"{inside}</svg>"
     )
 
 

@@ -158,7 +158,7 @@ def test_the_uncertain_need_scores_and_keep_their_order(shell, tmp_path, sqlite,
     assert status == 2 and "inputs.reward_model" in error
     shell("load", str(place), "--campaign", "x")
     status, _, error = shell("load", str(place), "--campaign", "x", "--strategy", "uncertain")
-    assert status == 2 and "is settled" in error
+    assert status == 2 and "can no longer change" in error
 
 
 def test_without_the_extra_one_sentence_says_so():

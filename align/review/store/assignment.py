@@ -1,13 +1,13 @@
-"""Who rates what next.
+"""Which rater gets which item next.
 
-An item is leased to a rater for a while; what is not rated by then is free again. `item.open` counts the ratings that
-are still to be given out, leases taken off, so an item never gets more than the campaign's overlap. A rater has at
-most one assignment of a kind with an item, so nobody sees one twice, except in a repeat, which is there for that.
+An item is leased to a rater for a while; if it is not rated by then, it is free again. `item.open` counts the ratings
+that are still to be assigned, without those that are leased, so an item never gets more than the campaign's overlap. A
+rater has at most one assignment of each kind for an item, so nobody sees an item twice except as a repeat.
 
-The statements are built once, at the bottom: they run for every rating.
+Every choice is drawn from the campaign's seed, the rater and the number of items this rater has received: the same
+campaign gives the same items in the same order with the same sides again.
 
-Every choice is drawn from the campaign's seed, the rater and the count of items this rater was given: the same
-campaign again gives the same items in the same order and the same sides.
+The statements at the bottom are built once, because they run for every rating.
 """
 
 import random
@@ -21,7 +21,7 @@ from align.review.store.campaigns import Campaign
 from align.review.store.people import Person
 from align.review.tables import assignment, event, item, membership
 
-REPEAT_AFTER = 10  # items rated before one of them comes again
+REPEAT_AFTER = 10  # items that a rater receives before the first repeat
 BEFORE_ALL = -1.0  # every rank is above
 _ARMS = ("random", "uncertain")
 
@@ -39,11 +39,11 @@ class Assignment:
     a: Any
     b: Any
     tools: Any
-    again: bool = False  # it was rated, and taken back
+    again: bool = False  # it was rated, and the rating was undone
 
 
 def lock_member(tx: sa.Connection, campaign_id: int, person_id: int) -> sa.Row:
-    """This rater's row in the campaign, held until the transaction ends: one thing at a time for one rater.
+    """This rater's row in the campaign, locked until the transaction ends, so that a rater's requests run in turn.
 
     Raises:
         NotFound: the person does not belong to the campaign.
@@ -95,61 +95,61 @@ def find_event(tx: sa.Connection, person_id: int, key: str) -> Earlier | None:
     return Earlier(*row) if row else None
 
 
-def take_next(tx: sa.Connection, into: Campaign, rater: Person, *, now: float) -> Assignment | None:
-    """What the rater holds, else a new item; None where there is nothing for this rater now."""
-    member = lock_member(tx, into.id, rater.id)
-    leases = tx.execute(_LEASES, {"campaign": into.id, "person": rater.id, "now": now}).all()
+def take_next(tx: sa.Connection, campaign: Campaign, rater: Person, *, now: float) -> Assignment | None:
+    """The item that the rater has now, else a new one; None if there is nothing for this rater."""
+    member = lock_member(tx, campaign.id, rater.id)
+    leases = tx.execute(_LEASES, {"campaign": campaign.id, "person": rater.id, "now": now}).all()
     if any(lease.expires < now for lease in leases):
-        free_expired(tx, into.id, now)
+        free_expired(tx, campaign.id, now)
     if any(lease.person_id == rater.id and lease.expires >= now for lease in leases):
-        return Assignment(*tx.execute(_HELD, {"campaign": into.id, "person": rater.id}).first())
-    if into.state != "open":
+        return Assignment(*tx.execute(_HELD, {"campaign": campaign.id, "person": rater.id}).first())
+    if campaign.state != "open":
         return None
-    draw = random.Random(f"{into.settings.seed}/{into.name}/{rater.handle}/{member.issued}")
-    chosen = _choose(tx, into, rater, member, draw)
+    draw = random.Random(f"{campaign.settings.seed}/{campaign.name}/{rater.handle}/{member.issued}")
+    chosen = _choose(tx, campaign, rater, member, draw)
     if chosen is None:
         return None
     row, kind = chosen
-    # A repeat is shown the other way round.
+    # A repeat is shown with the sides exchanged.
     flipped = draw.random() < 0.5 if kind != "repeat" else not row.flipped
-    given = {"campaign_id": into.id, "item_id": row.id, "person_id": rater.id, "kind": kind, "flipped": flipped}
-    lease = {"state": "leased", "issued": now, "expires": now + into.settings.lease}
-    number = tx.execute(_GIVE, given | lease).scalar_one()
+    values = {"campaign_id": campaign.id, "item_id": row.id, "person_id": rater.id, "kind": kind, "flipped": flipped}
+    lease = {"state": "leased", "issued": now, "expires": now + campaign.settings.lease}
+    number = tx.execute(_GIVE, values | lease).scalar_one()
     moved = {"random": member.random_cursor, "uncertain": member.uncertain_cursor}
     if kind == "main":
         tx.execute(_OPEN, {"number": row.id, "change": -1})
         moved[row.arm] = row.rank
-    tx.execute(_MOVE, {"campaign": into.id, "person": rater.id, "count": member.issued + 1, **moved})
+    tx.execute(_MOVE, {"campaign": campaign.id, "person": rater.id, "count": member.issued + 1, **moved})
     return Assignment(number, row.id, kind, flipped, "leased", row.prompt, row.a, row.b, row.tools)
 
 
 def free_expired(tx: sa.Connection, campaign_id: int, now: float) -> None:
-    """Take back what was leased for too long."""
+    """End the leases that have run out."""
     old = sa.select(assignment.c.id).where(
         assignment.c.campaign_id == campaign_id, sa.text("assignment.state = 'leased'"), assignment.c.expires < now
     )
-    found = list(tx.execute(old.limit(100).with_for_update(skip_locked=True)).scalars())
-    if not found:
+    expired = list(tx.execute(old.limit(100).with_for_update(skip_locked=True)).scalars())
+    if not expired:
         return
-    gone = sa.update(assignment).where(assignment.c.id.in_(found), assignment.c.state == "leased")
-    rows = tx.execute(gone.values(state="expired").returning(assignment.c.item_id, assignment.c.kind)).all()
+    freed = sa.update(assignment).where(assignment.c.id.in_(expired), assignment.c.state == "leased")
+    rows = tx.execute(freed.values(state="expired").returning(assignment.c.item_id, assignment.c.kind)).all()
     for item_id, kind in sorted((row.item_id, row.kind) for row in rows):
         if kind == "main":
             give_back(tx, item_id)
 
 
 def give_back(tx: sa.Connection, item_id: int) -> None:
-    """One rating more to be given out."""
+    """Make one more rating of an item available."""
     tx.execute(_OPEN, {"number": item_id, "change": 1})
 
 
 def take_away(tx: sa.Connection, item_id: int) -> None:
-    """One rating fewer to be given out: it was given elsewhere."""
+    """Make one rating fewer available: it was made elsewhere."""
     tx.execute(_OPEN, {"number": item_id, "change": -1})
 
 
 def take_again(tx: sa.Connection, item_id: int) -> bool:
-    """Take one of the ratings still to be given out, if there is one left."""
+    """Take one of the available ratings, if there is one."""
     taken = sa.update(item).where(item.c.id == item_id, item.c.open > 0).values(open=item.c.open - 1)
     return tx.execute(taken).rowcount == 1
 
@@ -159,47 +159,47 @@ def set_state(tx: sa.Connection, assignment_id: int, state: str) -> None:
 
 
 def lease_again(tx: sa.Connection, assignment_id: int, expires: float) -> None:
-    """Give an assignment back to its rater; issued at the beginning of time, it comes before what else they hold."""
+    """Give an assignment back to its rater. With the earliest time of issue it comes before their other items."""
     again = sa.update(assignment).where(assignment.c.id == assignment_id)
     tx.execute(again.values(state="leased", issued=0.0, expires=expires))
 
 
-def count_done(tx: sa.Connection, into: Campaign, rater: Person) -> int:
+def count_done(tx: sa.Connection, campaign: Campaign, rater: Person) -> int:
     """Items this rater has rated."""
-    return tx.execute(_DONE, {"campaign": into.id, "person": rater.id}).scalar_one()
+    return tx.execute(_DONE, {"campaign": campaign.id, "person": rater.id}).scalar_one()
 
 
-def count_left(tx: sa.Connection, into: Campaign, rater: Person) -> int:
-    """Items that are still there for this rater; all open items are looked at, so ask once a page."""
-    mine = {"campaign": into.id, "person": rater.id}
-    left = tx.execute(_LEFT, {**mine, "handle": rater.handle, "of_kind": "main"}).scalar_one()
-    return left + (tx.execute(_HELD, mine).first() is not None)
+def count_left(tx: sa.Connection, campaign: Campaign, rater: Person) -> int:
+    """Items that are left for this rater. This reads all open items, so call it once per page."""
+    own = {"campaign": campaign.id, "person": rater.id}
+    left = tx.execute(_LEFT, {**own, "handle": rater.handle, "of_kind": "main"}).scalar_one()
+    return left + (tx.execute(_HELD, own).first() is not None)
 
 
 def _choose(
-    tx: sa.Connection, into: Campaign, rater: Person, member: sa.Row, draw: random.Random
+    tx: sa.Connection, campaign: Campaign, rater: Person, member: sa.Row, draw: random.Random
 ) -> tuple[sa.Row, str] | None:
     """(the item, the kind of assignment), by the campaign's shares."""
-    mine = {"campaign": into.id, "person": rater.id, "handle": rater.handle}
-    if draw.random() < into.settings.gold and (row := tx.execute(_GOLD, {**mine, "of_kind": "gold"}).first()):
+    own = {"campaign": campaign.id, "person": rater.id, "handle": rater.handle}
+    if draw.random() < campaign.settings.gold and (row := tx.execute(_GOLD, {**own, "of_kind": "gold"}).first()):
         return row, "gold"
     if (
-        draw.random() < into.settings.repeats
+        draw.random() < campaign.settings.repeats
         and member.issued >= REPEAT_AFTER
-        and (row := tx.execute(_REPEAT, {"campaign": into.id, "person": rater.id}).first())
+        and (row := tx.execute(_REPEAT, {"campaign": campaign.id, "person": rater.id}).first())
     ):
         return row, "repeat"
     arms = _ARMS
-    if into.settings.strategy == "random":
+    if campaign.settings.strategy == "random":
         arms = ("random",)
-    elif draw.random() >= into.settings.control:
+    elif draw.random() >= campaign.settings.control:
         arms = _ARMS[::-1]
     cursors = {"random": member.random_cursor, "uncertain": member.uncertain_cursor}
-    # From where the rater had come to; and once more from the top, where leases may have run out meanwhile.
+    # From the rater's position on, then from the start again: leases may have run out in the meantime.
     for start in (cursors, dict.fromkeys(cursors, BEFORE_ALL)):
         for arm in arms:
-            given = {**mine, "of_kind": "main", "in_arm": arm, "after": start[arm]}
-            if (start is cursors or cursors[arm] > BEFORE_ALL) and (row := tx.execute(_NEXT, given).first()):
+            values = {**own, "of_kind": "main", "in_arm": arm, "after": start[arm]}
+            if (start is cursors or cursors[arm] > BEFORE_ALL) and (row := tx.execute(_NEXT, values).first()):
                 return row, "main"
     return None
 
@@ -214,8 +214,8 @@ _ASSIGNMENT = (
     (assignment.c.issued == 0.0).label("again"),
 )
 _ITEM = tuple(item.c[name] for name in ("id", "prompt", "a", "b", "tools", "arm", "rank"))
-# Neither given to the rater before nor written by them. Conditions of partial indexes are written out: an index is
-# used only where the query says its condition in the same words.
+# Neither assigned to the rater before nor written by them. The conditions of partial indexes are written as text: a
+# database uses such an index only if the query states its condition in the same words.
 _UNSEEN = (
     item.c.campaign_id == sa.bindparam("campaign"),
     ~sa.exists().where(
@@ -259,7 +259,7 @@ _NEXT = (
 _LEFT = sa.select(sa.func.count()).select_from(item).where(*_UNSEEN, _IS_OPEN)
 _GOLD = sa.select(*_ITEM).where(*_UNSEEN, sa.text("item.gold is not null")).order_by(item.c.rank).limit(1)
 _AGAIN = assignment.alias()
-# The item rated longest ago that was not repeated yet, with the sides it had.
+# The item that was rated first and not repeated yet, with its sides.
 _REPEAT = (
     sa.select(*_ITEM, assignment.c.flipped)
     .join_from(assignment, item)

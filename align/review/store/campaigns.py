@@ -58,10 +58,10 @@ def _campaign(row: sa.Row) -> Campaign:
 def add_campaign(tx: sa.Connection, name: str, settings: Settings, *, now: float) -> Campaign:
     """Raises Conflict where the name is taken."""
     if find_campaign(tx, name) is not None:
-        raise Conflict(f"there is a campaign {name} already")
+        raise Conflict(f"There is a campaign {name} already.")
     values = {"name": name, "settings": settings.model_dump(), "state": "open", "source": [], "created": now}
-    made = tx.execute(sa.insert(campaign).values(values).returning(campaign.c.id)).scalar_one()
-    return Campaign(made, name, settings, "open", [])
+    number = tx.execute(sa.insert(campaign).values(values).returning(campaign.c.id)).scalar_one()
+    return Campaign(number, name, settings, "open", [])
 
 
 def find_campaign(tx: sa.Connection, name: str) -> Campaign | None:
@@ -71,14 +71,14 @@ def find_campaign(tx: sa.Connection, name: str) -> Campaign | None:
 
 def get_campaign(tx: sa.Connection, name: str) -> Campaign:
     """Raises NotFound."""
-    found = find_campaign(tx, name)
-    if found is None:
+    result = find_campaign(tx, name)
+    if result is None:
         raise NotFound()
-    return found
+    return result
 
 
 def entered(tx: sa.Connection, name: str, person_id: int) -> Campaign:
-    """The campaign, for somebody who rates in it. Raises NotFound, the same where there is none."""
+    """The campaign, for a member. Raises NotFound for others, as if there were none."""
     row = tx.execute(_ENTERED, {"named": name, "person": person_id}).first()
     if row is None:
         raise NotFound()
@@ -90,7 +90,7 @@ def all_campaigns(tx: sa.Connection) -> list[Campaign]:
 
 
 def campaigns_of(tx: sa.Connection, person_id: int) -> list[Campaign]:
-    """Those that a person may rate in."""
+    """The campaigns that a person is a member of."""
     joined = sa.select(*_CAMPAIGN).join(membership).where(membership.c.person_id == person_id)
     return [_campaign(row) for row in tx.execute(joined.order_by(campaign.c.id))]
 
@@ -100,66 +100,68 @@ def set_state(tx: sa.Connection, campaign_id: int, state: str) -> None:
 
 
 def settled(tx: sa.Connection, campaign_id: int) -> set[str]:
-    """The settings that nobody can change any more: an order that items have, questions that were answered."""
-    found = set()
+    """The settings that can no longer change: those that ordered the items, and questions that were answered."""
+    names = set()
     if count_items(tx, campaign_id):
-        found |= {"strategy", "control", "seed"}
-    said = sa.select(event.c.id).where(event.c.campaign_id == campaign_id, event.c.kind == "rate").limit(1)
-    if tx.execute(said).first() is not None:
-        found.add("rubric")
-    return found
+        names |= {"strategy", "control", "seed"}
+    answered = sa.select(event.c.id).where(event.c.campaign_id == campaign_id, event.c.kind == "rate").limit(1)
+    if tx.execute(answered).first() is not None:
+        names.add("rubric")
+    return names
 
 
 def set_settings(tx: sa.Connection, campaign_id: int, settings: Settings) -> dict[str, Any]:
-    """New rules, and what they change: name -> [before, after].
+    """Store new settings, and return what they change: name -> [before, after].
 
-    A larger overlap asks again about every item; a smaller one gives out nothing above it and takes nothing away.
+    With a larger overlap raters are asked about every item again; with a smaller one, existing ratings stay.
 
     Raises:
-        Conflict: one of them is settled.
+        Conflict: one of the settings can no longer change.
     """
     row = sa.select(*_CAMPAIGN).where(campaign.c.id == campaign_id).with_for_update()
-    into = _campaign(tx.execute(row).one())
-    changed = changes(tx, into, settings)
+    current = _campaign(tx.execute(row).one())
+    changed = changes(tx, current, settings)
     if "overlap" in changed:
-        mine = (item.c.campaign_id == campaign_id, item.c.gold.is_(None))
+        not_gold = (item.c.campaign_id == campaign_id, item.c.gold.is_(None))
         before, after = changed["overlap"]
-        tx.execute(sa.update(item).where(*mine).values(open=item.c.open + after - before))
+        tx.execute(sa.update(item).where(*not_gold).values(open=item.c.open + after - before))
     tx.execute(sa.update(campaign).where(campaign.c.id == campaign_id).values(settings=settings.model_dump()))
     return changed
 
 
-def changes(tx: sa.Connection, into: Campaign, settings: Settings) -> dict[str, list[Any]]:
-    """What new rules would change: name -> [before, after].
+def changes(tx: sa.Connection, current: Campaign, settings: Settings) -> dict[str, list[Any]]:
+    """What new settings would change: name -> [before, after].
 
     Raises:
-        Conflict: one of them is settled.
+        Conflict: one of the settings can no longer change.
     """
-    before, after = into.settings.model_dump(), settings.model_dump()
+    before, after = current.settings.model_dump(), settings.model_dump()
     changed = {name: [before[name], value] for name, value in after.items() if before[name] != value}
-    if late := sorted(changed.keys() & settled(tx, into.id)):
-        why = "somebody has answered its questions" if "rubric" in late else "its items are in order"
-        raise Conflict(f"{', '.join(late)} of {into.name} is settled: {why}; make a new campaign")
+    if fixed := sorted(changed.keys() & settled(tx, current.id)):
+        reason = "its questions were answered" if "rubric" in fixed else "its items are ordered"
+        raise Conflict(f"{', '.join(fixed)} of {current.name} can no longer change ({reason}); create a new campaign")
     return changed
 
 
-def add_items(tx: sa.Connection, into: Campaign, items: Sequence[NewItem], source: dict[str, Any] | None) -> int:
-    """Put items into a campaign, and say where they came from; how many were not there before."""
+def add_items(tx: sa.Connection, target: Campaign, items: Sequence[NewItem], source: dict[str, Any] | None) -> int:
+    """Put items into a campaign, record their source, and return how many were new."""
     known: set[str] = set()
     for start in range(0, len(items), 1000):
-        keys = [made.key for made in items[start : start + 1000]]
-        same = sa.select(item.c.key).where(item.c.campaign_id == into.id, item.c.key.in_(keys))
+        keys = [new_item.key for new_item in items[start : start + 1000]]
+        same = sa.select(item.c.key).where(item.c.campaign_id == target.id, item.c.key.in_(keys))
         known.update(tx.execute(same).scalars())
     rows = []
-    for one in items:
-        if one.key not in known:
-            known.add(one.key)
-            rows.append({**vars(one), "campaign_id": into.id, "open": 0 if one.gold else into.settings.overlap})
+    for new_item in items:
+        if new_item.key not in known:
+            known.add(new_item.key)
+            rows.append(
+                {**vars(new_item), "campaign_id": target.id, "open": 0 if new_item.gold else target.settings.overlap}
+            )
     for start in range(0, len(rows), 1000):
         tx.execute(sa.insert(item), rows[start : start + 1000])
-    if source is not None and source["digest"] not in {one["digest"] for one in into.source}:
-        row = sa.update(campaign).where(campaign.c.id == into.id)
-        tx.execute(row.values(source=[*into.source, source]))
+    if source is not None and source["digest"] not in {known_source["digest"] for known_source in target.source}:
+        row = sa.update(campaign).where(campaign.c.id == target.id)
+        tx.execute(row.values(source=[*target.source, source]))
     return len(rows)
 
 
@@ -172,10 +174,10 @@ def count_items(tx: sa.Connection, campaign_id: int, *, gold: bool = True) -> in
 def note(
     tx: sa.Connection, person_id: int | None, action: str, target: str, detail: dict[str, Any], *, now: float
 ) -> None:
-    """Write into the audit log who did what to what; None is the command line."""
+    """Append to the audit log; a `person_id` of None stands for the command line."""
     tx.execute(sa.insert(audit).values(at=now, person_id=person_id, action=action, target=target, detail=detail))
 
 
 def notes(tx: sa.Connection, limit: int = 200) -> list[sa.Row]:
-    """The newest lines of the audit log."""
+    """The newest entries of the audit log."""
     return list(tx.execute(sa.select(audit).order_by(audit.c.id.desc()).limit(limit)))

@@ -1,4 +1,4 @@
-"""People, the links that invite them, and who belongs to which campaign. Exports know a person by the handle alone."""
+"""People, invitations, sessions, and the members of campaigns. Exports contain a person's handle, never the name."""
 
 import secrets
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from align.review.tables import campaign, invite, membership, person, session
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who signs in."""
+    """Somebody with an account, or who rated elsewhere."""
 
     id: int
     handle: str
@@ -40,12 +40,12 @@ _SESSION = (
 def add_person(
     tx: sa.Connection, *, role: str, now: float, name: str | None = None, password: str | None = None
 ) -> Person:
-    """A new person under a handle of their own (r1, r2, ...); `password` is hashed already."""
-    # Until its number is known the handle is something else that is unique.
+    """A new person with a handle of their own (r1, r2, ...); `password` is a hash."""
+    # The handle contains the row's number, so until that is known it is something else that is unique.
     values = {"handle": secrets.token_hex(16), "name": name, "role": role, "password": password, "disabled": False}
-    made = tx.execute(sa.insert(person).values(**values, created=now).returning(person.c.id)).scalar_one()
-    tx.execute(sa.update(person).where(person.c.id == made).values(handle=f"r{made}"))
-    return Person(made, f"r{made}", name, role, False)
+    number = tx.execute(sa.insert(person).values(**values, created=now).returning(person.c.id)).scalar_one()
+    tx.execute(sa.update(person).where(person.c.id == number).values(handle=f"r{number}"))
+    return Person(number, f"r{number}", name, role, False)
 
 
 def person_by_handle(tx: sa.Connection, handle: str) -> Person | None:
@@ -71,7 +71,7 @@ def set_password(tx: sa.Connection, person_id: int, password: str) -> None:
 
 
 def set_disabled(tx: sa.Connection, person_id: int, disabled: bool) -> None:
-    """Shut somebody out, at once, or let them in again."""
+    """Disable an account, at once, or enable it again."""
     tx.execute(sa.update(person).where(person.c.id == person_id).values(disabled=disabled))
     if disabled:
         end_sessions(tx, person_id)
@@ -82,16 +82,16 @@ def everybody(tx: sa.Connection) -> list[Person]:
 
 
 def has_admin(tx: sa.Connection) -> bool:
-    """Whether anybody can run campaigns yet."""
-    found = sa.select(person.c.id).where(person.c.role == "admin", person.c.disabled.is_(False))
-    return tx.execute(found.limit(1)).first() is not None
+    """Whether there is an admin yet."""
+    query = sa.select(person.c.id).where(person.c.role == "admin", person.c.disabled.is_(False))
+    return tx.execute(query.limit(1)).first() is not None
 
 
 # -- campaigns they belong to ----------------------------------------------------------------------------------------
 
 
 def join(tx: sa.Connection, campaign_id: int, person_id: int) -> None:
-    """Let a person rate in a campaign; nothing is done for one who may already."""
+    """Make a person a member of a campaign, if they are not."""
     if not is_member(tx, campaign_id, person_id):
         values = {"random_cursor": -1.0, "uncertain_cursor": -1.0, "issued": 0}
         tx.execute(sa.insert(membership).values(campaign_id=campaign_id, person_id=person_id, **values))
@@ -115,25 +115,25 @@ def add_invite(tx: sa.Connection, digest: str, *, role: str, campaign_id: int | 
 
 
 def drop_admin_invites(tx: sa.Connection) -> None:
-    """Links for a first admin that nobody has followed."""
+    """Delete the unused invitations of admins."""
     tx.execute(sa.delete(invite).where(invite.c.role == "admin", invite.c.used_by.is_(None)))
 
 
 def find_invite(tx: sa.Connection, digest: str, now: float) -> sa.Row | None:
     """(role, campaign_id, campaign's name) of an invitation that can still be accepted."""
-    found = (
+    query = (
         sa.select(invite.c.role, invite.c.campaign_id, campaign.c.name.label("campaign"))
         .outerjoin(campaign)
         .where(invite.c.digest == digest, invite.c.used_by.is_(None), invite.c.expires > now)
     )
-    return tx.execute(found).first()
+    return tx.execute(query).first()
 
 
 def accept_invite(tx: sa.Connection, digest: str, *, name: str, password: str, now: float) -> Person:
     """The new person, in the invitation's campaign.
 
     Raises:
-        Conflict: the invitation is used up or too old, or nobody may be called so.
+        Conflict: the invitation was used or has expired, or the name cannot be used.
     """
     row = find_invite(tx, digest, now)
     if row is None:
@@ -141,15 +141,17 @@ def accept_invite(tx: sa.Connection, digest: str, *, name: str, password: str, n
     if ":" in name:  # import:alice stands for somebody who rated elsewhere
         raise Conflict("name_taken")
     try:
-        made = add_person(tx, role=row.role, now=now, name=name, password=password)
+        new_person = add_person(tx, role=row.role, now=now, name=name, password=password)
     except IntegrityError:
         raise Conflict("name_taken") from None
-    taken = sa.update(invite).where(invite.c.digest == digest, invite.c.used_by.is_(None)).values(used_by=made.id)
+    taken = (
+        sa.update(invite).where(invite.c.digest == digest, invite.c.used_by.is_(None)).values(used_by=new_person.id)
+    )
     if tx.execute(taken).rowcount != 1:
         raise Conflict("invitation_used")
     if row.campaign_id is not None:
-        join(tx, row.campaign_id, made.id)
-    return made
+        join(tx, row.campaign_id, new_person.id)
+    return new_person
 
 
 # -- sessions --------------------------------------------------------------------------------------------------------
@@ -161,7 +163,7 @@ def add_session(tx: sa.Connection, digest: str, person_id: int, *, now: float, e
 
 
 def session_person(tx: sa.Connection, digest: str, now: float) -> Person | None:
-    """Whose session this is, while it lasts and the person is not shut out."""
+    """The person of a session that has not expired, unless the account is disabled."""
     row = tx.execute(_SESSION, {"known": digest, "now": now}).first()
     return Person(*row) if row else None
 
