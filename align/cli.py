@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return TRAINING[argv[0]](argv[1:])
     arguments = build_parser().parse_args(argv)
     # Names are ASCII, but a terminal that cannot show the lines of a tree should not be an error.
+    if sys.stdout is None:  # closed by whoever started this
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     sys.stdout.reconfigure(errors="replace")
     try:
         status = arguments.command(arguments)

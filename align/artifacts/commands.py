@@ -7,6 +7,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from align.distributed.console import unbroken_output
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -173,6 +175,7 @@ def show_lineage(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@unbroken_output()
 def verify_artifacts(arguments: argparse.Namespace) -> int:
     """`align artifacts verify`; 1 if something is corrupt, or could not be read."""
     from align.artifacts.text import human_size
@@ -245,6 +248,7 @@ def unpin_version(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@unbroken_output()
 def collect_garbage(arguments: argparse.Namespace) -> int:
     """`align artifacts gc`."""
     from align.artifacts.gc import collect, plan_collection
@@ -313,6 +317,7 @@ def export_version(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@unbroken_output()
 def push_version(arguments: argparse.Namespace) -> int:
     """`align artifacts push REF URL`."""
     from align.artifacts.remote import Remote, explain_remote_errors
@@ -325,6 +330,7 @@ def push_version(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@unbroken_output()
 def pull_version(arguments: argparse.Namespace) -> int:
     """`align artifacts pull REF URL`."""
     from align.artifacts.remote import Remote, explain_remote_errors

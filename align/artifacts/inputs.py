@@ -115,7 +115,9 @@ def _from_path(text: str, repo_type: str) -> Input:
     if not path.is_dir():
         raise UserError(f"input {text!r} is a file; name the folder of a model")
     if not any((path / name).is_file() for name in MODEL_CONFIGS):
-        raise UserError(f"input {text!r}: {path} holds no {MODEL_CONFIGS[0]}, so it is not a model's folder")
+        raise UserError(
+            f"input {text!r}: {path} holds no {MODEL_CONFIGS[0]} and no tokenizer: it is not a model's folder"
+        )
     return Input(text, "path", text, path.absolute(), None, path_digest(path), None, None)
 
 

@@ -26,6 +26,7 @@ from align.artifacts.verification import open_input, read_file
 from align.config.compose import compose
 from align.config.paths import CONFIG_DIR_HELP, add_conf_dir
 from align.distributed import ranks
+from align.distributed.console import unbroken_output
 from align.distributed.preemption import STOPPED, Stopped
 from align.errors import UserError
 from align.evaluation.report import gain
@@ -52,6 +53,7 @@ class StepFailed(Exception):
         self.last_words = last_words
 
 
+@unbroken_output()
 def main(argv: list[str] | None = None, prog: str = "pipeline.py") -> int:
     """The command line of `launch/pipeline.py` and `align pipeline`; returns the exit code.
 

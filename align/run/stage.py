@@ -27,6 +27,7 @@ from align.config.compose import compose, public, to_yaml
 from align.config.paths import CONFIG_DIR_HELP, add_conf_dir
 from align.config.schema import Config
 from align.distributed import cpu, preemption, ranks
+from align.distributed.console import unbroken_output
 from align.distributed.preemption import STOPPED, Stopped
 from align.errors import UserError
 from align.models.memory import is_out_of_memory
@@ -46,6 +47,7 @@ INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 RANKS_WAIT = 5.0  # seconds; the deepspeed launcher looks after its processes every second
 
 
+@unbroken_output()
 def main(argv: list[str] | None = None, prog: str = "run.py") -> int:
     """The command line of `launch/run.py` and `align run`; returns the exit code.
 

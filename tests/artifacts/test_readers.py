@@ -18,6 +18,7 @@ PACKAGE = Path(align.__file__).parent
 # Outside of align.artifacts these resolve a version without opening its files, or verify it later.
 RESOLVES_ONLY = {
     "run/plan.py": "the preflight of a run verifies every input of the plan before data are read",
+    "run/nodes.py": "the inputs that the main process has verified, found on another node of the same store",
     "runs/record.py": "a run is found by the identity in the manifest of what it published",
 }
 PAIRS = [{"prompt": f"{number} + 1?", "chosen": f"{number + 1}", "rejected": "no"} for number in range(40)]
