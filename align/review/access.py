@@ -60,7 +60,7 @@ class PublicRoute(GuardedRoute):
 
 
 class PersonRoute(GuardedRoute):
-    """For whoever is signed in."""
+    """For everybody who is signed in."""
 
     role = Role.PERSON
 

@@ -1,4 +1,4 @@
-"""The application, put together, and what it says to a request that it refuses. No torch, and up in about a second."""
+"""The application, assembled from its routes, and its answers to requests that it refuses."""
 
 import sys
 from collections.abc import AsyncIterator

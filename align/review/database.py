@@ -1,7 +1,7 @@
-"""Where ratings are kept: SQLite by default, PostgreSQL by a URL, one transaction a unit of work.
+"""The database of the ratings: SQLite by default, PostgreSQL by a URL; one transaction per unit of work.
 
 A unit of work is a plain function whose first argument is a connection. SQLite has one writer: its work goes through
-one thread, in order, nobody waits on a lock, and what waits together is made durable together (`writer`).
+one thread, in order, so that requests do not wait for a lock, and one sync makes all waiting work durable (`writer`).
 PostgreSQL's goes through asyncpg, as many at once as there are connections, and is tried again where two transactions
 met in a deadlock.
 """
@@ -59,7 +59,7 @@ class Database:
             return await asyncio.wrap_future(self._one_writer().submit(lambda tx: work(tx, *args, **kwargs)))
 
     async def read(self, work: Work[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Do `work`, which only reads, beside the writer."""
+        """Do `work`, which only reads, concurrently with the writer."""
         if self.is_sqlite:
             return await asyncio.to_thread(self._read, lambda tx: work(tx, *args, **kwargs))
         return await self._on_postgres(lambda tx: work(tx, *args, **kwargs))
@@ -126,7 +126,7 @@ class Database:
 
 
 def migrate(tx: sa.Connection) -> None:
-    """Bring the tables to what this program knows; nothing is done where they are.
+    """Bring the tables up to this version of the program.
 
     Raises:
         UserError: a newer align has been here.
@@ -134,7 +134,7 @@ def migrate(tx: sa.Connection) -> None:
     if tx.dialect.name == "postgresql":
         tx.execute(
             sa.text("select pg_advisory_xact_lock(7283642)")
-        )  # one process migrates, the others then find it done
+        )  # one process migrates, the others wait and find it done
     at = None
     if sa.inspect(tx).has_table("alembic_version"):
         at = tx.execute(sa.text("select version_num from alembic_version")).scalar()

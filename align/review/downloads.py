@@ -27,8 +27,9 @@ def to_file(standing: Iterable[Rating], items: Mapping[int, Any], kind: str) -> 
         items: an item's number -> what has its models and its arm.
     """
     rows = [
-        {name: getattr(one, name) for name in _RATING} | {name: getattr(items[one.item_id], name) for name in _ITEM}
-        for one in standing
+        {name: getattr(rating, name) for name in _RATING}
+        | {name: getattr(items[rating.item_id], name) for name in _ITEM}
+        for rating in standing
     ]
     return {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}[kind](rows)
 

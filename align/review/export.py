@@ -57,21 +57,21 @@ class Extract:
     last_event: int
 
 
-def extract(tx: sa.Connection, into: Campaign) -> Extract:
+def extract(tx: sa.Connection, campaign: Campaign) -> Extract:
     """The campaign as it is now."""
     rows = tx.execute(
         sa.select(item.c.id, item.c.key, item.c.prompt, item.c.a, item.c.b, item.c.tools, item.c.gold).where(
-            item.c.campaign_id == into.id
+            item.c.campaign_id == campaign.id
         )
     ).all()
     return Extract(
-        campaign=into,
+        campaign=campaign,
         items=[Item(row.id, row.key, row.prompt, row.a, row.b, row.tools) for row in rows if not row.gold],
-        standing=events.current(tx, into.id),
-        adjudicated=events.adjudicated(tx, into.id),
-        flagged=set(events.flags(tx, into.id)),
+        standing=events.current(tx, campaign.id),
+        adjudicated=events.adjudicated(tx, campaign.id),
+        flagged=set(events.flags(tx, campaign.id)),
         gold={row.id: row.gold for row in rows if row.gold},
-        last_event=events.last_event(tx, into.id),
+        last_event=events.last_event(tx, campaign.id),
     )
 
 

@@ -110,9 +110,9 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                given = {name for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *(pair for pair in HEADERS if pair[0] not in given)]
-                if b"cache-control" not in given:
+                names = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(pair for pair in HEADERS if pair[0] not in names)]
+                if b"cache-control" not in names:
                     message["headers"].append((b"cache-control", b"no-store"))
             await send(message)
 
@@ -168,8 +168,8 @@ class _Body:
 def _host(headers: list[tuple[bytes, bytes]]) -> str | None:
     """The host name of the one `Host` header, without its port; None where the header is anything else."""
     values = [value for name, value in headers if name == b"host"]
-    found = _HOST.fullmatch(values[0].decode("latin-1").lower()) if len(values) == 1 else None
-    return found[1] if found else None
+    match = _HOST.fullmatch(values[0].decode("latin-1").lower()) if len(values) == 1 else None
+    return match[1] if match else None
 
 
 def _declared(headers: dict[bytes, bytes]) -> int:

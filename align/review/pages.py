@@ -14,20 +14,20 @@ FOLDER = Path(__file__).parent / "templates"
 
 
 def load_templates() -> Environment:
-    """Every template, whose values are escaped; read once."""
-    made = Environment(
+    """The templates, read once; all values are escaped."""
+    environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=select_autoescape(default=True),
         auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(turns=turns, as_code=as_code, plots=plots, languages=LANGUAGES, role_name=role_name)
-    made.filters["share"] = lambda value: "–" if value is None else f"{value:.0%}"
-    made.filters["number"] = lambda value, digits=2: "–" if value is None else f"{value:.{digits}f}"
-    made.filters["plain"] = lambda value: "" if value is None else f"{value:g}"
-    made.filters["when"] = lambda at: time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))
-    made.filters["left_range"] = lambda one: (one.rater, one.left, one.left_low, one.left_high)
-    made.filters["seconds_of"] = lambda one: (one.rater, round(one.seconds, 1))
-    made.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
-    return made
+    environment.globals.update(turns=turns, as_code=as_code, plots=plots, languages=LANGUAGES, role_name=role_name)
+    environment.filters["share"] = lambda value: "–" if value is None else f"{value:.0%}"
+    environment.filters["number"] = lambda value, digits=2: "–" if value is None else f"{value:.{digits}f}"
+    environment.filters["plain"] = lambda value: "" if value is None else f"{value:g}"
+    environment.filters["when"] = lambda at: time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))
+    environment.filters["left_range"] = lambda report: (report.rater, report.left, report.left_low, report.left_high)
+    environment.filters["seconds_of"] = lambda report: (report.rater, round(report.seconds, 1))
+    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
+    return environment

@@ -1,4 +1,4 @@
-"""How often something may be tried: spaced out, not shut off.
+"""Rate limits that slow requests down before they refuse them.
 
 Each key (an address, an account, a person) may make a burst of requests and then one per interval. This is the
 generic cell rate algorithm (ITU-T I.371): all that is kept of a key is the time at which its next request is due. A
@@ -41,8 +41,8 @@ RATES = {
     "login-address": Rate(burst=30, interval=2.0, patience=10.0),
     "login-address-account": Rate(burst=8, interval=10.0, patience=10.0),
     "login-account": Rate(burst=50, interval=1.0, patience=2.0, refuses=False),
-    "password": Rate(burst=8, interval=10.0, patience=10.0),  # the old one, which a change asks for
-    "invite": Rate(burst=20, interval=3.0, patience=10.0),  # links that are not known
+    "password": Rate(burst=8, interval=10.0, patience=10.0),  # the old password, in a change of password
+    "invite": Rate(burst=20, interval=3.0, patience=10.0),  # unknown links
     "rating": Rate(burst=1200, interval=0.05),
     "page": Rate(burst=600, interval=0.1),
 }
@@ -93,7 +93,7 @@ class Limiter:
             await self.sleep(longest)
 
     def refund(self, *uses: tuple[str, str]) -> None:
-        """Take back what a request counted: it was a rightful one."""
+        """Take back what a request counted, because it succeeded."""
         for name, key in uses:
             if (name, key) in self._due:
                 self._due[name, key] -= self.rates[name].interval

@@ -113,7 +113,7 @@ def _export_again(database: Database, store: Store, name: str, version: Version,
 def made_from(versions: Sequence[Version], sources: Sequence[Version]) -> list[Version]:
     """The versions that were made from one of `sources`, directly or through others."""
     reached = {(version.ref, version.digest) for version in sources}
-    found: list[Version] = []
+    descendants: list[Version] = []
     grown = True
     while grown:
         grown = False
@@ -123,9 +123,9 @@ def made_from(versions: Sequence[Version], sources: Sequence[Version]) -> list[V
             inputs = {(record.get("ref"), record.get("digest")) for _, record in version.manifest.each_input()}
             if inputs & reached:
                 reached.add((version.ref, version.digest))
-                found.append(version)
+                descendants.append(version)
                 grown = True
-    return found
+    return descendants
 
 
 def is_export(version: Version) -> bool:

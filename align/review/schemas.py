@@ -1,6 +1,6 @@
-"""What goes in and out: a campaign's settings, what a rater sends, what the screen is given.
+"""What goes in and out: a campaign's settings, what a rater sends, and what the rating screen receives.
 
-Every text has a limit and no field that nobody reads passes: what comes from a browser is checked here.
+What comes from a browser is checked here: every text has a limit, and unknown fields are refused.
 """
 
 from typing import Annotated, Any, Literal
@@ -49,13 +49,13 @@ Share = Annotated[float, Field(ge=0, le=0.9)]
 
 
 class Strict(BaseModel):
-    """A model that refuses what it has no field for, and numbers that are none."""
+    """A model that refuses unknown fields, NaN and infinite numbers."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
 class Question(Strict):
-    """A question of a campaign's own, asked beside the verdict."""
+    """A campaign's own question, asked with the verdict."""
 
     id: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
     text: Line
@@ -64,7 +64,7 @@ class Question(Strict):
     required: bool = False
 
     def allows(self, answer: str) -> bool:
-        """Whether `answer` is one of this question's."""
+        """Whether `answer` is one of this question's answers."""
         options = {"choice": self.choices, "sides": ["a", "equal", "b"], "scale": ["1", "2", "3", "4", "5"]}
         return answer in options[self.kind]
 
@@ -73,7 +73,7 @@ class Gates(Strict):
     """What an export demands; None demands nothing."""
 
     min_ratings: int = Field(default=1, ge=1, le=100)  # of an item; items with fewer are left out
-    min_raters: int = Field(default=1, ge=0)  # people whose ratings go in
+    min_raters: int = Field(default=1, ge=0)  # people whose ratings are exported
     min_agreement: float | None = Field(default=None, ge=-1, le=1)  # Krippendorff's alpha, ordinal
     min_gold: float | None = Field(default=None, ge=0, le=1)  # share of gold items judged right
     max_flags: float | None = Field(default=0.2, ge=0, le=1)  # share of items that somebody flagged
@@ -86,10 +86,10 @@ class Settings(Strict):
     instructions: Paragraph = ""
     overlap: int = Field(default=2, ge=1, le=50)  # ratings an item
     strategy: Strategy = "random"  # uncertain: smallest margin of the reward model first
-    control: Share = 0.2  # of the items under `uncertain`, drawn at random and given out in random order
+    control: Share = 0.2  # share of items under `uncertain` that come in random order
     gold: Share = 0.1  # of a rater's items, where there are gold items
-    repeats: Share = 0.05  # of a rater's items: one rated before, sides turned, to see whether the answer is the same
-    lease: float = Field(default=1800.0, gt=0, le=7 * 86400)  # seconds until an item that was given out is free again
+    repeats: Share = 0.05  # share of a rater's items shown again with the sides exchanged, to measure consistency
+    lease: float = Field(default=1800.0, gt=0, le=7 * 86400)  # seconds until an item that was not rated is free again
     seed: int = 0
     rubric: list[Question] = Field(default_factory=list, max_length=12)
     gates: Gates = Gates()
@@ -136,23 +136,23 @@ class SkipIn(Strict):
 
 
 class UndoIn(Strict):
-    """Take back what was sent last."""
+    """Undo the last rating or skip."""
 
     key: Key
 
 
 class Task(BaseModel):
-    """One item to rate, rendered, its sides as this rater shall see them."""
+    """One item to rate, rendered, with the sides as this rater sees them."""
 
     assignment: int
     prompt: str  # safe HTML
     left: str
     right: str
-    previous: dict[str, Any] | None = None  # what this rater had said before an undo, sides as shown
+    previous: dict[str, Any] | None = None  # the rating before an undo, with the sides as shown
 
 
 class Answer(BaseModel):
-    """What the screen is told after everything it sends."""
+    """The answer to everything that the rating screen sends."""
 
     task: Task | None
     done: int  # items this rater has rated in the campaign

@@ -19,7 +19,7 @@ from align.review.store import people
 HEAD_SECONDS = 10.0  # for the head of a request to arrive
 HEAD_BYTES = 32 * 1024  # of a request's line and headers together
 HEAD_FIELDS = 100  # headers of a request
-IDLE_SECONDS = 30  # that a connection is kept without one
+IDLE_SECONDS = 30  # that a connection is kept without a request
 FIRST_LINK_SECONDS = 86400.0
 
 
@@ -111,14 +111,14 @@ class Protocol(HttpToolsProtocol):
 
 def check_url(text: str) -> str:
     """The origin that a public URL names. Raises UserError."""
-    found = urlsplit(text)
-    if found.scheme not in ("http", "https") or not found.hostname or found.path.strip("/") or found.query:
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or url.path.strip("/") or url.query:
         raise UserError(f"--public-url {text!r} is no origin; write it like https://review.example.org")
-    return f"{found.scheme}://{found.netloc}".lower()
+    return f"{url.scheme}://{url.netloc}".lower()
 
 
 def check_proxies(addresses: Sequence[str]) -> list[str]:
-    """The proxies whose `X-Forwarded-For` is believed. Raises UserError where one is no address or network."""
+    """The proxies whose `X-Forwarded-For` is believed. Raises UserError if one is not an address or a network."""
     for address in addresses:
         try:
             ipaddress.ip_network(address)
@@ -131,7 +131,7 @@ def check_proxies(addresses: Sequence[str]) -> list[str]:
 
 
 def first_link(review: Review) -> str | None:
-    """A link for the first admin, where there is none yet; those made before stop working."""
+    """A link for the first admin, if there is no admin yet; earlier links stop working."""
     token, now = security.new_token(), review.clock()
 
     def work(tx):  # noqa: ANN001, ANN202 - a unit of work
@@ -172,7 +172,7 @@ def serve(
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-        listening.listen(2048)  # who comes before the server is ready waits
+        listening.listen(2048)  # early visitors wait until the server is ready
     except OSError as error:
         raise UserError(f"cannot listen on {host} port {port} ({error.strerror}); take another: --port") from None
     port = listening.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The tables. Ratings are events that are only ever appended; what is current is derived from them (`store.ratings`).
+"""The tables. Ratings are events that are only appended; the current ones are derived from them (`store.ratings`).
 
 Times are seconds since the epoch, UTC. `migrations/` makes these tables; a test holds the two together.
 """
@@ -62,10 +62,10 @@ membership = Table(
     metadata,
     Column("campaign_id", ForeignKey("campaign.id"), primary_key=True),
     Column("person_id", ForeignKey("person.id"), primary_key=True),
-    # How far down each arm's order this rater has come: what lies before was seen, or full.
+    # The rater's position in the order of each arm: every item before it was seen, or has all its ratings.
     Column("random_cursor", Double, nullable=False),
     Column("uncertain_cursor", Double, nullable=False),
-    Column("issued", Integer, nullable=False),  # items given to this rater so far
+    Column("issued", Integer, nullable=False),  # items assigned to this rater so far
 )
 
 invite = Table(
@@ -96,16 +96,16 @@ item = Table(
     Column("prompt", JSON, nullable=False),
     Column("a", JSON, nullable=False),
     Column("b", JSON, nullable=False),
-    Column("tools", JSON(none_as_null=True)),  # what the answers may call
-    Column("model_a", String(256)),  # who answered
+    Column("tools", JSON(none_as_null=True)),  # tools that the answers may call
+    Column("model_a", String(256)),  # the model that answered
     Column("model_b", String(256)),
-    Column("author_a", String(32)),  # the handle of a person who wrote it, and never rates it
+    Column("author_a", String(32)),  # the handle of the person who wrote it, who never rates it
     Column("author_b", String(32)),
     Column("margin", Double),  # a reward model's score of a minus that of b
-    Column("gold", String(16)),  # the verdict that is known to be right
+    Column("gold", String(16)),  # the right verdict, where it is known
     Column("arm", String(16), nullable=False),  # random, uncertain, gold
     Column("rank", Double, nullable=False),  # place in the arm's order
-    Column("open", Integer, nullable=False),  # ratings still to be given out
+    Column("open", Integer, nullable=False),  # ratings that are still to be assigned
     UniqueConstraint("campaign_id", "key"),
     Index("ix_item_next", "campaign_id", "arm", "rank", **_where("open > 0")),
     Index("ix_item_gold", "campaign_id", "rank", **_where("gold is not null")),
@@ -142,7 +142,7 @@ event = Table(
     Column("answers", JSON),  # rubric question -> answer
     Column("reason", Text),
     Column("flag", Boolean, nullable=False),  # harmful
-    Column("milliseconds", Integer),  # from shown to sent
+    Column("milliseconds", Integer),  # between showing and sending
     Column("at", Double, nullable=False),
     UniqueConstraint("person_id", "key"),
     Index("ix_event_assignment_id_id", "assignment_id", "id"),

@@ -1,6 +1,6 @@
-"""SQLite's one writer: a thread that takes whatever work is waiting, and makes it durable with one sync for all.
+"""SQLite's only writer: a thread that runs all waiting work in one transaction, so that one sync makes it durable.
 
-Each piece of work is in a savepoint of its own: one that fails is undone alone. Nobody is answered before the commit.
+Each piece of work has a savepoint of its own, so one that fails is rolled back alone. Results come after the commit.
 """
 
 import queue
@@ -16,7 +16,7 @@ MOST = 64  # jobs a commit
 
 
 class Writer:
-    """Runs work one after the other on its own connection."""
+    """Runs work in order on its own connection."""
 
     def __init__(self, engine: sa.Engine):
         self.engine = engine
@@ -25,13 +25,13 @@ class Writer:
         self._thread.start()
 
     def submit(self, work: Callable[[sa.Connection], Any]) -> "Future[Any]":
-        """A future of what `work` gives, once that is durable."""
+        """A future of the result of `work`, done when it is durable."""
         done: Future[Any] = Future()
         self._waiting.put((work, done))
         return done
 
     def close(self) -> None:
-        """Finish what is waiting, and end."""
+        """Finish the waiting work and stop."""
         self._waiting.put(None)
         self._thread.join()
 
@@ -50,7 +50,7 @@ class Writer:
                 self._commit(jobs)
 
     def _commit(self, jobs: list[Job]) -> None:
-        """Do all in one transaction, and tell each who waits for it."""
+        """Run all jobs in one transaction, then complete their futures."""
         results: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
             with self.engine.begin() as tx:
@@ -59,7 +59,7 @@ class Writer:
                     try:
                         results.append((done, work(tx), None))
                         tx.exec_driver_sql("release job")
-                    except BaseException as error:  # noqa: BLE001 - whoever asked for it raises it
+                    except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
                         tx.exec_driver_sql("rollback to job")
                         tx.exec_driver_sql("release job")
                         results.append((done, None, error))

@@ -1,4 +1,4 @@
-"""Coming in: invitations, signing in and out, a new password."""
+"""Accounts: invitations, signing in and out, passwords, the language, and a rater's campaigns."""
 
 import re
 from typing import Annotated
@@ -35,18 +35,18 @@ NewPassword = Annotated[
 
 @router.get("/")
 async def home(request: Request) -> Response:
-    """The campaigns somebody may rate in; where there is one, its screen."""
+    """The campaigns of a person; a rater with only one is sent to its rating screen."""
 
     def work(tx: sa.Connection, me: Person) -> tuple[Person, list[tuple[Campaign, int]]]:
-        mine = campaigns.campaigns_of(tx, me.id)
-        return me, [(one, assignment.count_done(tx, one, me)) for one in mine]
+        joined = campaigns.campaigns_of(tx, me.id)
+        return me, [(campaign, assignment.count_done(tx, campaign, me)) for campaign in joined]
 
-    me, mine = await transact(request, work, reads=True)
-    if me.is_admin and not mine:
+    me, joined = await transact(request, work, reads=True)
+    if me.is_admin and not joined:
         return see_other("/admin")
-    if len(mine) == 1 and not me.is_admin:
-        return see_other(f"/rate/{mine[0][0].name}")
-    return await page(request, "home.html", campaigns=mine)
+    if len(joined) == 1 and not me.is_admin:
+        return see_other(f"/rate/{joined[0][0].name}")
+    return await page(request, "home.html", campaigns=joined)
 
 
 @public.get("/login")
@@ -64,12 +64,12 @@ async def login(request: Request, name: SignInName, password: Password) -> Respo
         ("login-account", account),
     )
     await review.limiter.hit(*uses)
-    found = await review.database.read(people.credentials, name)
-    right = await security.in_turn(security.is_password, password, found[1] if found else None)
-    if found is None or not right:
+    credentials = await review.database.read(people.credentials, name)
+    right = await security.in_turn(security.is_password, password, credentials[1] if credentials else None)
+    if credentials is None or not right:
         return await page(request, "login.html", 401, name=name, problem="wrong_credentials")
     review.limiter.refund(*uses)
-    return await _begin_session(request, found[0])
+    return await _begin_session(request, credentials[0])
 
 
 @public.post("/logout")
@@ -105,13 +105,13 @@ async def invitation(request: Request, token: str) -> Response:
 async def accept(request: Request, token: str, name: SignInName, password: NewPassword) -> Response:
     """Choose a name and a password; the invitation is used up."""
     review = get_review(request)
-    await _find_invitation(request, token)  # before a hash is computed for somebody who has none
+    await _find_invitation(request, token)  # before a hash is computed for a visitor without an invitation
     hashed = await security.in_turn(security.hash_password, password)
 
     def work(tx: sa.Connection) -> Person:
-        made = people.accept_invite(tx, security.digest(token), name=name, password=hashed, now=review.clock())
-        note(tx, made.id, "join", made.handle, {"role": made.role}, now=review.clock())
-        return made
+        person = people.accept_invite(tx, security.digest(token), name=name, password=hashed, now=review.clock())
+        note(tx, person.id, "join", person.handle, {"role": person.role}, now=review.clock())
+        return person
 
     return await _begin_session(request, await review.database.run(work))
 
@@ -124,12 +124,12 @@ async def account(request: Request) -> Response:
 
 @router.post("/account/password")
 async def change_password(request: Request, old: Password, new: NewPassword) -> Response:
-    """A new password; every session ends, and this browser gets a new one."""
+    """Set a new password. Every session ends, and this browser gets a new one."""
     review = get_review(request)
 
     def current(tx: sa.Connection, me: Person) -> tuple[Person, str | None]:
-        found = people.credentials(tx, me.name or "")
-        return me, found[1] if found else None
+        credentials = people.credentials(tx, me.name or "")
+        return me, credentials[1] if credentials else None
 
     me, encoded = await transact(request, current, reads=True)
     use = ("password", str(me.id))
@@ -170,7 +170,7 @@ async def _find_invitation(request: Request, token: str) -> sa.Row:
 
 
 async def _begin_session(request: Request, person: Person) -> Response:
-    """A token that was never seen before, whatever cookie the browser came with; the old session ends."""
+    """Start a session with a new token, whatever cookie the browser sent, and end the old session."""
     review = get_review(request)
     token, now = security.new_token(), review.clock()
     before = request.cookies.get(review.session_cookie)

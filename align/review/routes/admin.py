@@ -76,9 +76,9 @@ async def _look(request: Request, name: str) -> tuple[campaigns.Campaign, progre
         return into, progress.overview(tx, into), people.members(tx, into.id)
 
     began = time.perf_counter()
-    found = await transact(request, work, reads=True)
+    seen = await transact(request, work, reads=True)
     # A large campaign takes seconds to compute, on the processor that also serves the raters.
-    return *found, max(SOONEST, math.ceil(REST * (time.perf_counter() - began)))
+    return *seen, max(SOONEST, math.ceil(REST * (time.perf_counter() - began)))
 
 
 @router.post("/campaigns/{name}/state")

@@ -1,4 +1,4 @@
-"""For raters: the screen, and what it sends."""
+"""The rating screen, and the API that it calls."""
 
 from collections.abc import Callable
 from functools import partial
@@ -36,13 +36,13 @@ async def screen(request: Request, campaign: Name) -> Response:
         return into, assignment.count_done(tx, into, me), assignment.count_left(tx, into, me)
 
     into, done, left = await transact(request, work, reads=True)
-    said = messages.script_messages(get_language(request))
-    return await page(request, "rate.html", campaign=into, done=done, left=left, script_messages=said)
+    texts = messages.script_messages(get_language(request))
+    return await page(request, "rate.html", campaign=into, done=done, left=left, script_messages=texts)
 
 
 @router.post("/api/campaigns/{campaign}/next")
 async def take(request: Request, campaign: Name) -> Answer:
-    """The item in this rater's hands, else a new one."""
+    """The item that this rater has now, else a new one."""
     return await _then_next(request, campaign, lambda tx, into, me: False)
 
 
@@ -66,7 +66,7 @@ async def skip(request: Request, campaign: Name, number: AssignmentId, sent: Ski
 
 @router.post("/api/campaigns/{campaign}/undo")
 async def undo(request: Request, campaign: Name, sent: UndoIn) -> Answer:
-    """Take back what was sent last: its item comes again, with what was said of it."""
+    """Undo the last rating or skip: its item comes again, with the rating."""
     now = get_review(request).clock()
     return await _then_next(
         request, campaign, lambda tx, into, me: bool(ratings.undo(tx, into, me, sent.key, now=now))
@@ -74,31 +74,31 @@ async def undo(request: Request, campaign: Name, sent: UndoIn) -> Answer:
 
 
 async def _then_next(request: Request, name: str, first: Callable[[sa.Connection, Campaign, Person], bool]) -> Answer:
-    """Do `first`, which says whether it came too late to count, and give out the next item, in one transaction."""
+    """Do `first`, which returns whether it came too late to count, and assign the next item, in one transaction."""
     review = get_review(request)
 
     def work(tx: sa.Connection, me: Person) -> tuple[Campaign, bool, Assignment | None, sa.Row | None, int]:
         into = campaigns.entered(tx, name, me.id)
         late = first(tx, into, me)
-        given = assignment.take_next(tx, into, me, now=review.clock())
-        said = ratings.previous(tx, given.id) if given and given.again else None
-        return into, late, given, said, assignment.count_done(tx, into, me)
+        held = assignment.take_next(tx, into, me, now=review.clock())
+        rating = ratings.previous(tx, held.id) if held and held.again else None
+        return into, late, held, rating, assignment.count_done(tx, into, me)
 
-    into, late, given, said, done = await transact(request, work)
-    # Rendered after the transaction: a long text must not hold up what others send.
-    task = await run_in_threadpool(_task, review, into, given, said, get_language(request)) if given else None
+    into, late, held, rating, done = await transact(request, work)
+    # Rendered after the transaction: a long text must not delay other raters' requests.
+    task = await run_in_threadpool(_task, review, into, held, rating, get_language(request)) if held else None
     return Answer(task=task, done=done, state=into.state, late=late)
 
 
-def _task(review: Review, into: Campaign, given: Assignment, said: sa.Row | None, language: str) -> Task:
-    left, right = (given.b, given.a) if given.flipped else (given.a, given.b)
+def _task(review: Review, into: Campaign, held: Assignment, rating: sa.Row | None, language: str) -> Task:
+    left, right = (held.b, held.a) if held.flipped else (held.a, held.b)
     previous = None
-    if said is not None:
-        verdict, answers = ratings.turned(into, given.flipped, said.verdict, said.answers or {})
-        previous = {"verdict": verdict, "answers": answers, "reason": said.reason or "", "flag": said.flag}
+    if rating is not None:
+        verdict, answers = ratings.turned(into, held.flipped, rating.verdict, rating.answers or {})
+        previous = {"verdict": verdict, "answers": answers, "reason": rating.reason or "", "flag": rating.flag}
     return Task(
-        assignment=given.id,
-        prompt=_html(review, given.prompt, "user", language, given.tools),
+        assignment=held.id,
+        prompt=_html(review, held.prompt, "user", language, held.tools),
         left=_html(review, left, "assistant", language),
         right=_html(review, right, "assistant", language),
         previous=previous,

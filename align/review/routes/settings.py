@@ -25,21 +25,21 @@ _NAME = TypeAdapter(Name)
 @router.post("/campaigns")
 async def create(request: Request) -> Response:
     """Create a campaign, without items."""
-    sent = await request.form()
+    form = await request.form()
     now = get_review(request).clock()
 
     def work(tx: sa.Connection, me: Person) -> Campaign:
         try:
-            name = _NAME.validate_python(sent.get("name"))
+            name = _NAME.validate_python(form.get("name"))
         except ValidationError:
             raise Unfit("A name consists of lower-case letters and digits, such as spring-2.") from None
-        settings = read_form(sent, NEW.model_copy(update={"title": "", "seed": secrets.randbelow(2**31)}))
-        made = campaigns.add_campaign(tx, name, settings, now=now)
+        settings = read_form(form, NEW.model_copy(update={"title": "", "seed": secrets.randbelow(2**31)}))
+        campaign = campaigns.add_campaign(tx, name, settings, now=now)
         campaigns.note(tx, me.id, "create", name, settings.model_dump(), now=now)
-        return made
+        return campaign
 
-    made = await transact(request, work)
-    return see_other(f"/admin/campaigns/{made.name}")
+    campaign = await transact(request, work)
+    return see_other(f"/admin/campaigns/{campaign.name}")
 
 
 @router.get("/campaigns/{name}/settings")
@@ -64,12 +64,12 @@ async def settings_page(request: Request, name: Name) -> Response:
 @router.post("/campaigns/{name}/settings")
 async def change(request: Request, name: Name) -> Response:
     """Change settings, from the next item that is given to a rater."""
-    sent = await request.form()
+    form = await request.form()
     now = get_review(request).clock()
 
     def work(tx: sa.Connection, me: Person) -> None:
         into = campaigns.get_campaign(tx, name)
-        changed = campaigns.set_settings(tx, into.id, read_form(sent, into.settings))
+        changed = campaigns.set_settings(tx, into.id, read_form(form, into.settings))
         if changed:
             campaigns.note(tx, me.id, "settings", name, changed, now=now)
 
