@@ -55,7 +55,7 @@ def record_sets(draw) -> list[Record]:
         fields = {"prompt": prompt(), "completion": one, "label": draw(st.booleans())}
         if made.format == "preference":
             other = other if other != one else [*other, draw(message("assistant"))] if chat else other + "!"
-            margin = draw(st.none() | st.floats(allow_nan=False, allow_infinity=False))
+            margin = draw(st.none() | st.floats(min_value=0, allow_infinity=False))
             fields |= {"chosen": one, "rejected": other, "margin": margin}
         return fields
 
