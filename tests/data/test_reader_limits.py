@@ -5,6 +5,9 @@ import zipfile
 
 import pytest
 
+from align.data.readers import columnar
+from align.data.readers.arrow_messages import unpacked_sizes
+from align.data.readers.columnar import unpacked_size
 from align.data.readers.limits import MAX_LINE
 from align.data.readers.read import read_rows
 from align.data.readers.row import Unreadable
@@ -132,8 +135,54 @@ def test_arrow_batches_are_read_in_pieces_and_must_be_as_large_as_the_file(tmp_p
     assert len(list(read_rows(path))) == 5000 and max(pieces) <= 1024
     monkeypatch.setattr("align.data.readers.limits.MAX_RATIO", 10)
     monkeypatch.setattr("align.data.readers.limits.MAX_PART", 2**16)
-    with pytest.raises(UserError, match="unpacks to"):
+    before = pyarrow.total_allocated_bytes()
+    monkeypatch.setattr(pyarrow.ipc, "open_file", None)  # nothing is unpacked before the check
+    with pytest.raises(UserError, match="a batch unpacks to 50.* bytes, and the file has"):
         list(read_rows(path))
+    assert pyarrow.total_allocated_bytes() - before < 2**20
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+@pytest.mark.parametrize("compression", [None, "zstd", "lz4"])
+def test_the_unpacked_size_of_a_batch_is_read_from_its_header(tmp_path, kind, compression):
+    import pyarrow
+
+    path = tmp_path / "rows.arrow"
+    table = pyarrow.table({"a": ["x" * 1000] * 300, "b": pyarrow.array(["y", "z"] * 150).dictionary_encode()})
+    make = pyarrow.ipc.new_file if kind == "file" else pyarrow.ipc.new_stream
+    options = pyarrow.ipc.IpcWriteOptions(compression=compression)
+    with pyarrow.OSFile(str(path), "wb") as sink, make(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    with pyarrow.memory_map(str(path)) as source:
+        sizes = [size for size in unpacked_sizes(source) if size]
+    # a's text, its offsets and b's numbers; then the two texts of b's dictionary
+    assert sorted(sizes) == ([] if compression is None else [14, 300_000 + 4 * 301 + 4 * 300])
+    assert len(list(read_rows(path))) == 300
+
+
+@pytest.mark.parametrize("kind", ["string_view", "list_view", "run_end_encoded"])
+def test_arrow_columns_that_share_their_bytes_are_read_in_pieces(tmp_path, monkeypatch, kind):
+    import pyarrow
+
+    text, count = "x" * 10_000, 600
+    if kind == "string_view":
+        column = pyarrow.array([text] * count, pyarrow.string_view())
+    elif kind == "list_view":
+        starts, sizes = pyarrow.array([0] * count, pyarrow.int32()), pyarrow.array([1] * count, pyarrow.int32())
+        column = pyarrow.ListViewArray.from_arrays(starts, sizes, pyarrow.array([text]))
+    else:
+        column = pyarrow.RunEndEncodedArray.from_arrays([count], [text])
+    assert unpacked_size(column) >= 10_000 * count
+    path = tmp_path / "rows.arrow"
+    table = pyarrow.table({"a": column})
+    with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    monkeypatch.setattr("align.data.readers.limits.MAX_PART", 2**22)
+    pieces = []
+    to_pylist = columnar.to_pylist
+    monkeypatch.setattr(columnar, "to_pylist", lambda piece: pieces.append(piece.num_rows) or to_pylist(piece))
+    rows = [row for _, row in read_rows(path)]
+    assert len(rows) == count and rows[-1] == {"a": [text] if kind == "list_view" else text} and max(pieces) <= 104
 
 
 def test_a_header_of_many_columns_is_checked_in_one_pass(tmp_path):

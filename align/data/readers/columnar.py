@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from align.data.readers import limits
+from align.data.readers.arrow_messages import unpacked_sizes
 from align.data.readers.row import Row, Unreadable
 from align.errors import UserError
 
@@ -43,6 +46,9 @@ def read_arrow(path: Path) -> Iterator[tuple[int, Row]]:
 
     try:
         with pyarrow.memory_map(str(path)) as source:
+            for size in unpacked_sizes(source):
+                _check_batch(size, path)
+            source.seek(0)
             if source.read(6) == b"ARROW1":
                 file = pyarrow.ipc.open_file(source)
                 batches = (file.get_batch(i) for i in range(file.num_record_batches))
@@ -50,7 +56,7 @@ def read_arrow(path: Path) -> Iterator[tuple[int, Row]]:
                 source.seek(0)
                 batches = iter(pyarrow.ipc.open_stream(source))
             yield from _batches(_honest(batches, path))
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path}: is not an Arrow file that can be read ({_first_line(error)})") from error
 
 
@@ -99,11 +105,17 @@ def _batch_rows(metadata: "pyarrow.parquet.FileMetaData") -> int:
 def _honest(batches: "Iterator[pyarrow.RecordBatch]", path: Path) -> "Iterator[pyarrow.RecordBatch]":
     size = path.stat().st_size
     for batch in batches:
-        if batch.nbytes > max(limits.MAX_PART, limits.MAX_RATIO * size):
-            raise UserError(f"{path}: a batch of it unpacks to {batch.nbytes} bytes, and the file has {size}")
         if batch.num_rows > limits.FREE_VALUES + limits.MAX_RATIO * size:
             raise UserError(f"{path}: claims {batch.num_rows} rows in {size} bytes: it is damaged or hostile")
         yield batch
+
+
+def _check_batch(unpacked: int, path: Path) -> None:
+    size = path.stat().st_size
+    if unpacked > max(limits.MAX_PART, limits.MAX_RATIO * size):
+        raise UserError(
+            f"{path}: a batch unpacks to {unpacked} bytes, and the file has {size}: it is damaged or hostile"
+        )
 
 
 def _batches(
@@ -159,10 +171,20 @@ def unpacked_size(array: "pyarrow.Array") -> int:
         return 8 * len(array) + (total.as_py() or 0)
     if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind):
         return 8 * len(array) + unpacked_size(array.flatten())
+    if pyarrow.types.is_list_view(kind) or pyarrow.types.is_large_list_view(kind):
+        return 8 * len(array) + unpacked_size(array.flatten())
+    if pyarrow.types.is_string_view(kind) or pyarrow.types.is_binary_view(kind):  # views may share their bytes
+        lengths = np.frombuffer(array.buffers()[1], np.int32)[4 * array.offset : 4 * (array.offset + len(array)) : 4]
+        return 16 * len(array) + int(lengths.astype(np.int64).sum())
+    if pyarrow.types.is_run_end_encoded(kind):
+        text = _is_text(kind.value_type) and pyarrow.compute.max(pyarrow.compute.binary_length(array.values)).as_py()
+        return len(array) * (8 + (text or 0))
     if pyarrow.types.is_map(kind):
         return unpacked_size(array.keys) + unpacked_size(array.items)
     if pyarrow.types.is_struct(kind):
         return 8 * len(array) + sum(unpacked_size(child) for child in array.flatten())
+    if pyarrow.types.is_nested(kind):
+        raise UserError(f"a column of type {kind} cannot be read: convert it")
     return 8 * len(array) + array.nbytes
 
 
