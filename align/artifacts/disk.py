@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from align.errors import UserError
@@ -127,6 +127,20 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
         if not one.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(one))
         sync_folder(one.parent)
+
+
+def check_kinds(folder: Path, *, folders: Iterable[str] = (), files: Iterable[str] = ()) -> None:
+    """What is in `folder` under these names is what it should be, so that nothing fails halfway.
+
+    Raises:
+        UserError: a file lies where a folder is needed, or something else where a file is.
+    """
+    for name in folders:
+        if os.path.lexists(folder / name) and not (folder / name).is_dir():
+            raise UserError(f"{folder / name} is a file where a folder is needed; move it away")
+    for name in files:
+        if os.path.lexists(folder / name) and not (folder / name).is_file():
+            raise UserError(f"{folder / name} is not a file, and one is needed there; move it away")
 
 
 def write_durably(path: Path, content: bytes, mode: int = 0o666) -> None:

@@ -71,3 +71,14 @@ class Ref:
 
     def __str__(self) -> str:
         return f"{self.name}:{self.alias if self.version is None else f'v{self.version}'}"
+
+
+def ranges(numbers: list[int]) -> list[str]:
+    """[1, 2, 3, 7] as v1-v3, v7."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    return ["-".join(f"v{end}" for end in part) for part in parts]

@@ -13,6 +13,7 @@ from typing import Any
 from align.artifacts import aliases, claims
 from align.artifacts.aliases import AliasEntry
 from align.artifacts.disk import (
+    check_kinds,
     create_exclusively,
     explain_disk_errors,
     make_folder,
@@ -24,7 +25,7 @@ from align.artifacts.format import check_format, mark_format
 from align.artifacts.index import Index
 from align.artifacts.manifest import MANIFEST_FILE, Manifest, json_numbers, read_manifest
 from align.artifacts.publishing import rename_onto, seal
-from align.artifacts.refs import LATEST, Ref, check_alias, check_name
+from align.artifacts.refs import LATEST, Ref, check_alias, check_name, ranges
 from align.artifacts.summary import Summary
 from align.artifacts.tombstones import CORRUPT, Removal, read_removal, removed_numbers
 from align.artifacts.version import Parent, Version
@@ -37,6 +38,8 @@ STAGING = ".staging-"
 TRASH = ".trash-"
 _BROUGHT_BACK = 1.0  # seconds that gc takes at most between hiding a version and bringing it back
 _ALIASES = "aliases"
+_RUN_FOLDERS = ("holders", "checkpoints", "output", "errors", "tokenizer", "wandb")
+_RUN_FILES = ("run.json", "config.yaml", "metrics.jsonl", "samples.jsonl", "progress.json")
 _PINS = "pins"
 
 
@@ -147,11 +150,11 @@ class Store:
             number = entry.version if entry else (numbers[-1] if numbers and ref.alias == LATEST else None)
         if number not in numbers:
             if number and (gone := read_removal(self.home(ref.name), number)):
-                others = f", or name {', '.join(_ranges(numbers))} of it" if numbers else ""
+                others = f", or name {', '.join(ranges(numbers))} of it" if numbers else ""
                 otherwise = others if ref.alias == LATEST else ", or move the alias"
                 raise UserError(f"{ref} is v{number}, and {gone.sentence(self.home(ref.name))}{otherwise}")
             known = [f"{alias} (v{at})" for alias, at in self.aliases(ref.name).items()]
-            has = ", ".join([*_ranges(numbers), *known])
+            has = ", ".join([*ranges(numbers), *known])
             points = "" if ref.version or number is None else f" (it points at v{number}, which is gone)"
             raise UserError(f"artifact {str(ref)!r} does not exist{points}; {ref.name} has {has}{remedy}")
         return self.version(ref.name, number)
@@ -203,6 +206,7 @@ class Store:
             make_folder(folder, 0o700)
             if folder.stat().st_mode & 0o077:  # an older align, or a copy, made it
                 folder.chmod(0o700)
+            check_kinds(folder, folders=_RUN_FOLDERS, files=_RUN_FILES)
         return folder
 
     def stage(self, name: str) -> Path:
@@ -388,14 +392,3 @@ def _check_identity(identity: str) -> str:
     if not _IDENTITY.fullmatch(identity):
         raise ValueError(f"identity {identity!r} is not 8 to 64 hex digits")
     return identity
-
-
-def _ranges(numbers: list[int]) -> list[str]:
-    """[1, 2, 3, 7] as v1-v3, v7."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and parts[-1][-1] == number - 1:
-            parts[-1] = [parts[-1][0], number]
-        else:
-            parts.append([number])
-    return ["-".join(f"v{end}" for end in part) for part in parts]

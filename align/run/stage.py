@@ -19,7 +19,7 @@ from pathlib import Path
 
 from align.artifacts import checkpoints, run_lock
 from align.artifacts.claims import claim_inputs, release_run
-from align.artifacts.disk import explain_disk_errors, is_full, remove_tree, write_durably
+from align.artifacts.disk import check_kinds, explain_disk_errors, is_full, remove_tree, write_durably
 from align.artifacts.provenance import process
 from align.artifacts.store import Store, Version, utc_now
 from align.artifacts.text import human_size
@@ -264,12 +264,14 @@ def write_record(run_dir: Path, plan: Plan) -> None:
     cfg = plan.cfg
     record = {"stage": cfg.stage, "name": cfg.name, "identity": plan.identity, "started": utc_now(), **process()}
     record |= {"group": cfg.tracking.group, "inputs": plan.to_manifest()}
+    root = run_dir.parent.parent
+    check_kinds(root, folders=(cfg.name, f"{cfg.name}-value"))  # what is published goes there
     with explain_disk_errors("record this run", run_dir):
         remove_tree(run_dir / ERRORS)
         (run_dir / PROGRESS_FILE).unlink(missing_ok=True)
         write_durably(run_dir / RECORD_FILE, (json.dumps(record, indent=2) + "\n").encode())
         write_durably(run_dir / "config.yaml", to_yaml(cfg).encode())
-        claim_inputs(run_dir.parent.parent, plan.to_manifest(), plan.identity)
+        claim_inputs(root, plan.to_manifest(), plan.identity)
 
 
 def leave_error(run_dir: Path, error: Exception) -> None:
