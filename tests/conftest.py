@@ -121,6 +121,15 @@ def tiny_store(tiny_models: Path, tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def wide_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a pretrain:v1 of width 64: bitsandbytes' 4-bit blocks on a CPU are 64 weights of one row."""
+    root = tmp_path_factory.mktemp("wide") / "artifacts"
+    model = TINY_MODEL | {"model.new.architecture.n_embd": "64"}
+    run_stage(root, "stage=pretrain", *(f"{key}={value}" for key, value in model.items()))
+    return root
+
+
 @pytest.fixture(autouse=True)
 def _own_environment() -> Iterator[None]:
     """What a run sets for its process does not outlive the test."""

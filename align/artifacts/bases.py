@@ -52,6 +52,15 @@ def resolve_base(folder: Path, *, code: bool = False) -> Input:
     return base
 
 
+def adapter_kind(folder: Path) -> str | None:
+    """How the adapter in `folder` was trained, `lora` or `qlora`; None where no manifest says so."""
+    manifest_file = folder.parent / MANIFEST_FILE
+    if not manifest_file.is_file():
+        return None
+    adapter = Manifest.from_json(manifest_file.read_bytes(), str(manifest_file)).adapter
+    return adapter["kind"] if adapter else None
+
+
 def read_adapter_config(folder: Path) -> dict:
     """PEFT's record of the adapter in `folder`."""
     return read_json(folder / ADAPTER_CONFIG)

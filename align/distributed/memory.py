@@ -15,7 +15,8 @@ class Memory:
 
     Attributes:
         available: bytes that can still be taken.
-        bound: what bounds them, for a message: `of the 24.0 GB that the control group allows`.
+        total: bytes that there are.
+        bound: what they belong to, for a message.
     """
 
     available: int
@@ -32,14 +33,16 @@ def host_memory(meminfo: Path = _MEMINFO, root: Path = cgroups.ROOT, own: Path =
     return min((one for one in found if one is not None), key=lambda memory: memory.available, default=None)
 
 
-def device_memory() -> Memory | None:
-    """The memory of this process's GPU; None without one. Imports torch."""
+def device_memory(*, several: bool = False) -> Memory | None:
+    """The memory of this process's GPU, or of all GPUs that it sees; None without one. Imports torch."""
     import torch
 
     if not torch.cuda.is_available():
         return None
-    available, total = torch.cuda.mem_get_info()
-    return Memory(available, total, f"GPU {torch.cuda.current_device()}")
+    devices = range(torch.cuda.device_count()) if several else [torch.cuda.current_device()]
+    available, total = map(sum, zip(*(torch.cuda.mem_get_info(device) for device in devices), strict=True))
+    names = f"GPU {devices[0]}" if len(devices) == 1 else f"{len(devices)} GPUs"
+    return Memory(available, total, names)
 
 
 def _machine(meminfo: Path) -> Memory | None:

@@ -82,6 +82,21 @@ def build_quantization(adapter: dict[str, Any], *, dtype: str) -> "BitsAndBytesC
     )
 
 
+def check_blocks(model: "PreTrainedModel", path: Path | str) -> None:
+    """On a CPU, every quantized row divides into blocks; bitsandbytes 0.50 fails in the first forward otherwise.
+
+    Raises:
+        UserError: a row does not.
+    """
+    for name, module in model.named_modules():
+        block = getattr(getattr(getattr(module, "weight", None), "quant_state", None), "blocksize", None)
+        if block and module.weight.device.type == "cpu" and module.in_features % block:
+            raise UserError(
+                f"adapter=qlora needs rows of a multiple of {block} weights on a CPU, and {name} of {path} has "
+                f"rows of {module.in_features}; use adapter=lora, or a GPU"
+            )
+
+
 def attach(model: "PreTrainedModel", path: Path, lora: "LoraConfig") -> "PreTrainedModel":
     """The adapter in `path` on `model`, its base, to be trained further.
 
@@ -117,6 +132,13 @@ def graft(model: "PreTrainedModel", path: Path, lora: "LoraConfig") -> "PreTrain
     set_peft_model_state_dict(grafted, {**head, **weights})
     _say_shape(config, lora, path)
     return grafted
+
+
+def attach_frozen(model: "PreTrainedModel", path: Path) -> "PreTrainedModel":
+    """The adapter in `path` on `model`, its base, only to be read; the base may be quantized."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(path), autocast_adapter_dtype=_autocasts(model))
 
 
 def merge(model: "PreTrainedModel", path: Path) -> "PreTrainedModel":

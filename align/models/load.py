@@ -103,15 +103,22 @@ def build_model(architecture: dict[str, Any], tokenizer: "PreTrainedTokenizerBas
     return model
 
 
-def load_policy(path: Path, *, lora: "LoraConfig | None" = None, **options: Any) -> "PreTrainedModel":
+def load_policy(
+    path: Path, *, lora: "LoraConfig | None" = None, merged: bool = True, **options: Any
+) -> "PreTrainedModel":
     """The policy that a stage trains.
 
     A folder of whole weights gives those weights. A folder with an adapter gives, with `lora`, its base with that
     adapter trainable on it, and, without, the two merged: a full fine-tune of what the adapter made.
+
+    Args:
+        merged: False leaves an adapter that is not trained on its base as it is, for a base that is quantized.
     """
     if not is_adapter(path):
         return load_whole(path, **options)
     base = resolve_base(path, code=options.get("trust_remote_code", False)).path
+    if lora is None and not merged:
+        return adapters.attach_frozen(load_whole(base, **options), path)
     if lora is None:
         with unpartitioned():
             return adapters.merge(load_whole(base, **options), path)
@@ -127,7 +134,13 @@ def load_frozen(path: Path, **options: Any) -> "PreTrainedModel":
 
 
 def load_reward_model(
-    path: Path, *, lora: "LoraConfig | None" = None, head: str = "keep", seed: int = 0, **options: Any
+    path: Path,
+    *,
+    lora: "LoraConfig | None" = None,
+    head: str = "keep",
+    seed: int = 0,
+    merged: bool = True,
+    **options: Any,
 ) -> "PreTrainedModel":
     """A sequence classifier with one output, the score of a prompt with its completion.
 
@@ -136,7 +149,7 @@ def load_reward_model(
     Args:
         path: a reward model (`head="keep"`) or a language model whose body it shall have (`head="new"`).
         lora: train an adapter, and the head, on the frozen body; an adapter in `path` is then trained further. Without
-            it an adapter in `path` is merged.
+            it an adapter in `path` is merged, or left on its base where `merged` is False.
         head: `new` draws one where there is none; `keep` demands the one that was trained.
         seed: of a new head.
 
@@ -156,7 +169,7 @@ def load_reward_model(
         base_path = resolve_base(path, code=options.get("trust_remote_code", False)).path
         base = load_whole(base_path, auto_class=Classifier, num_labels=1, **options)
     if lora is None:
-        model = adapters.merge(base, path)
+        model = adapters.merge(base, path) if merged else adapters.attach_frozen(base, path)
     elif has_head:
         model = adapters.attach(base, path, lora)
     else:
@@ -215,6 +228,8 @@ def load_whole(
             f"{path} lacks {len(missing)} weights of a {type(model).__name__}, the first is {missing[0]}: it is "
             "another kind of model, or damaged"
         )
+    if quantization_config is not None:
+        adapters.check_blocks(model, path)
     check_finite(model, path, "it is damaged, or comes from a run that diverged: name another")
     remember_configs(model)
     return model

@@ -3,10 +3,11 @@
 import os
 from typing import Any
 
-from align.artifacts.bases import is_adapter, resolve_base
+from align.artifacts.bases import adapter_kind, is_adapter, resolve_base
 from align.artifacts.inputs import Input
 from align.artifacts.text import human_size
 from align.config.schema import Config
+from align.distributed import ranks
 from align.distributed.memory import Memory, device_memory, host_memory
 from align.errors import UserError
 from align.models.memory import FOUR_BITS, Network, Placement, estimate, network
@@ -26,7 +27,9 @@ def check_memory(plan: Plan) -> None:
     placement = _placement(plan)
     networks = _networks(plan)
     need = estimate(networks, placement)
-    device = device_memory() if placement.on_gpu else None
+    # a process of its own that trains nothing may spread a model over all GPUs
+    several = not plan.cfg.trainer and not ranks.is_launched()
+    device = device_memory(several=several) if placement.on_gpu else None
     for name, needed, memory in (("host", need.host, host_memory()), ("GPU", need.device, device)):
         if memory is not None and needed > memory.available:
             raise UserError(_refusal(plan, name, needed, memory, networks, placement))
@@ -67,7 +70,7 @@ def _lighter(cfg: Config) -> list[str]:
     elif cfg.adapter.kind == "lora":
         remedies.append("keep the base in 4 bits (adapter=qlora)")
     zero = ((cfg.deepspeed.config or {}).get("zero_optimization") or {}).get("stage", 0)
-    if cfg.trainer and zero < 3:
+    if zero < 3:
         remedies.append(
             "divide the weights among several GPUs (deepspeed=zero3), or keep them in host memory "
             "(deepspeed=zero3_offload)"
@@ -107,7 +110,7 @@ def _placement(plan: Plan) -> Placement:
         ranks=plan.world_size,
         ranks_per_host=int(local or plan.world_size),
         on_gpu=torch.cuda.is_available(),
-        zero_stage=zero.get("stage", 0) if cfg.trainer else 0,
+        zero_stage=zero.get("stage", 0),
         half=cfg.deepspeed.config is not None and resolve_precision(cfg.precision) != "fp32",
         adam=cfg.trainer.get("optim", _DEFAULT_OPTIMIZER) in _ADAMS,
         offload_optimizer=(zero.get("offload_optimizer") or {}).get("device"),
@@ -123,16 +126,20 @@ def _networks(plan: Plan) -> list[Network]:
     frozen = _bytes(resolve_dtype(cfg.model.dtype, cfg.precision, frozen=True))
     whole = _bytes(resolve_dtype(cfg.model.dtype, cfg.precision, frozen=False))
     rewards = _listed(inputs.get("reward_model"))
-    reward_networks = [network("reward_model", model, weight_bytes=frozen) for model in rewards]
     if spec.trainer_config is None:
+
+        def read(role: str, model: Input) -> Network:
+            quantized = is_adapter(model.path) and adapter_kind(model.path) == "qlora"
+            return network(role, model, weight_bytes=FOUR_BITS if quantized else frozen)
+
         systems = []
         for model in _listed(inputs.get("policy")) + _listed(inputs.get("baseline")):
             reference = inputs.get("references", {}).get(model.ref)
-            pair = [network("policy", model, weight_bytes=frozen)]
-            pair += [network("ref_model", reference, weight_bytes=frozen)] if reference is not None else []
-            systems.append(pair)
-        largest = max(systems, key=lambda pair: sum(part.weights for part in pair), default=[])
-        return largest + reward_networks
+            pair = [read("policy", model)]
+            systems.append(pair + ([read("ref_model", reference)] if reference is not None else []))
+        largest = max(systems, key=lambda pair: sum(part.weights * part.weight_bytes for part in pair), default=[])
+        return largest + [read("reward_model", model) for model in rewards]
+    reward_networks = [network("reward_model", model, weight_bytes=frozen) for model in rewards]
     if "policy" not in inputs:
         return []  # from model.new
     policy: Input = inputs["policy"]

@@ -78,8 +78,8 @@ def main(argv: list[str] | None = None, prog: str = "run.py") -> int:
         if arguments.cfg:
             print(to_yaml(cfg), end="")
             return 0
-        if not ranks.is_launched():
-            os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one process, one device
+        if not ranks.is_launched() and STAGES[cfg.stage].trainer_config is not None:
+            os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # transformers' trainer would take them all
         return run(cfg)
     except UserError as error:
         if not ranks.is_main():

@@ -15,7 +15,6 @@ from align.artifacts.text import clock
 from align.config.schema import Config
 from align.data.loading.examples import held_out, held_out_records, shuffled
 from align.distributed import ranks
-from align.distributed.device import own_device
 from align.evaluation.conversations import conversation_tokens, converse
 from align.evaluation.judges import judge_conversations, load_judge
 from align.evaluation.metrics import (
@@ -30,7 +29,8 @@ from align.evaluation.metrics import (
     score_metrics,
 )
 from align.evaluation.report import samples_of, table, write_report
-from align.models.load import load_frozen, load_reward_model, load_tokenizer
+from align.models.inference import open_policy, open_reward_model
+from align.models.load import load_tokenizer
 from align.models.reward_probe import check_probe
 from align.models.scoring import perplexity
 from align.training.tracking import Tracker
@@ -42,7 +42,8 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     # arguments
     asked = cfg.evaluate
     size = asked.batch_size
-    load = {"dtype": resolve_dtype(cfg.model.dtype, cfg.precision, frozen=True), **cfg.model.load_options()}
+    dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=True)
+    load = {"dtype": dtype, "deepspeed": cfg.deepspeed.config, **cfg.model.load_options()}
     judge = load_judge(asked.judge, batch_size=size) if asked.judge else None
 
     # models
@@ -52,7 +53,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
         systems = [baseline, *(system for system in systems if system.digest != baseline.digest)]
     judged_by: Input | None = inputs.get("reward_model")
     if judged_by is not None:
-        reward_model = load_reward_model(judged_by.path, **load).eval().to(own_device())
+        reward_model = open_reward_model(judged_by.path, **load)
         reward_tokenizer = load_tokenizer(judged_by.path, **cfg.model.tokenizer_options())
         check_probe(reward_model, reward_tokenizer, judged_by.path)
 
@@ -90,10 +91,10 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
             left = (time.monotonic() - began) / max(done, 1) * (len(systems) - done)
             eta = f"  {clock(left)} left" if done else ""
             print(f"evaluate  model {number}/{len(systems)}  {system.ref}{eta}", flush=True)
-        policy = load_frozen(system.path, **load).to(own_device())
+        policy = open_policy(system.path, **load)
         tokenizer = load_tokenizer(system.path, **cfg.model.tokenizer_options())
         reference: Input | None = inputs["references"].get(system.ref)
-        ref_model = load_frozen(reference.path, **load).to(own_device()) if reference is not None else None
+        ref_model = open_policy(reference.path, **load) if reference is not None else None
         row: dict[str, Any] = {"model": system.ref}
         if records:
             conversations = converse(
@@ -132,6 +133,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
             width = piece_width(asked.max_length, context_length(system.path))
             row["perplexity"] = perplexity(policy, tokenizer, texts, batch_size=size, width=width)
         rows.append(row)
+        del policy, ref_model  # before the next ones are loaded
         tracker.progress(number, len(systems), "models")
 
     # save

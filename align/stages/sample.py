@@ -14,10 +14,10 @@ from align.config.schema import Config
 from align.data.build.comparisons import write_comparisons
 from align.data.loading.examples import load_shared, shuffled
 from align.distributed import ranks
-from align.distributed.device import own_device
 from align.evaluation.metrics import fitting, prompt_tokens, rate
 from align.models.generation import generate
-from align.models.load import load_frozen, load_reward_model, load_tokenizer
+from align.models.inference import open_policy, open_reward_model
+from align.models.load import load_tokenizer
 from align.models.reward_probe import check_probe
 from align.records import prompt_key
 from align.training.tracking import Tracker
@@ -28,7 +28,8 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     """Let `inputs["policy"]`, a list, answer prompts; publish comparisons."""
     # arguments
     asked = cfg.sample
-    load = {"dtype": resolve_dtype(cfg.model.dtype, cfg.precision, frozen=True), **cfg.model.load_options()}
+    dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=True)
+    load = {"dtype": dtype, "deepspeed": cfg.deepspeed.config, **cfg.model.load_options()}
 
     # models
     policies: list[Input] = inputs["policy"]
@@ -55,7 +56,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     answers: list[list[dict[str, Any]]] = [[] for _ in prompts]
     said = same = empty = ended = 0
     for policy, tokenizer in zip(policies, tokenizers, strict=False):
-        model = load_frozen(policy.path, **load).to(own_device())
+        model = open_policy(policy.path, **load)
         for number in range(asked.answers):
             if ranks.is_main():
                 print(
@@ -87,7 +88,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
         del model
     kept = [row for row in zip(prompts, answers, tools, strict=True) if len(row[1]) > 1]
     if judge is not None:
-        reward_model = load_reward_model(judge.path, **load).eval().to(own_device())
+        reward_model = open_reward_model(judge.path, **load)
         check_probe(reward_model, tokenizers[-1], judge.path)
         pairs = [(prompt, one["completion"], named) for prompt, known, named in kept for one in known]
         scores = iter(rate(reward_model, tokenizers[-1], pairs, batch_size=asked.batch_size))

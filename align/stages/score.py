@@ -14,8 +14,8 @@ from align.data.build.publish import write_report
 from align.data.build.scores import load_split, score_metrics, write_scored
 from align.data.chats import Chats
 from align.distributed import ranks
-from align.distributed.device import own_device
-from align.models.load import load_reward_model, load_tokenizer
+from align.models.inference import open_reward_model
+from align.models.load import load_tokenizer
 from align.models.reward_probe import check_probe
 from align.models.scoring import reward_scores
 from align.training.tracking import Tracker
@@ -31,7 +31,8 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
 
     # models
     dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=True)
-    reward_model = load_reward_model(judge.path, dtype=dtype, **cfg.model.load_options()).eval().to(own_device())
+    load = {"dtype": dtype, "deepspeed": cfg.deepspeed.config, **cfg.model.load_options()}
+    reward_model = open_reward_model(judge.path, **load)
     tokenizer = load_tokenizer(judge.path, **cfg.model.tokenizer_options())
     check_probe(reward_model, tokenizer, judge.path)
 

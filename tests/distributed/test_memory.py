@@ -54,6 +54,20 @@ def test_a_system_that_does_not_say_is_not_guessed_at(tmp_path):
     assert host_memory(tmp_path / "none", tmp_path, tmp_path / "none") is None
 
 
+def test_the_gpus_of_a_process(monkeypatch):
+    import torch
+
+    from align.distributed.memory import device_memory
+
+    assert device_memory() is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 * GB + device, 80 * GB))
+    assert device_memory() == Memory(10 * GB + 1, 80 * GB, "GPU 1")
+    assert device_memory(several=True) == Memory(30 * GB + 3, 240 * GB, "3 GPUs")
+
+
 def test_this_machine_has_some():
     memory = host_memory()
     assert 0 < memory.available <= 2 * memory.total

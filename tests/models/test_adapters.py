@@ -23,7 +23,7 @@ from align.errors import UserError
 from align.evaluation.statistics import preference_metrics
 from align.models.load import load_frozen, load_reward_model, load_tokenizer
 from align.models.scoring import reward_scores, token_logps
-from tests.conftest import TINY_MODEL, run_stage, stage_overrides
+from tests.conftest import run_stage, stage_overrides
 
 LORA = ("adapter=lora", "adapter.r=4", "adapter.lora_alpha=8", "trainer.learning_rate=1e-2", "trainer.warmup_steps=0")
 ONE_BATCH = "trainer.per_device_eval_batch_size=64"
@@ -447,21 +447,12 @@ def test_a_reward_model_goes_on_from_a_reward_model_with_its_head(lora_store, po
 # -- qlora -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def wide_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a pretrain:v1 of width 64: bitsandbytes' 4-bit blocks on CPU are 64 weights of one row."""
-    root = tmp_path_factory.mktemp("wide") / "artifacts"
-    model = TINY_MODEL | {"model.new.architecture.n_embd": "64"}
-    run_stage(root, "stage=pretrain", *(f"{key}={value}" for key, value in model.items()))
-    return root
-
-
 def test_qlora_trains_publishes_reloads_and_goes_on(wide_models):
     qlora = ("adapter=qlora", *LORA[1:])
     sft = run_stage(wide_models, "stage=sft", "name=sft_q", *qlora, CHAT)
     assert sft.manifest.adapter["kind"] == "qlora" and sft.manifest.adapter["base"]["ref"] == "pretrain:v1"
     base = model_of(wide_models, "pretrain:v1")
-    reloaded = AutoModelForCausalLM.from_pretrained(sft.model_dir)
+    reloaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), sft.model_dir)
     difference = logits(reloaded, sft.model_dir) - logits(AutoModelForCausalLM.from_pretrained(base), sft.model_dir)
     assert difference.abs().max() > 1e-3
 
@@ -474,3 +465,10 @@ def test_qlora_trains_publishes_reloads_and_goes_on(wide_models):
     reward = run_stage(wide_models, "stage=reward", "name=reward_q", "inputs.policy=sft_q", *qlora)
     assert load_reward_model(reward.model_dir).config.num_labels == 1
     assert "base_model.model.score.weight" in load_file(reward.model_dir / "adapter_model.safetensors")
+
+
+def test_qlora_on_a_cpu_refuses_rows_that_its_blocks_do_not_divide(tiny_store):
+    with pytest.raises(
+        UserError, match="adapter=qlora needs rows of a multiple of 64 weights on a CPU, and .* of 32; use"
+    ):
+        run_stage(tiny_store, "stage=sft", "name=narrow", "inputs.policy=sft:v1", "adapter=qlora", *LORA[1:])

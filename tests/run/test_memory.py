@@ -45,9 +45,12 @@ def test_a_host_without_room_is_refused_before_anything_is_loaded(tiny_store, mo
 def test_a_gpu_without_room_is_refused(tiny_store, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    monkeypatch.setattr(memory, "device_memory", lambda: Memory(10**5, 80 * 10**9, "GPU 3"))
+    monkeypatch.setattr(
+        memory, "device_memory", lambda several: Memory(10**5 if not several else 10**12, 80 * 10**9, "GPU 3")
+    )
     with pytest.raises(UserError, match=r"of GPU memory, and 100.0 kB of the 80.0 GB of GPU 3 are available"):
         memory.check_memory(plan_of(tiny_store, "stage=sft"))
+    memory.check_memory(plan_of(tiny_store, "stage=evaluate", "inputs.policy=sft:v1"))  # it may use all GPUs
 
 
 @pytest.mark.parametrize(
