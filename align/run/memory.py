@@ -70,7 +70,7 @@ def _lighter(cfg: Config) -> list[str]:
     elif cfg.adapter.kind == "lora":
         remedies.append("keep the base in 4 bits (adapter=qlora)")
     zero = ((cfg.deepspeed.config or {}).get("zero_optimization") or {}).get("stage", 0)
-    if zero < 3:
+    if cfg.trainer and zero < 3:
         remedies.append(
             "divide the weights among several GPUs (deepspeed=zero3), or keep them in host memory "
             "(deepspeed=zero3_offload)"
@@ -110,7 +110,7 @@ def _placement(plan: Plan) -> Placement:
         ranks=plan.world_size,
         ranks_per_host=int(local or plan.world_size),
         on_gpu=torch.cuda.is_available(),
-        zero_stage=zero.get("stage", 0),
+        zero_stage=zero.get("stage", 0) if cfg.trainer else 0,
         half=cfg.deepspeed.config is not None and resolve_precision(cfg.precision) != "fp32",
         adam=cfg.trainer.get("optim", _DEFAULT_OPTIMIZER) in _ADAMS,
         offload_optimizer=(zero.get("offload_optimizer") or {}).get("device"),

@@ -43,7 +43,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     asked = cfg.evaluate
     size = asked.batch_size
     dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=True)
-    load = {"dtype": dtype, "deepspeed": cfg.deepspeed.config, **cfg.model.load_options()}
+    load = {"dtype": dtype, **cfg.model.load_options()}
     judge = load_judge(asked.judge, batch_size=size) if asked.judge else None
 
     # models

@@ -29,7 +29,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
     # arguments
     asked = cfg.sample
     dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=True)
-    load = {"dtype": dtype, "deepspeed": cfg.deepspeed.config, **cfg.model.load_options()}
+    load = {"dtype": dtype, **cfg.model.load_options()}
 
     # models
     policies: list[Input] = inputs["policy"]

@@ -31,7 +31,7 @@ def run(cfg: Config, inputs: dict[str, Any], output_dir: Path, tracker: Tracker)
 
     # models
     dtype = resolve_dtype(cfg.model.dtype, cfg.precision, frozen=True)
-    load = {"dtype": dtype, "deepspeed": cfg.deepspeed.config, **cfg.model.load_options()}
+    load = {"dtype": dtype, **cfg.model.load_options()}
     reward_model = open_reward_model(judge.path, **load)
     tokenizer = load_tokenizer(judge.path, **cfg.model.tokenizer_options())
     check_probe(reward_model, tokenizer, judge.path)

@@ -11,8 +11,7 @@ from align.models import inference
 from align.models.inference import open_policy, open_reward_model
 from align.models.load import load_frozen, load_tokenizer
 from align.models.save import save_model
-from tests.conftest import launch_stage, run_stage
-from tests.regression.test_trajectories import deepspeed
+from tests.conftest import run_stage
 
 CHAT = [{"role": "user", "content": "what is two plus three?"}, {"role": "assistant", "content": "five."}]
 CHAT_TEMPLATE = "model.chat_template=conf/model/chat.jinja"
@@ -67,60 +66,6 @@ def test_stages_that_train_nothing_read_adapters_in_4_bits(wide_store):
         *models,
     )
     assert sampled.manifest.metrics["prompts"] == 3
-
-
-DIVIDED = """
-import sys
-from align.distributed import ranks
-from align.models.generation import generate
-from align.models.inference import open_policy
-from align.models.load import load_tokenizer
-ranks.join(deepspeed=True)
-path, zero = sys.argv[-1], {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}
-model = open_policy(path, deepspeed=zero, dtype="float32")
-prompts = [[{"role": "user", "content": f"what is {one} plus two?"}] for one in ("one", "six", "ten")]
-answers = generate(model, load_tokenizer(path), prompts, max_new_tokens=5, temperature=0.0, batch_size=1)
-held = sum(weight.ds_tensor.numel() for weight in model.parameters())
-print(f"RANK{ranks.rank()}", held, sum(weight.ds_numel for weight in model.parameters()), flush=True)
-if ranks.is_main():
-    print("ANSWERS", [answer.completion_ids for answer in answers], flush=True)
-ranks.leave()
-"""
-
-
-@pytest.mark.slow
-def test_zero3_divides_a_model_that_is_read(tiny_models, tmp_path):
-    from align.config.paths import PROJECT
-    from align.models.generation import generate
-
-    folder = Store(tiny_models).resolve("sft").model_dir
-    script = tmp_path / "divided.py"
-    script.write_text(f"import sys\nsys.path.insert(0, {str(PROJECT)!r})\n{DIVIDED}")
-    said = deepspeed(script, str(folder)).splitlines()
-    held = {words[0]: [*map(int, words[1:])] for words in (line.split() for line in said if line.startswith("RANK"))}
-    assert set(held) == {"RANK0", "RANK1"}
-    for mine, whole in held.values():
-        assert mine == pytest.approx(whole / 2, rel=0.01)
-    model, tokenizer = load_frozen(folder), load_tokenizer(folder)
-    prompts = [[{"role": "user", "content": f"what is {one} plus two?"}] for one in ("one", "six", "ten")]
-    alone = generate(model, tokenizer, prompts, max_new_tokens=5, temperature=0.0, batch_size=1)
-    answers = next(line for line in said if line.startswith("ANSWERS"))
-    assert answers == f"ANSWERS {[answer.completion_ids for answer in alone]}"
-
-
-@pytest.mark.slow
-def test_an_evaluation_under_zero3_is_the_one_of_a_single_process(tiny_store):
-    overrides = ("stage=evaluate", *EVALUATE, "evaluate.batch_size=3", "evaluate.temperature=0")
-    overrides += (
-        "inputs.policy=[sft:v1,pretrain:v1]",
-        "inputs.reward_model=reward:v1",
-        "inputs.ref_model=pretrain:v1",
-    )
-    alone = run_stage(tiny_store, *overrides, "name=alone").manifest.metrics
-    divided = launch_stage(tiny_store, 2, *overrides, "name=divided", "deepspeed=zero3").manifest.metrics
-    assert alone.keys() == divided.keys() and any(key.endswith("/perplexity") for key in alone)
-    for key, value in alone.items():
-        assert divided[key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
 
 
 def test_where_a_model_goes(tiny_models, monkeypatch):
