@@ -3,7 +3,7 @@
     python benchmarks/data_memory.py [--rows 300000]
 
 Anonymous memory is what a process has for itself; pages of mapped files are shared by all ranks and can be dropped.
-Peaks are sampled every 20 ms. Written to benchmarks/data_memory.json.
+Peaks are sampled every 20 ms. Written to benchmarks/data_memory.json unless `--print` is given.
 """
 
 import argparse
