@@ -1,6 +1,8 @@
 """Plain rows as chats, and system messages in the user's turn: the same wherever records are rendered."""
 
 import json
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +95,15 @@ def test_a_template_without_system_messages_says_what_to_do(template_of):
         apply_template(template_of(GEMMA.replace("'system'", "'assistant'")), ANSWER + user("a"))
     with pytest.raises(UserError, match="choose another template with model.chat_template, or remove such records"):
         apply_template(template_of("{{ raise_exception('no') }}"), user("a"))
+
+
+def test_the_template_of_gemma_itself_takes_a_folded_system_message(template_of):
+    folder = Path(find_spec("trl").submodule_search_locations[0]) / "chat_templates"
+    tokenizer = template_of((folder / "gemma.jinja").read_text("utf-8"))
+    with pytest.raises(UserError, match="Set data.fold_system=true"):
+        render_prompt(tokenizer, SYSTEM)
+    text = tokenizer.decode(render_prompt(tokenizer, folded(SYSTEM)))
+    assert "<start_of_turn>user\nBe brief.\n\nTwo and two?<end_of_turn>" in text
 
 
 def test_a_template_that_leaves_the_system_message_out_is_refused(template_of):
