@@ -97,7 +97,7 @@ def test_model_sets_the_policy_only_where_none_is_given():
 def test_an_experiment_is_a_delta_that_the_command_line_overrides():
     assert compose(["experiment=tiny_dpo"]).stage == "dpo"
     assert compose(["experiment=tiny_dpo", "trainer.max_length=64"]).trainer["max_length"] == 64
-    assert compose(["experiment=tiny_dpo", "stage=kto"]).stage == "kto"
+    assert compose(["experiment=tiny_sft", "stage=kto"]).stage == "kto"
 
 
 def test_free_form_keys_need_no_plus():
