@@ -140,10 +140,12 @@ def _create(root: Path, name: str, number: int) -> Path:
 
 
 @atexit.register
-def _release() -> None:
-    """Remove what this process claims; a fork has inherited the list and not the claims."""
+def release() -> None:
+    """Give up what this process claims; a fork has inherited the list and not the claims."""
     mine = f"-process-{processes.tag()}-"
-    for file in _mine.values():
-        if mine in file.name:
-            with contextlib.suppress(OSError):
-                file.unlink()
+    with _lock:
+        for file in _mine.values():
+            if mine in file.name:
+                with contextlib.suppress(OSError):
+                    file.unlink()
+        _mine.clear()

@@ -18,6 +18,7 @@ from align.artifacts.verification import open_version
 from align.cli import main
 from align.distributed import processes
 from align.errors import UserError
+from tests.artifacts.churn import churn
 
 DEAD = 4194305  # one more than the largest process id of Linux
 
@@ -378,7 +379,7 @@ def test_a_run_claims_its_inputs_before_it_verifies_them(tiny_store, monkeypatch
     seen = []
 
     def gc_meanwhile(plan):
-        claims._release()  # as another process sees it when this one has died
+        claims.release()  # as another process sees it when this one has died
         seen.append(plan_collection(store, grace_days=0).kept.get(clone.ref, "")[:14])
         raise UserError("stopped here")
 
@@ -425,3 +426,12 @@ def test_sizes_are_those_on_the_disk_and_not_what_a_manifest_says(store):
     (versions[3].path / "manifest.json").chmod(0o644)
     (versions[3].path / "manifest.json").write_text(Manifest(**body).to_json())
     assert removed(store, max_gb=4e-6) == [] and removed(store, max_gb=3e-6) == ["sft:v1"]
+
+
+@pytest.mark.slow
+def test_gc_beside_publications_and_starting_runs(tmp_path):
+    """`make soak` does more of it."""
+    outcomes = churn(tmp_path / "store", 40)
+    assert outcomes["published"] == 80 and outcomes["started"] > 0 and outcomes["collected"] > 0, outcomes
+    lost = ("published with files missing", "inputs lost", "called corrupt", "broken", "failed")
+    assert {name: outcomes[name] for name in lost if outcomes.get(name)} == {}

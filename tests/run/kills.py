@@ -107,7 +107,7 @@ def moments(stage: str) -> list[Kill]:
         Kill("align.artifacts.store:seal", after=True),  # hashed and durable
         Kill("align.artifacts.store:rename_onto"),
         Kill("align.artifacts.store:rename_onto", after=True),  # published, and no alias points at it
-        Kill("align.run.stage:remove_tree"),  # before it has tidied up
+        Kill("align.run.stage:remove_tree", 2),  # before it has tidied up; the first call is at the start
     ]
     if STAGES[stage].trainer_config is None:
         return [
