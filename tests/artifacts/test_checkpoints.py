@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import struct
 from types import SimpleNamespace
 
 import pytest
@@ -237,3 +238,13 @@ def test_what_can_be_seen_without_hashes_is_seen(old, name):
     file.write_bytes(content)
     found, said = resume(old)
     assert found == "checkpoint-2" and f"{name} is not what was written" in said[0]
+
+
+def test_a_flipped_bit_in_what_torch_saved_is_seen_by_its_sum(old):
+    file = old / "checkpoint-4" / "optimizer.pt"
+    content = bytearray(file.read_bytes())
+    place = content.index(struct.pack("<f", 50.0))
+    content[place] ^= 1
+    file.write_bytes(content)
+    found, said = resume(old)
+    assert found == "checkpoint-2" and "optimizer.pt is not what was written" in said[0]
