@@ -206,7 +206,7 @@ def test_a_pipeline_ended_ends_its_step(tiny_store, started):
     child.terminate()
     assert child.wait(90) == STOPPED
     assert ranks_of(tiny_store) == [], log.read_text()[-3000:]
-    assert "stopped; the same command goes on" in log.read_text()
+    assert "stopped; the same command skips what has published" in log.read_text()
     assert_nothing_was_published(tiny_store)
     assert_a_checkpoint_was_written(tiny_store)
 

@@ -386,7 +386,7 @@ def test_a_step_under_the_deepspeed_launcher(tiny_store, own, capsys):
     assert version.manifest.notes["world_size"] == 2 and not err
     shown = out.split("[1/1] dpo: starting\n")[1].split("\n\n")[0].splitlines()
     assert shown[-1] == f"published dpo:v1  ({version.path})"
-    assert all(line.startswith("dpo ") for line in shown[:-1]), out  # progress, and nothing else
+    assert all(line.startswith(("data: ", "dpo ")) for line in shown[:-1]), out  # data, progress, nothing else
     log = (tiny_store / ".runs" / version.manifest.identity / "log.txt").read_text()
     assert "--num_accelerators 2" in log and "published dpo:v1" in log
     assert runner.main(given) == 0

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from align.errors import UserError
+from align.run import stage
 from align.training.initial_kl_check import SameAtStart, has_dropout
 from tests.conftest import stage_overrides
 
@@ -58,9 +59,9 @@ def test_what_draws_is_not_compared():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["dpo", "kto", "ppo"])
-def test_a_reference_of_other_weights_stops_the_run(tiny_store, monkeypatch, capsys, stage):
-    module = importlib.import_module(f"align.stages.{stage}")
+@pytest.mark.parametrize("method", ["dpo", "kto", "ppo"])
+def test_a_reference_of_other_weights_stops_the_run(tiny_store, monkeypatch, capsys, method):
+    module = importlib.import_module(f"align.stages.{method}")
     load = module.load_frozen
 
     def load_another(*args, **options):
@@ -70,5 +71,5 @@ def test_a_reference_of_other_weights_stops_the_run(tiny_store, monkeypatch, cap
         return model
 
     monkeypatch.setattr(module, "load_frozen", load_another)
-    assert stage.main(stage_overrides(tiny_store, f"stage={stage}")) == 2
+    assert stage.main(stage_overrides(tiny_store, f"stage={method}")) == 2
     assert "begins as its own reference, but their log-ratios" in capsys.readouterr().err

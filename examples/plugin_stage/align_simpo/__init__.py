@@ -6,6 +6,6 @@ SPEC = StageSpec(
     trainer_config="CPOConfig",
     formats=("preference",),
     inputs={"policy": Role(("model",), trained=True)},
-    headlines=(Headline("eval_rewards/accuracies", "accuracy", higher=True),),
+    headlines=(Headline("eval_rewards/accuracies", higher=True),),
     module="align_simpo.stage",
 )
