@@ -70,9 +70,11 @@ class Disk:
         """Build in `target` what is left of the world.
 
         `luck` is the chance that a folder's names, or a file's bytes, got to the disk without an fsync: 0 is the
-        harshest outcome; a file whose name survived and whose bytes did not is empty.
+        harshest outcome; a file whose name survived and whose bytes did not is empty. A rename is one transaction of
+        the file system: a folder that was moved is at its old place or at its new one, never at neither.
         """
         dice = random.Random(seed)
+        placed: set[int] = set()
         now_folders: dict[int, dict[str, int]] = {}
         now_files: dict[int, bytes] = {}
         for here, _, names in os.walk(self.world):
@@ -82,6 +84,7 @@ class Disk:
                 now_files[path.lstat().st_ino] = path.read_bytes()
 
         def build(inode: int, place: Path) -> None:
+            placed.add(inode)
             place.mkdir()
             durable, now = self._folders.get(inode, {}), now_folders.get(inode)
             names = now if now is not None and dice.random() < luck else durable
@@ -93,6 +96,11 @@ class Disk:
                     (place / name).write_bytes(now_files[child] if kind else self._files.get(child, b""))
 
         build(self._root, target)
+        durable = {child for names in self._folders.values() for child in names.values()}
+        for here, _, _ in os.walk(self.world):
+            inode, place = os.stat(here).st_ino, target / Path(here).relative_to(self.world)
+            if inode in durable and inode not in placed and place.parent.is_dir() and not place.exists():
+                build(inode, place)
         return target
 
     # -- calls ---------------------------------------------------------------------------------------------------
