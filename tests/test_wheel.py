@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from align.config.paths import PROJECT
+from align.distributed import kernels
 
 
 def run(*words: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
@@ -37,6 +38,7 @@ def align(tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_a_project_of_ones_own_runs_from_the_wheel(align, tmp_path):
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    env["TORCH_EXTENSIONS_DIR"] = str(kernels.folder())  # compiled once for both environments
     home = run(align.with_name("python"), "-c", "import align; print(align.__path__[0])", cwd=tmp_path, env=env)
     assert Path(home.strip()).is_relative_to(align.parents[1])
     run(align, "init", "mine", cwd=tmp_path, env=env)
