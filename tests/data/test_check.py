@@ -334,7 +334,7 @@ def test_what_each_stage_would_do_with_a_set(tmp_path, capsys):
     )
     assert plain["pretrain"] == "makes 1 language_modeling records of it"
     assert talk["pretrain"] == "cannot read it: it needs language_modeling" and talk["sft"] == "reads its 1 records"
-    # what measures takes each kind by itself; a set in inputs.dataset is not converted for it
+    # what measures takes each kind by itself, and the prompts of any
     assert text["evaluate"] == prompts["evaluate"] == "reads its 1 records"
     assert plain["evaluate"].startswith("makes 1 prompt_only records of it")
     assert plain["score"] == "scores the answers of its 1 records" and "no answers" in prompts["score"]
