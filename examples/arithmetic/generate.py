@@ -1,7 +1,8 @@
 """Write the data of this example: `python examples/arithmetic/generate.py [--out DIR]`. The same bytes every time.
 
 Questions of two steps in the words of the demo world (data/demo/world.py), with solutions as gsm8k writes them: a
-sentence for each step, and the answer behind `####`. No question is in two files.
+sentence for each step, and the answer behind `####`. The demonstrations solve the questions of train, with mistakes;
+no question of validation or test is among them.
 """
 
 import argparse
@@ -15,7 +16,7 @@ NUMBERS = split(
 )
 NUMBERS += split("seventeen eighteen nineteen twenty twenty-one")
 OPERATIONS = {"plus": 1, "minus": -1}
-ROWS = {"demonstrations": 400, "train": 500, "validation": 150, "test": 290}
+HELD_OUT = {"test": 290, "validation": 150}
 WRONG = 0.3  # share of the demonstrations in which a step is wrong
 
 
@@ -64,12 +65,16 @@ def main() -> None:
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
-    pool = iter(questions(rng))
-    for name, count in ROWS.items():
+    train = questions(rng)
+    files = {}
+    for name, count in HELD_OUT.items():
+        files[name] = [(question, solve(question)) for question in train[:count]]
+        train = train[count:]
+    files["train"] = [(question, solve(question)) for question in train]
+    files["demonstrations"] = [(question, demonstrate(rng, question)) for question in train]
+    for name, rows in files.items():
         with (out / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-            for question in (next(pool) for _ in range(count)):
-                answer = demonstrate(rng, question) if name == "demonstrations" else solve(question)
-                file.write(json.dumps({"question": ask(question), "answer": answer}) + "\n")
+            file.writelines(json.dumps({"question": ask(question), "answer": text}) + "\n" for question, text in rows)
 
 
 if __name__ == "__main__":

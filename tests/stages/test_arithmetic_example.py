@@ -31,10 +31,12 @@ def test_the_data_are_what_the_script_writes(tmp_path):
         assert (tmp_path / file.name).read_bytes() == file.read_bytes()
 
 
-def test_no_question_is_in_two_files_and_references_are_right():
+def test_held_out_questions_are_new_and_references_are_right():
     files = {name: rows(name) for name in ("demonstrations", "train", "validation", "test")}
-    questions = [row["question"] for held in files.values() for row in held]
-    assert len(set(questions)) == len(questions) == 1340
+    questions = {name: {row["question"] for row in held} for name, held in files.items()}
+    assert questions["demonstrations"] == questions["train"]
+    apart = [questions[name] for name in ("train", "validation", "test")]
+    assert sum(map(len, apart)) == len(set.union(*apart)) == 1348
     for name, held in files.items():
         answers = [row["answer"] for row in held]
         assert set(format(answers, pattern=FORMAT)) == {1.0}
