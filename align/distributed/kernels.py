@@ -50,11 +50,16 @@ def folder() -> Path:
 
 
 def use_folder() -> Path:
-    """Make `folder` the place where torch looks, and let it find the ninja of an environment that is not activated."""
+    """Make `folder` the place where torch looks, and this environment's ninja the one that compiles.
+
+    Where another ninja comes first on the path, as it does if the environment is not activated, the two would take
+    turns: neither reads the other's log, and each compiles everything again.
+    """
     chosen = folder()
     os.environ["TORCH_EXTENSIONS_DIR"] = str(chosen)
-    if shutil.which("ninja") is None:
-        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    ninja = Path(sys.executable).with_name("ninja")
+    if ninja.is_file() and shutil.which("ninja") != str(ninja):
+        os.environ["PATH"] = f"{ninja.parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return chosen
 
 

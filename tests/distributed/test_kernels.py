@@ -92,12 +92,18 @@ def test_torch_compiles_where_align_says(tmp_path, monkeypatch):
     assert Path(cpp_extension._get_build_directory("cpu_adam", False)) == kernels.use_folder() / "cpu_adam"
 
 
-def test_ninja_is_found_beside_python_in_an_environment_that_was_not_activated(tmp_path, monkeypatch):
+@pytest.mark.parametrize("others", [[], ["ninja"]], ids=["none", "another"])
+def test_the_environments_own_ninja_compiles_whatever_the_path_says(tmp_path, monkeypatch, others):
+    """Two versions of ninja do not read each other's log: each would compile everything again."""
+    for name in others:
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    kernels.use_folder()
+    for _ in range(2):
+        kernels.use_folder()
     assert os.environ["PATH"] == f"{Path(sys.executable).parent}{os.pathsep}{tmp_path}"
-    assert shutil.which("ninja") is not None
+    assert shutil.which("ninja") == str(Path(sys.executable).with_name("ninja"))
 
 
 @pytest.mark.parametrize(
