@@ -2,7 +2,7 @@
 
 Runs examples/arithmetic for each seed: SFT on solutions with mistakes, GRPO with `align.rewards.math_answer`, and
 answers, sampled and greedy, to questions that neither has seen. The demo's pretrained model is made once. The settings
-in the example were chosen on its validation questions (`--split validation`, seed 0); the numbers in its README are of
+in the example were chosen on its validation questions (`--split validation`); the numbers in its README are of
 the test questions.
 
     nice -n 19 python benchmarks/verifiable_rewards.py --store STORE
