@@ -3,6 +3,8 @@
     make soak                                           # writes benchmarks/soak.json
     python benchmarks/soak.py --stages sample score     # those of one process alone, in place of their rows there
 
+It also runs gc without a grace period beside publications and starting runs (tests/artifacts/churn.py).
+
 Each kill is SIGKILL, of the one process, of one rank of two, or of their launcher, at a named moment or any. A run
 counts as identical if its weights are the same bytes and its metrics and samples the same numbers but for the clock's.
 """
@@ -23,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from align.artifacts.provenance import packages  # noqa: E402
 from align.artifacts.store import Store  # noqa: E402
 from align.stages.spec import STAGES  # noqa: E402
+from tests.artifacts.churn import HARM, churn  # noqa: E402
 from tests.run.kills import KILLED, Kill, Zygote, differences, moments, overrides, publish_pairs  # noqa: E402
 
 DROPOUT = {f"model.new.architecture.{name}_pdrop": "0.1" for name in ("resid", "embd", "attn")}
@@ -111,6 +114,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--seed", type=int, default=0, help="of the moments that are anywhere")
+    parser.add_argument("--publications", type=int, default=1000, help="of each publisher beside gc (default: 1000)")
     parser.add_argument(
         "--stages", nargs="+", choices=STAGES, metavar="STAGE", help="replace only their rows in --out"
     )
@@ -137,6 +141,7 @@ def main() -> int:
             soak.kill(stage, Kill("align.artifacts.checkpoints:commit", 2), ranks=2, kind=kind)
             soak.kill(stage, Kill(STEP, 7, rank=1), ranks=2, kind=kind)
             soak.kill(stage, Kill("launcher", draw.randint(2000, int(seconds * 1000))), ranks=2, kind=kind)
+        beside_gc = churn(Path(folder) / "churn", asked.publications)
     results = kept + soak.results
     killed = [result for result in results if result["killed"]]
     identical = [result for result in results if result["identical"]]
@@ -145,12 +150,15 @@ def main() -> int:
         "identical": len([result for result in killed if result["identical"]]),
         "ended_before_the_moment": len(results) - len(killed),
         "seconds": round(sum(result["seconds"] for result in results)),  # without the straight runs
+        "gc": beside_gc,
         **here(),
         "results": results,
     }
     asked.out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     print(f"{report['identical']} of {report['kills']} killed runs ended identical; {asked.out}")
-    return 0 if len(identical) == len(results) else 1
+    print(f"gc beside publications and starting runs: {beside_gc}")
+    harm = sum(beside_gc.get(name, 0) for name in HARM)
+    return 0 if len(identical) == len(results) and not harm else 1
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from align.errors import UserError
 from tests.artifacts.versions import WEIGHTS, filled
 
 STOP = "stop"
+HARM = ("published with files missing", "inputs lost", "called corrupt", "broken", "failed")  # what must not happen
 FILES = {"model/model.safetensors": WEIGHTS, "model/config.json": b"{}", "config.yaml": b"stage: sft\n"}
 
 

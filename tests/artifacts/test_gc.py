@@ -18,7 +18,7 @@ from align.artifacts.verification import open_version
 from align.cli import main
 from align.distributed import processes
 from align.errors import UserError
-from tests.artifacts.churn import churn
+from tests.artifacts.churn import HARM, churn
 
 DEAD = 4194305  # one more than the largest process id of Linux
 
@@ -433,5 +433,4 @@ def test_gc_beside_publications_and_starting_runs(tmp_path):
     """`make soak` does more of it."""
     outcomes = churn(tmp_path / "store", 40)
     assert outcomes["published"] == 80 and outcomes["started"] > 0 and outcomes["collected"] > 0, outcomes
-    lost = ("published with files missing", "inputs lost", "called corrupt", "broken", "failed")
-    assert {name: outcomes[name] for name in lost if outcomes.get(name)} == {}
+    assert {name: outcomes[name] for name in HARM if outcomes.get(name)} == {}
