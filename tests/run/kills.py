@@ -279,6 +279,11 @@ def _launch(task: dict[str, Any], kill: Kill | None, writer: int) -> None:
     os._exit(0)
 
 
+def run_once(task: dict[str, Any]) -> None:
+    """Run the task of one process in this one, and end it; where there is a GPU a zygote cannot fork."""
+    _run(task, Kill(**task["kill"]) if task["kill"] else None, 0, 0)
+
+
 def _run(task: dict[str, Any], kill: Kill | None, rank: int, port: int) -> None:
     """In a rank's process: what launch/run.py does."""
     log = os.open(task["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
