@@ -75,7 +75,7 @@ class Bench:
         self.folder, self.small = folder, small
         self.shape = SMALL_SHAPE if small else SHAPE
         self.prompt, self.answer = (16, 48) if small else (PROMPT, ANSWER)
-        self.completion = self.prompt // 2
+        self.completion = self.prompt // 4
 
     @property
     def model(self) -> Path:
