@@ -97,6 +97,17 @@ def check_blocks(model: "PreTrainedModel", path: Path | str) -> None:
             )
 
 
+def keep_gradients(model: "PreTrainedModel") -> None:
+    """Keep bitsandbytes from packing the 4-bit weights for a CPU's bf16 kernel.
+
+    bitsandbytes 0.50 packs them in the first forward pass without gradients, on a CPU with AVX512-BF16, and never
+    unpacks them for training: after an evaluation no gradient passes through the base, and nothing says so.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def attach(model: "PreTrainedModel", path: Path, lora: "LoraConfig") -> "PreTrainedModel":
     """The adapter in `path` on `model`, its base, to be trained further.
 

@@ -230,6 +230,7 @@ def load_whole(
         )
     if quantization_config is not None:
         adapters.check_blocks(model, path)
+        adapters.keep_gradients(model)
     check_finite(model, path, "it is damaged, or comes from a run that diverged: name another")
     remember_configs(model)
     return model
