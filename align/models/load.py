@@ -157,17 +157,18 @@ def load_reward_model(
         UserError: `keep`, and no head was saved in `path`.
     """
     from transformers import AutoModelForSequenceClassification as Classifier
-    from transformers import set_seed
 
-    set_seed(seed)
     has_head = has_score_head(path)
     if head == "keep" and not has_head:
         raise UserError(f"{path} has no reward head (no `score` weights); train one: stage=reward")
     if not is_adapter(path):
-        return load_whole(path, auto_class=Classifier, num_labels=1, **options)
+        model = load_whole(path, auto_class=Classifier, num_labels=1, **options)
+        return model if has_head else _draw_head(model, seed)
     with unpartitioned():
         base_path = resolve_base(path, code=options.get("trust_remote_code", False)).path
         base = load_whole(base_path, auto_class=Classifier, num_labels=1, **options)
+    if not has_score_head(base_path):
+        _draw_head(base, seed)
     if lora is None:
         model = adapters.merge(base, path) if merged else adapters.attach_frozen(base, path)
     elif has_head:
@@ -179,6 +180,29 @@ def load_reward_model(
     text_config = model.config.get_text_config()
     if text_config.pad_token_id is None and "pad_token" in (named := special_tokens(path)):
         text_config.pad_token_id = named["pad_token"][1]  # the base's config may name none, and a batch needs one
+    return model
+
+
+def _draw_head(model: "PreTrainedModel", seed: int) -> "PreTrainedModel":
+    """Draw the `score` head on the CPU, by transformers' rule for the model's linear layers.
+
+    ZeRO-3 and a quantized base make it on the GPU, whose generator gives other numbers for the same seed.
+    """
+    import torch
+    from transformers import set_seed
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    whole: contextlib.AbstractContextManager = contextlib.nullcontext()
+    weight = model.score.weight
+    if is_deepspeed_zero3_enabled():
+        from deepspeed.zero import GatheredParameters
+
+        whole = GatheredParameters([weight], modifier_rank=0)
+    with whole, torch.no_grad():
+        head = torch.nn.utils.skip_init(torch.nn.Linear, weight.shape[1], weight.shape[0], bias=False, device="cpu")
+        set_seed(seed)
+        model._init_weights(head)
+        weight.copy_(head.weight)
     return model
 
 

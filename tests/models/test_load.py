@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from align.artifacts.store import Store, Version
 from align.config.paths import PROJECT
 from align.errors import UserError
+from align.models import load
 from align.models.load import has_score_head, load_frozen, load_policy, load_reward_model, load_tokenizer
 from align.models.save import save_model
 from align.models.train_tokenizer import train_tokenizer
@@ -217,6 +218,23 @@ def test_a_reward_head_is_demanded_or_drawn_by_seed(tiny_models):
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     saved = load_file(reward / "model.safetensors")["score.weight"]
     assert torch.equal(load_reward_model(reward, head="new").score.weight, saved)
+
+
+def test_a_new_reward_head_does_not_depend_on_where_transformers_made_it(tiny_models, monkeypatch):
+    """Under ZeRO-3 transformers makes the head on the GPU, whose generator gives other numbers for the same seed."""
+    sft, whole = folder_of(tiny_models, "sft"), load.load_whole
+
+    def drawn_elsewhere(*args, **options):
+        model = whole(*args, **options)
+        torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(99))
+        return model
+
+    monkeypatch.setattr(load, "load_whole", drawn_elsewhere)
+    model = load_reward_model(sft, head="new", seed=3)
+    expected = torch.normal(
+        0.0, model.config.initializer_range, model.score.weight.shape, generator=torch.Generator().manual_seed(3)
+    )
+    assert torch.equal(model.score.weight, expected)
 
 
 def test_a_tokenizer_without_eos_is_refused(tmp_path):
