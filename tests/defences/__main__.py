@@ -5,6 +5,7 @@ and its test runs in a forked process of its own, so that what tests import slow
 """
 
 import contextlib
+import importlib
 import os
 import shutil
 import signal
@@ -19,14 +20,13 @@ from tests.defences.table import DEFENCES, Defence
 PROJECT = Path(__file__).resolve().parents[2]
 LIMIT = 120  # seconds of a test: one that does not end without its defence has failed
 PASSED, FAILED, BROKEN = 0, 1, 3  # exit codes of a process that ran tests; BROKEN: none got as far as to fail
-SLOW = ("torch", "transformers", "datasets", "trl", "peft", "fastapi", "sqlalchemy", "pyarrow", "hydra")
 
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code is 0 where every test passes with the defences and fails without its own."""
     chosen = [one for one in DEFENCES if not arguments or str(one.number) in arguments]
-    for module in SLOW:
-        __import__(module)
+    for file in sorted({one.test.partition(".py")[0] for one in chosen}):
+        importlib.import_module(f"tests.{file.replace('/', '.')}")  # and whatever it imports slowly
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="align-defences-") as folder:
         workers = [copy_project(Path(folder) / str(number)) for number in range(min(2, os.cpu_count() or 1))]
