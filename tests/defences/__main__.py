@@ -29,6 +29,7 @@ def main(arguments: Sequence[str]) -> int:
         importlib.import_module(f"tests.{file.replace('/', '.')}")  # and whatever it imports slowly
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="align-defences-") as folder:
+        os.chmod(folder, 0o755)  # some tests become another user
         workers = [copy_project(Path(folder) / str(number)) for number in range(min(2, os.cpu_count() or 1))]
         code, output = wait_for(start(workers[0], sorted({one.test for one in chosen}), limit=LIMIT * 5), workers[0])
         if code != PASSED:
