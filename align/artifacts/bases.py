@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from align.artifacts.disk import read_regular, unreadable
 from align.artifacts.inputs import HUB_PREFIX, Input, resolve_input
-from align.artifacts.manifest import MANIFEST_FILE, Manifest
+from align.artifacts.manifest import LARGEST, MANIFEST_FILE, Manifest
 from align.artifacts.model_json import read_json
 from align.artifacts.store import Store
 from align.errors import UserError
@@ -29,7 +30,7 @@ def resolve_base(folder: Path, *, code: bool = False) -> Input:
     manifest_file = folder.parent / MANIFEST_FILE
     record = None
     if manifest_file.is_file():
-        record = (Manifest.from_json(manifest_file.read_bytes(), manifest_file).adapter or {}).get("base")
+        record = (_manifest(manifest_file).adapter or {}).get("base")
     name = recorded.get("base_model_name_or_path") or ""
     if record is not None and record["kind"] != "path":
         text = record["ref"]
@@ -57,8 +58,18 @@ def adapter_kind(folder: Path) -> str | None:
     manifest_file = folder.parent / MANIFEST_FILE
     if not manifest_file.is_file():
         return None
-    adapter = Manifest.from_json(manifest_file.read_bytes(), str(manifest_file)).adapter
-    return adapter["kind"] if adapter else None
+    adapter = _manifest(manifest_file).adapter
+    return adapter.get("kind") if adapter else None
+
+
+def _manifest(file: Path) -> Manifest:
+    """The manifest beside a folder, which may lie anywhere."""
+    try:
+        return Manifest.from_json(read_regular(file, LARGEST), file)
+    except OSError as error:
+        raise unreadable(file, error) from None
+    except ValueError as error:
+        raise UserError(f"{file} is no manifest: {error}; move it away") from None
 
 
 def read_adapter_config(folder: Path) -> dict:

@@ -48,7 +48,7 @@ def card(store: Store, version: Version, *, base: str | None = None) -> str:
             lines += [f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items()] + [""]
     config = version.path / "config.yaml"
     if "config.yaml" in manifest.files:
-        lines += ["## Config", "", "```yaml", config.read_text("utf-8").rstrip(), "```", ""]
+        lines += ["## Config", "", "```yaml", config.read_text("utf-8", errors="replace").rstrip(), "```", ""]
     return "\n".join(lines)
 
 
@@ -71,7 +71,9 @@ def _usage(type: str, base: str) -> list[str]:
 
 def _base(store: Store, version: Version | None) -> str | None:
     """The Hub's name of the model that training began from, where it began from one that is there."""
-    while version is not None:
+    seen = set()
+    while version is not None and version.ref not in seen:  # a circle is what only forged manifests make
+        seen.add(version.ref)
         record, following = (version.manifest.adapter or {}).get("base"), None
         for parent in store.parents(version):
             if parent.role == "policy":

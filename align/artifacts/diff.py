@@ -1,5 +1,6 @@
 """What two versions disagree about: config, data, parents, packages and metrics."""
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +35,8 @@ class Difference:
             for key, (left, right) in rows.items():
                 change = ""
                 if isinstance(left, int | float) and isinstance(right, int | float):
-                    change = f"  ({right - left:+.4g})"
+                    with contextlib.suppress(OverflowError):  # an integer of hundreds of digits
+                        change = f"  ({right - left:+.4g})"
                 lines.append(f"  {printable(key):<{width}}  {_shown(left)} -> {_shown(right)}{change}")
         return "\n".join(lines if self.chapters else [*lines, "no difference"])
 
@@ -75,13 +77,9 @@ def _config(version: Version) -> dict[str, Any]:
     """The resolved config, one level; a version that has none differs in nothing here."""
     if "config.yaml" not in version.manifest.files:
         return {}
-    import yaml  # imported here: only this needs it
+    from align.artifacts.config_file import read_settings  # imported here: only this needs YAML
 
-    try:
-        body = yaml.safe_load(read_file(version, "config.yaml"))
-    except (yaml.YAMLError, RecursionError):
-        return {}
-    return flat(body) if isinstance(body, dict) else {}
+    return flat(read_settings(read_file(version, "config.yaml")))
 
 
 def _files(manifest: Manifest) -> dict[str, str]:

@@ -54,6 +54,7 @@ def export(store: Store, version: Version, folder: Path, *, base: str | None = N
             _rename_base(folder, f"./{BASE}", None)
         elif hub_base is not None:
             _rename_base(folder, *hub_base)
+        folder.mkdir(parents=True, exist_ok=True)  # a forged manifest may name no file of a model
         name = CARD if not (folder / CARD).exists() else "CARD.md"
         (folder / name).write_text(card(store, version, base=BASE if shipped is not None else None), "utf-8")
         os.chmod(folder / name, 0o644)

@@ -11,6 +11,7 @@ from align.artifacts.text import minute, printable
 from align.artifacts.version import Parent, Version
 
 SEEN = "see above"
+DEEPEST = 100  # generations that are shown: whatever shows a tree may recurse
 _SPLITS = ("train", "eval")
 
 
@@ -56,14 +57,16 @@ def version_metrics(version: Version, count: int = 2) -> str:
     return key_metrics(stage_of(version.manifest), numbers(version.manifest.metrics), count)
 
 
-def _unfold(store: Store, roles: tuple[str, ...], version: Version, seen: set[str]) -> Node:
+def _unfold(store: Store, roles: tuple[str, ...], version: Version, seen: set[str], depth: int = 0) -> Node:
     manifest = version.manifest
+    if depth == DEEPEST and manifest.inputs:
+        remark = f"and what it was made from: align artifacts lineage {version.ref}"
+        return Node(roles, version.ref, version.digest, kind(manifest), remark, version)
     first = version.ref not in seen
     seen.add(version.ref)
     remark = "" if first or not manifest.inputs else SEEN
-    parents = (
-        [_parent(store, roles, parent, seen) for roles, parent in merged_parents(store, version)] if first else []
-    )
+    unfolded = merged_parents(store, version) if first else ()
+    parents = [_parent(store, roles, parent, seen, depth) for roles, parent in unfolded]
     return Node(roles, version.ref, version.digest, kind(manifest), remark, version, (), parents)
 
 
@@ -103,9 +106,9 @@ def _source_ref(part: dict[str, Any]) -> str:
     return f"hf:{part['dataset']}@{part['revision']}" if "dataset" in part and "revision" in part else ""
 
 
-def _parent(store: Store, roles: tuple[str, ...], parent: Parent, seen: set[str]) -> Node:
+def _parent(store: Store, roles: tuple[str, ...], parent: Parent, seen: set[str], depth: int) -> Node:
     if parent.version:
-        return _unfold(store, roles, parent.version, seen)
+        return _unfold(store, roles, parent.version, seen, depth + 1)
     record = parent.record
     remark = "no longer in this store, or not what it was" if record.get("kind") == "artifact" else ""
     files = tuple(str(file) for file in record.get("files") or () if file != record["ref"])

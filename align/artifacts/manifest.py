@@ -202,9 +202,11 @@ def _problem(body: dict) -> str | None:
             return f"notes[{name!r}] is {body['notes'][name]!r}"
     if not all(isinstance(finding, dict) for finding in (body["notes"].get("findings") or {}).values()):
         return f"notes['findings'] is {body['notes']['findings']!r}"
-    base = (body["adapter"] or {}).get("base")
-    if base is not None and not (_is_input(base) and "kind" in base):
+    adapter = body["adapter"]
+    if adapter is not None and not (_is_input(base := adapter.get("base")) and "kind" in base):
         return f"adapter['base'] is {base!r}, expected an object with kind, ref and digest"
+    if adapter is not None and not isinstance(adapter.get("kind"), str | None):
+        return f"adapter['kind'] is {adapter['kind']!r}"
     return None
 
 

@@ -83,6 +83,10 @@ def _is_object(value: object) -> bool:
     return isinstance(value, dict)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
+
+
 def _is_token(value: object) -> bool:
     """A special token: its text, or an object with its content."""
     return isinstance(value, str) or (isinstance(value, dict) and isinstance(value.get("content"), str))
@@ -134,6 +138,7 @@ _FIELDS: dict[str, dict[str, _Field]] = defaultdict(dict) | {
     "adapter_config.json": {"base_model_name_or_path": _TEXT, "revision": _TEXT, "peft_type": _TEXT},
     "tokenizer_config.json": {**_TOKENS, **_TEMPLATE, "tokenizer_class": _TEXT, "auto_map": _OBJECT},
     "special_tokens_map.json": _TOKENS,
+    "score_center.json": {"score_center": (_is_number, "a number")},
     "chat_template.json": _TEMPLATE,
     "tokenizer.json": {
         "model": (_is_tokenizer_model, "a vocabulary of tokens with their ids"),

@@ -17,7 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from align.artifacts.disk import create_exclusively, explain_disk_errors, make_folder, unique_name, write_durably
+from align.artifacts.disk import (
+    create_exclusively,
+    explain_disk_errors,
+    make_folder,
+    read_regular,
+    unique_name,
+    write_durably,
+)
 from align.distributed.preemption import Stopped
 from align.distributed.processes import boot, start_of
 from align.errors import UserError
@@ -29,6 +36,7 @@ _HOLDERS = "holders"
 
 RUNNING, STOPPED, PUBLISHED, FAILED, INTERRUPTED = "running", "stopped", "published", "failed", "interrupted"
 _LONGEST_ERROR = 2000  # characters of an error that a record keeps
+_LARGEST = 1_000_000  # bytes of a record
 
 
 @dataclass(frozen=True)
@@ -181,9 +189,9 @@ def _take(run_dir: Path) -> Holder:
 def _read(run_dir: Path, number: int) -> Holder | None:
     """The record of a holder; None if it is torn, which only a file system without hard links can leave."""
     try:
-        body = json.loads(_file(run_dir, number).read_bytes())
+        body = json.loads(read_regular(_file(run_dir, number), _LARGEST))
         return Holder(number=number, **{name: body[name] for name in _FIELDS if name in body})
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

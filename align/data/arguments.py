@@ -16,7 +16,7 @@ from align.data.readers.read import READERS, kind_of_file, split_sheet
 from align.data.readers.row import Unreadable
 from align.data.tokens.template_trial import check_template_runs
 from align.errors import UserError
-from align.records import shown
+from align.records import FORMATS, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +33,8 @@ def split_sources(store: Store, arguments: argparse.Namespace) -> list[tuple[Sou
             version = open_version(store, name)
             if version.manifest.type != "dataset":
                 raise UserError(f"{version.ref} is a {version.manifest.type}: name a dataset, a file or a folder")
+            if version.manifest.format not in (None, *FORMATS):
+                raise UserError(f"{version.ref} has rows of the format {version.manifest.format!r}, which is none")
             files = [(version.path / "records" / f"{split}.jsonl", split) for split in ("train", "eval")]
             found += [
                 (Source(f"{version.ref} {split}", file, format=version.manifest.format), split)

@@ -2,13 +2,13 @@
 
 import contextlib
 import difflib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.artifacts.bases import is_adapter, resolve_base
 from align.artifacts.model_files import tensor_shapes
+from align.artifacts.model_json import read_json
 from align.artifacts.tokenizer_files import special_tokens
 from align.contract.tokenizers import no_pad_token
 from align.errors import UserError
@@ -208,8 +208,7 @@ def _draw_head(model: "PreTrainedModel", seed: int) -> "PreTrainedModel":
 
 def read_score_center(folder: Path) -> float:
     """What is taken off each score of the reward adapter in `folder`."""
-    file = folder / SCORE_CENTER
-    return json.loads(file.read_text("utf-8"))["score_center"] if file.is_file() else 0.0
+    return read_json(folder / SCORE_CENTER).get("score_center", 0.0)
 
 
 def load_whole(

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.artifacts.model_json import read_json
 from align.data.tokens.chat_template import Answered, Text, answered, text_of
 from align.errors import UserError
 from align.models.scoring import reward_scores
@@ -42,8 +43,11 @@ def check_probe(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", 
     file = folder / PROBE
     if not file.is_file() or any(hasattr(weight, "ds_tensor") for weight in model.parameters()):
         return
-    body = json.loads(file.read_text("utf-8"))
-    answers = [answered(row, "completion") for row in body["rows"]]
+    body = read_json(file)
+    rows, length = body.get("rows"), body.get("max_length")
+    if not isinstance(rows, list) or not all(map(_is_answered, rows)) or not isinstance(length, int | None):
+        raise UserError(f"{file} is damaged: it holds no answers with their scores; fetch the model again")
+    answers = [answered(row, "completion") for row in rows]
     now = reward_scores(model, tokenizer, answers, max_length=body["max_length"])
     tolerance = TOLERANCE["float32" if str(model.dtype) == "torch.float32" else "16 bits"]
     for row, score in zip(body["rows"], now, strict=True):
@@ -53,6 +57,15 @@ def check_probe(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", 
                 f"{row['score']:.4g} when it was published: its head, its body or its tokenizer is not what it was; "
                 "align artifacts verify says whether a file has changed, and stage=reward trains another"
             )
+
+
+def _is_answered(row: object) -> bool:
+    """Whether a value is an answer with its prompt and its score."""
+    return (
+        isinstance(row, dict)
+        and all(isinstance(row.get(name), str | list) for name in ("prompt", "completion"))
+        and isinstance(row.get("score"), int | float)
+    )
 
 
 def check_finite(model: "torch.nn.Module", name: Path | str, remedy: str) -> None:

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import yaml
-
 from align.artifacts import checkpoints, run_lock
+from align.artifacts.config_file import read_settings
 from align.artifacts.store import Store, Version
 from align.artifacts.text import printable, shorten
 from align.artifacts.verification import read_file
@@ -70,8 +69,8 @@ def differences(plan: Plan, version: Version) -> list[str]:
     matters = set(identity_config(plan.cfg))
     now = _flat(public(plan.cfg), matters)
     try:
-        then = _flat(yaml.safe_load(read_file(version, "config.yaml")), matters)
-    except (UserError, yaml.YAMLError):
+        then = _flat(read_settings(read_file(version, "config.yaml")), matters)
+    except UserError:
         return found
     keys = dict.fromkeys([*now, *then])
     return found + [
@@ -100,5 +99,5 @@ def _flat(config: dict[str, Any], blocks: set[str], prefix: str = "") -> dict[st
         if isinstance(value, dict) and value:
             found |= _flat(value, blocks, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value
+            found[f"{prefix}{key}"] = value
     return found

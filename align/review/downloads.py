@@ -12,7 +12,9 @@ from align.review.store.ratings import Rating
 _RATING = ("event", "item", "rater", "kind", "verdict", "answers", "reason", "flag", "flipped", "milliseconds", "at")
 _ITEM = ("model_a", "model_b", "arm")
 COLUMNS = (*_RATING, *_ITEM)
-_FORMULA = re.compile(r"""(^|[;\t\r\n])([\s"']*)([=+\-@|%＝＋－＠])""")  # noqa: RUF001 (Excel reads the wide signs too)
+_SEPARATORS = ";\t\r\n"
+# What may be cut off, as a whole, and the sign behind it: each character is looked at once.
+_BEGIN = re.compile(r"""(^[\s"';]*|[\s"';]+)([=+\-@|%＝＋－＠]?)""")  # noqa: RUF001 (Excel reads the wide signs too)
 MEDIA = {
     "csv": "text/csv; charset=utf-8",
     "jsonl": "application/x-ndjson",
@@ -52,8 +54,15 @@ def _plain(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    text = _FORMULA.sub(r"\1\2'\3", value)
+    text = _BEGIN.sub(_quoted, value)
     return "'" + text if text.startswith(("\t", "\r", "\n")) else text
+
+
+def _quoted(found: re.Match[str]) -> str:
+    """The beginning of a cell, or of what may become one, with an apostrophe before a sign."""
+    before, sign = found.groups()
+    begins = found.start() == 0 or any(separator in before for separator in _SEPARATORS)
+    return f"{before}'{sign}" if sign and begins else found[0]
 
 
 def _jsonl(rows: list[dict[str, Any]]) -> bytes:

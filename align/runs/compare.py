@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from align.artifacts.config_file import LARGEST, read_settings
+from align.artifacts.disk import read_regular
 from align.artifacts.metrics import Metric, named_metric
 from align.artifacts.text import short_number, shorten, table
 from align.runs.describe import charted
@@ -118,10 +118,9 @@ def dotted(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 def _config(file: Path) -> dict[str, Any]:
     try:
-        body = yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        return read_settings(read_regular(file, LARGEST))
+    except (OSError, ValueError):
         return {}
-    return body if isinstance(body, dict) else {}
 
 
 def _inputs(records: Mapping[str, Any]) -> dict[str, str]:

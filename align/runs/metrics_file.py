@@ -9,6 +9,7 @@ from typing import Any
 
 STEP = "step"
 _TAIL = 1 << 16  # bytes: some dozens of lines
+_MOST = 1 << 63  # no integer that a trainer logs is larger
 
 
 @dataclass
@@ -72,7 +73,7 @@ def parse_row(line: bytes) -> dict[str, float] | None:
         step = row[STEP]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    if not isinstance(step, int) or isinstance(step, bool):
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < _MOST:
         return None
     numbers = {name: number for name, value in row.items() if (number := _number(value)) is not None}
     return numbers
@@ -84,6 +85,6 @@ def _number(value: Any) -> float | None:
         return None
     if isinstance(value, str) and value in ("nan", "inf", "-inf"):
         return float(value)
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not (isinstance(value, int) and abs(value) >= _MOST):
         return value if isinstance(value, int) or math.isfinite(value) else float(value)
     return None

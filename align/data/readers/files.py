@@ -1,6 +1,7 @@
 """What a person names, a file, a folder or a hub set, as files and splits whose rows can be read."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
+from align.artifacts.disk import unreadable
 from align.artifacts.inputs import parse_hub
 from align.artifacts.manifest import json_digest
 from align.artifacts.refs import HUB_PREFIX
@@ -17,6 +19,7 @@ from align.data.readers.row import Row
 from align.errors import UserError
 from align.records import shown
 
+MOST_FILES = 100_000  # of a folder that somebody names
 # what lies beside data in a folder and is none
 _NOT_DATA = re.compile(
     r"(readme|licen[cs]e|provenance|notice|citation|requirements|dataset_infos?|dataset_dict|state|manifest|report)\b.*",
@@ -89,7 +92,7 @@ def find_sources(
             continue
         path, sheet = split_sheet(Path(name).expanduser())
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if _is_data(file, path))
+            found = sorted(file for file in _files_in(path) if _is_data(file, path))
             if not found:
                 raise UserError(f"{path}: holds no data files (names that end in {', '.join(READERS)})")
             sources += [Source(str(file.relative_to(path)), file) for file in found]
@@ -131,10 +134,29 @@ def _joined(rows: Iterator[tuple[int, Row]], others: Iterator[tuple[int, Row]], 
         yield number, row
 
 
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Every file in a folder, of those that are not hidden.
+
+    Raises:
+        UserError: a folder cannot be read, or there are so many files that it must be a disk.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise unreadable(error.filename, error)
+
+    count = 0
+    for here, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        count += len(files)
+        if count > MOST_FILES:
+            raise UserError(f"{folder}: holds more than {MOST_FILES} files; name the folder that the data are in")
+        yield from (Path(here, name) for name in files)
+
+
 def _is_data(file: Path, folder: Path) -> bool:
     parts = file.relative_to(folder).parts
     return (
-        file.is_file()
+        os.path.isfile(file)
         and not any(part.startswith(".") for part in parts)
         and kind_of_file(file) in READERS
         and not _NOT_DATA.fullmatch(file.name)
