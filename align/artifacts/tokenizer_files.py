@@ -6,6 +6,7 @@ that its model was trained with, unless the config accepts it: `model.accept_dri
 
 import hashlib
 import itertools
+import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -88,14 +89,8 @@ def special_tokens(folder: Path) -> dict[str, tuple[str, int | None]]:
 def chat_template(folder: Path) -> str | None:
     """The text of a tokenizer's chat template; of several named ones, the default."""
     file = folder / "chat_template.jinja"
-    try:
-        return read_regular(file, LARGEST_TEMPLATE).decode("utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as error:
-        raise unreadable(file, error) from None
-    except ValueError as error:
-        raise UserError(f"{file} is not a chat template ({error}); fetch the model again") from None
+    if os.path.lexists(file):
+        return _read_template(file)
     for name in ("chat_template.json", "tokenizer_config.json"):
         given = read_json(folder / name).get("chat_template")
         if isinstance(given, list):
@@ -103,6 +98,26 @@ def chat_template(folder: Path) -> str | None:
         if given is not None:
             return given
     return None
+
+
+def chat_templates(folder: Path) -> list[str]:
+    """Every chat template that transformers may render of a tokenizer: with tools it may take another one."""
+    found = [template] if (template := chat_template(folder)) is not None else []
+    for file in sorted((folder / "additional_chat_templates").glob("*.jinja")):
+        found.append(_read_template(file))
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        given = read_json(folder / name).get("chat_template")
+        found += [one["template"] for one in given] if isinstance(given, list) else [given] if given else []
+    return list(dict.fromkeys(found))
+
+
+def _read_template(file: Path) -> str:
+    try:
+        return read_regular(file, LARGEST_TEMPLATE).decode("utf-8")
+    except OSError as error:
+        raise unreadable(file, error) from None
+    except ValueError as error:
+        raise UserError(f"{file} is not a chat template ({error}); fetch the model again") from None
 
 
 def _tokenizer(folder: Path) -> dict[str, Any]:

@@ -114,8 +114,9 @@ def load_tokenizer(
         if not Path(chat_template).is_file():
             raise UserError(f"--chat-template {chat_template}: there is no such file")
         tokenizer.chat_template = Path(chat_template).read_text("utf-8")
-    if isinstance(tokenizer.chat_template, str):
-        check_template_runs(tokenizer.chat_template, f"--model {model}" if chat_template is None else chat_template)
+    own = tokenizer.chat_template or {}
+    for template in own.values() if isinstance(own, dict) else [own]:
+        check_template_runs(template, f"--model {model}" if chat_template is None else chat_template)
     return tokenizer
 
 

@@ -13,6 +13,7 @@ from align.artifacts.refs import HUB_PREFIX
 from align.artifacts.remote_code import check_code
 from align.artifacts.store import Store
 from align.artifacts.tokenizer_files import chat_template as own_template
+from align.artifacts.tokenizer_files import chat_templates
 from align.artifacts.verification import verify_input
 from align.config.functions import describe
 from align.config.identity import formats_read
@@ -63,10 +64,11 @@ def check_templates(plan: Plan, models: dict[str, Any]) -> None:
     Args:
         models: role -> input or list of inputs.
     """
-    own = {model.ref: own_template(model.path) for model in each_input(models)}
-    own["model.chat_template"] = plan.cfg.model.tokenizer_options()["chat_template"]
-    for name, template in own.items():
-        if template is not None:
+    own = {model.ref: chat_templates(model.path) for model in each_input(models)}
+    if (given := plan.cfg.model.tokenizer_options()["chat_template"]) is not None:
+        own["model.chat_template"] = [given]
+    for name, templates in own.items():
+        for template in templates:
             check_template_runs(template, name)
 
 

@@ -96,6 +96,12 @@ def test_a_record_of_a_newer_align_is_read(tmp_path):
     assert read_holder(tmp_path).published == "sft:v1"
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "7", ""])
+def test_a_damaged_record_is_none(tmp_path, text):
+    record(tmp_path).write_text(text)
+    assert read_holder(tmp_path) is None
+
+
 def test_a_run_of_a_killed_process_is_free_at_once(tmp_path):
     words = (
         "import sys, time; from pathlib import Path; "

@@ -172,3 +172,25 @@ def test_counts_are_kept_by_records_and_key(place):
     for number, content in enumerate((b"\x93NUMPY torn", b"", altered.getvalue()), start=5):
         file.write_bytes(content)
         assert np.array_equal(cache.cached_lengths(RECORDS, "b" * 64, count), first) and len(asked) == number
+
+
+def test_nothing_is_kept_before_it_is_durable(place, monkeypatch):
+    """After a power cut a file is whole or has no hash."""
+    synced = set()
+    real = os.fsync
+
+    def fsync(descriptor):
+        synced.add(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    def write_hash(file, written=cache._write_hash):
+        assert file.stat().st_ino in synced, file.name
+        written(file)
+        assert file.with_name(file.name + ".blake3").stat().st_ino in synced
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(cache, "_write_hash", write_hash)
+    cache.cached_dataset(RECORDS).map(double)
+    cache.keep()
+    cache.cached_lengths(RECORDS, "a" * 64, lambda records: [(1, 2)] * len(records))
+    assert len(kept(place)) == 2 and len(list(place.rglob("*.npy"))) == 1

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from align.data.loading.sources import DatasetSource, digest
+from align.data.readers import files
 from align.data.readers.read import read_rows
 from align.data.readers.row import Unreadable
 from align.errors import UserError
@@ -254,3 +255,22 @@ def test_plain_text_is_cut_at_blank_lines_and_loses_nothing(tmp_path):
     assert all(block.endswith("\n\n") and len(block) < 2300 for block in blocks[:-1])
     (tmp_path / "book.txt").write_bytes(b"x" * 250_000)
     assert [len(row["text"]) for _, row in read_rows(tmp_path / "book.txt")] == [100_000, 100_000, 50_000]
+
+
+def test_a_folder_that_is_a_disk_is_refused(tmp_path, monkeypatch):
+    """`align data check /` would read it through."""
+    for number in range(3):
+        (tmp_path / f"{number}.jsonl").write_text("{}\n")
+    monkeypatch.setattr(files, "MOST_FILES", 2)
+    with pytest.raises(UserError, match="holds more than 2 files; name the folder that the data are in"):
+        files.find_sources([str(tmp_path)])
+
+
+def test_a_folder_that_cannot_be_read_is_a_sentence(tmp_path, monkeypatch):
+    def refuse(folder, onerror):
+        onerror(PermissionError(13, "Permission denied", str(folder)))
+        return iter(())
+
+    monkeypatch.setattr(files.os, "walk", refuse)
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\)"):
+        files.find_sources([str(tmp_path)])

@@ -1,5 +1,6 @@
 """Chat templates that would never end, or take all memory, are refused before anything else renders them."""
 
+import shutil
 import time
 
 import pytest
@@ -93,3 +94,16 @@ def test_every_reader_of_a_template_tries_it_first(tiny_store, capsys):
     words = ["data", "check", "data/demo/preferences.eval.jsonl", "--model", "evil:v1"]
     assert main([*words, "--artifacts", str(tiny_store)]) == 2
     assert "the chat template of --model evil:v1 takes more than 256 MiB" in capsys.readouterr().err
+
+
+def test_every_template_that_may_be_rendered_is_tried(tiny_store, capsys):
+    """transformers takes another of a model's templates where there are tools."""
+    from align.run import stage
+    from tests.conftest import stage_overrides
+
+    folder = tiny_store.parent / "model"
+    shutil.copytree(tiny_store / "sft" / "v0001" / "model", folder)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text(HOSTILE["a long repetition"][0])
+    assert stage.main(stage_overrides(tiny_store, "stage=sft", f"inputs.policy={folder}")) == 2
+    assert f"the chat template of {folder} takes more than 256 MiB" in capsys.readouterr().err

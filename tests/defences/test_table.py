@@ -1,4 +1,4 @@
-"""The table of defences is true: each text stands once in its file, and each test is there. `make defences` does more."""
+"""The table of defences is true: each text stands once in its file, each test is there. `make defences` does more."""
 
 import ast
 from pathlib import Path

@@ -7,7 +7,7 @@ import torch
 
 from align.artifacts.store import Store
 from align.errors import UserError
-from align.models.load import load_policy, load_reward_model, load_tokenizer
+from align.models.load import SCORE_CENTER, load_policy, load_reward_model, load_tokenizer, read_score_center
 from align.models.reward_probe import PROBE, check_finite, check_probe
 from align.run import stage
 from tests.conftest import run_stage, stage_overrides
@@ -80,3 +80,20 @@ def test_an_adapters_head_scores_the_same_after_reload(tiny_store):
     merged = run_stage(tiny_store, "stage=reward", "name=low", "adapter=lora", "adapter.r=4", "adapter.merge=true")
     folder = merged.model_dir
     check_probe(load_reward_model(folder).eval(), load_tokenizer(folder), folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "[" * 100_000, "{}", '{"rows": [1]}', '{"rows": [{"prompt": 1}]}', '{"rows": 3}']
+)
+def test_a_probe_that_is_none_is_a_sentence(tmp_path, text):
+    """It comes with the model, which may come from anybody."""
+    (tmp_path / PROBE).write_text(text)
+    with pytest.raises(UserError, match=f"{PROBE} is damaged"):
+        check_probe(torch.nn.Linear(1, 1), None, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "[" * 100_000, '{"score_center": "x"}', '{"score_center": [1]}'])
+def test_a_score_center_that_is_none_is_a_sentence(tmp_path, text):
+    (tmp_path / SCORE_CENTER).write_text(text)
+    with pytest.raises(UserError, match=f"{SCORE_CENTER} is damaged"):
+        read_score_center(tmp_path)

@@ -218,3 +218,12 @@ def nasty_pair(text: str) -> tuple[Comparison, dict]:
     answers = [{"completion": text, "model": text}, {"completion": text + "2", "model": "m"}]
     row = {"prompt": text, "answers": answers}
     return Comparison.from_row(row), row
+
+
+def test_a_cell_of_line_ends_takes_no_time():
+    """The work for a cell is counted by the pieces that the pattern finds: none begins inside another."""
+    from align.review.downloads import _BEGIN
+
+    for cell in ("x" + "\n" * 4000 + "y", "x;" + "'" * 4000, ";'" * 2000):
+        found = [match.span() for match in _BEGIN.finditer(cell)]
+        assert len(found) <= 2 and found[-1][1] - found[-1][0] >= 4000

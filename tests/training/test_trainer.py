@@ -16,6 +16,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from align.artifacts.run_lock import read_holder
 from align.artifacts.store import Store
 from align.distributed.preemption import Stopped
+from align.errors import UserError
 from align.run import stage
 from align.stages import sft
 from align.training import resumable
@@ -234,3 +235,11 @@ def test_a_trainer_between_two_rollouts_is_saved_when_it_says_so():
     control.should_save = False
     callback.on_step_end(None, state, control)
     assert not control.should_save
+
+
+def test_a_best_checkpoint_that_was_damaged_since_is_not_loaded(tmp_path):
+    best = tmp_path / "checkpoint-2"
+    best.mkdir()
+    trainer = SimpleNamespace(state=SimpleNamespace(best_model_checkpoint=str(best)))
+    with pytest.raises(UserError, match=r"checkpoint-2 is damaged \(it is not whole\): nothing was published"):
+        resumable.Resumable._load_best_model(trainer)
