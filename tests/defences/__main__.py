@@ -1,8 +1,7 @@
 """Take each defence of the table out, one at a time, and see its test fail: `make defences`.
 
 `python -m tests.defences 6 test_cache` takes those of a number of issue 11, or of a test. A defence is taken out
-in a copy of the package, and its test runs in a forked process of its own, so that what tests import slowly is imported
-once.
+in a copy of the package, and its test runs in a forked process of its own: what tests import slowly is imported once.
 """
 
 import contextlib
