@@ -68,7 +68,7 @@ def test_the_readme_is_short_and_has_commands():
 @pytest.mark.parametrize("words", each("launch/run.py", "align run"))
 def test_a_stage_shown_composes(words):
     if is_own(words):
-        pytest.skip("composes in a project of the user's own: tests/test_wheel.py, tests/stages/test_plugin.py")
+        pytest.skip("composes in a project of the user's own: tests/test_wheel.py, tests/test_plugins.py")
     for job in expand_sweep(overrides_of(words)):
         try:
             assert compose(job).stage in STAGES

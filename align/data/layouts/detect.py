@@ -7,7 +7,7 @@ from typing import Any
 
 from align.data.layouts.answers import ANSWERS, label_column
 from align.data.layouts.columns import answer_pair, column_of, score_pair
-from align.data.layouts.formats import LAYOUTS, held_format
+from align.data.layouts.formats import LAYOUTS, PLUGINS, held_format
 from align.data.layouts.judged import JUDGED, PROMPTS, VERDICTS, annotator_fields, prediction_fields
 from align.data.layouts.labels import undefined, undefined_sentence
 from align.data.layouts.preferences import names_a_rejected_answer
@@ -73,6 +73,7 @@ def _answered(row: Mapping[str, Any]) -> bool:
 
 
 SIGNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
+    *((name, layout.sign, layout.looks) for name, layout in PLUGINS.items() if layout.looks is not None),
     ("message_tree", "prompt is a message with replies", lambda row: isinstance(row.get("prompt"), Mapping)),
     ("moss", "chat holds turns of Human and MOSS", is_moss),
     ("fastchat_answers", "choices hold turns of answers", is_fastchat),

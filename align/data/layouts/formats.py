@@ -20,6 +20,7 @@ from align.data.layouts.conversations import (
     sharegpt,
 )
 from align.data.layouts.judged import JUDGED_FIELDS, annotators, pairwise_votes, responses, two_outputs
+from align.data.layouts.plugins import find_layouts
 from align.data.layouts.preferences import chosen_rejected, hh_rlhf
 from align.data.layouts.projects import bfcl, fastchat_answers, gsm8k_solutions, moss
 from align.data.layouts.prompts import HISTORIES, SYSTEMS, history_of, joined, prompt_of, system_of
@@ -180,6 +181,12 @@ READS: dict[str, str] = {
     "string": "the string itself",
 }
 """A layout's name -> the columns it looks for, as `align data rules` says it."""
+
+PLUGINS = find_layouts(LAYOUTS)
+"""A layout's name -> what another package says of it."""
+
+LAYOUTS |= {name: layout.records for name, layout in PLUGINS.items()}
+READS |= {name: layout.columns for name, layout in PLUGINS.items()}
 
 COLUMNS = sorted(
     {"messages", "margin", *SCORES, "instruction", "input", "output", "system", "history", "question", "tools"}.union(
