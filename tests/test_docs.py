@@ -1,5 +1,6 @@
 """The documentation is compared with the program: commands compose or parse, links lead somewhere."""
 
+import ast
 import hashlib
 import importlib.util
 import os
@@ -130,6 +131,18 @@ def test_the_reference_is_what_the_program_says():
     for name, write in reference.PAGES.items():
         page = (PROJECT / "docs" / "reference" / name).read_text("utf-8")
         assert page == write(), f"run: python docs/build/reference.py ({name})"
+
+
+def test_every_message_in_the_troubleshooting_guide_is_in_the_code():
+    """A quoted message is split at its `…`, which stand for values; each piece is a piece of one string in align/."""
+    trees = [ast.parse(file.read_text("utf-8")) for file in (PROJECT / "align").rglob("*.py")]
+    strings = (node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    source = "\0".join(text for text in strings if isinstance(text, str))
+    guide = (PROJECT / "docs" / "guides" / "troubleshooting.md").read_text("utf-8")
+    messages = re.findall(r"^```text\n(.*)\n```$", guide, re.M)
+    assert len(messages) >= 25
+    missing = [piece for message in messages for piece in message.split("…") if piece not in source]
+    assert not missing
 
 
 @pytest.mark.slow
