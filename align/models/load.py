@@ -195,9 +195,9 @@ def _draw_head(model: "PreTrainedModel", seed: int) -> "PreTrainedModel":
     whole: contextlib.AbstractContextManager = contextlib.nullcontext()
     weight = model.score.weight
     if is_deepspeed_zero3_enabled():
-        from deepspeed.zero import GatheredParameters
+        import deepspeed
 
-        whole = GatheredParameters([weight], modifier_rank=0)
+        whole = deepspeed.zero.GatheredParameters([weight], modifier_rank=0)
     with whole, torch.no_grad():
         head = torch.nn.utils.skip_init(torch.nn.Linear, weight.shape[1], weight.shape[0], bias=False, device="cpu")
         set_seed(seed)
