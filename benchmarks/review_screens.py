@@ -114,7 +114,7 @@ def rated(tx: sa.Connection) -> people.Person:
 def take(browser: Browser, origin: str, token: str) -> None:
     """The pictures."""
 
-    def page(width: int, height: int, locale: str = "en-US"):  # noqa: ANN202 - Playwright's page
+    def page(width: int, height: int, locale: str = "en-US"):
         viewport = {"width": width, "height": height}
         context = browser.new_context(base_url=origin, viewport=viewport, locale=locale)
         context.add_cookies([{"name": "align_session", "value": token, "url": origin}])

@@ -22,11 +22,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from align.artifacts.provenance import packages  # noqa: E402
-from align.artifacts.store import Store  # noqa: E402
-from align.stages.spec import STAGES  # noqa: E402
-from tests.artifacts.churn import HARM, churn  # noqa: E402
-from tests.run.kills import KILLED, Kill, Zygote, differences, moments, overrides, publish_pairs  # noqa: E402
+from align.artifacts.provenance import packages
+from align.artifacts.store import Store
+from align.stages.spec import STAGES
+from tests.artifacts.churn import HARM, churn
+from tests.run.kills import KILLED, Kill, Zygote, differences, moments, overrides, publish_pairs
 
 DROPOUT = {f"model.new.architecture.{name}_pdrop": "0.1" for name in ("resid", "embd", "attn")}
 STEP = "transformers.trainer:Trainer.training_step"

@@ -294,7 +294,7 @@ def _gates(arguments: argparse.Namespace) -> dict[str, float]:
     return {name: value for name in Gates.model_fields if (value := getattr(arguments, name)) is not None}
 
 
-def _checked(model, values: dict):  # noqa: ANN001, ANN202 - the model's instance
+def _checked(model, values: dict):
     try:
         return model.model_validate(values)
     except ValidationError as error:

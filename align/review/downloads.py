@@ -14,7 +14,7 @@ _ITEM = ("model_a", "model_b", "arm")
 COLUMNS = (*_RATING, *_ITEM)
 _SEPARATORS = ";\t\r\n"
 # What may be cut off, as a whole, and the sign behind it: each character is looked at once.
-_BEGIN = re.compile(r"""(^[\s"';]*|[\s"';]+)([=+\-@|%＝＋－＠]?)""")  # noqa: RUF001 (Excel reads the wide signs too)
+_BEGIN = re.compile(r"""(^[\s"';]*|[\s"';]+)([=+\-@|%＝＋－＠]?)""")  # Excel reads the wide signs too
 MEDIA = {
     "csv": "text/csv; charset=utf-8",
     "jsonl": "application/x-ndjson",

@@ -134,7 +134,7 @@ def first_link(review: Review) -> str | None:
     """A link for the first admin, if there is no admin yet; earlier links stop working."""
     token, now = security.new_token(), review.clock()
 
-    def work(tx):  # noqa: ANN001, ANN202 - a unit of work
+    def work(tx):
         migrate(tx)
         if people.has_admin(tx):
             return False

@@ -41,7 +41,7 @@ def test_states(networks, placement, host, device):
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
     try:
         raise error from cause
-    except BaseException as caught:
+    except BaseException as caught:  # noqa: BLE001 - returned to the test
         return caught
 
 

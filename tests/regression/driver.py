@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from align.distributed import ranks
-from align.run import stage  # noqa: E402
+from align.run import stage
 
 
 def forget() -> None:

@@ -167,7 +167,7 @@ def test_an_uploads_name_is_only_a_name(small_world):
 @pytest.mark.parametrize(
     "text",
     ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "|calc", "%x", "good; =1+1", 'a;"=1"', "a;;\t@b", "a\n+1"]
-    + ["＝1", ";\u3000＋1"],  # noqa: RUF001
+    + ["＝1", ";\u3000＋1"],
 )
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_no_cell_of_a_csv_is_a_formula_whatever_separates_cells(text, separator):
@@ -178,7 +178,7 @@ def test_no_cell_of_a_csv_is_a_formula_whatever_separates_cells(text, separator)
     # where quotes do not stand at the start of a cell, a line end inside them ends the row
     cells += [cell for line in told.splitlines() for cell in line.split(separator)]
     for cell in cells:
-        assert not cell.strip(' \t\r\n\u3000"').startswith(tuple("=+-@|%＝＋－＠"))  # noqa: RUF001
+        assert not cell.strip(' \t\r\n\u3000"').startswith(tuple("=+-@|%＝＋－＠"))
     assert text.strip()[-1] in told
 
 

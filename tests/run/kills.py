@@ -305,7 +305,7 @@ def _run(task: dict[str, Any], kill: Kill | None, rank: int, port: int) -> None:
         from align.run.stage import main
 
         code = main(task["overrides"])
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - printed, and said by the exit code
         import traceback
 
         traceback.print_exc()

@@ -91,7 +91,7 @@ def import_dataset(
     *,
     against: dict[str, np.ndarray] | None = None,
     benchmarks: dict[str, str] | None = None,
-    options: Options = Options(),  # noqa: B008 (frozen)
+    options: Options = Options(),
     tolerance: Tolerance = Tolerance(),  # noqa: B008 (frozen)
 ) -> tuple[Version, Report | None]:
     """Publish `name` from the sources; the report is None where just this was published before.

@@ -85,7 +85,7 @@ def _render(template: str, messages: list[dict]) -> int:
 
         tags = {"generation"}
 
-        def parse(self, parser):  # noqa: ANN001, ANN202 - as jinja2 has it
+        def parse(self, parser):
             next(parser.stream)
             return parser.parse_statements(["name:endgeneration"], drop_needle=True)
 
@@ -111,7 +111,7 @@ def _render(template: str, messages: list[dict]) -> int:
                     return _TOO_LONG
     except MemoryError:
         return _TOO_LARGE
-    except Exception:  # what the template itself does not take is said where it is used
+    except Exception:  # noqa: BLE001 - what the template itself does not take is said where it is used
         return 0
     return 0
 
