@@ -44,6 +44,7 @@ defences: install
 lint: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 # The documentation's site, in site/; a warning is an error.
 .PHONY: docs

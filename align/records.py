@@ -383,7 +383,7 @@ def _answer(value: Any, field: str, prompt: Content) -> Answer:
 Record = Text | Prompt | Demonstration | Preference | UnpairedPreference
 
 
-def columns_of(record: Record) -> Columns:
+def columns_of(record: Record | Comparison) -> Columns:
     """The columns of a record, none for a text."""
     return getattr(record, "columns", None) or {}
 

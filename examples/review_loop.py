@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data" / "demo"))
 
-from world import judge  # noqa: E402
+from world import judge
 
 ALIGN = [sys.executable, "-m", "align.cli"]
 

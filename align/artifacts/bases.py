@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from align.artifacts.disk import read_regular, unreadable
-from align.artifacts.inputs import HUB_PREFIX, Input, resolve_input
+from align.artifacts.inputs import Input, resolve_input
 from align.artifacts.manifest import LARGEST, MANIFEST_FILE, Manifest
 from align.artifacts.model_json import read_json
+from align.artifacts.refs import HUB_PREFIX
 from align.artifacts.store import Store
 from align.errors import UserError
 

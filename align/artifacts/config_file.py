@@ -25,7 +25,7 @@ def read_settings(content: bytes) -> dict[str, Any]:
     if len(content) > LARGEST:
         return {}
     try:
-        body = yaml.load(content, _Loader)  # noqa: S506 (a safe loader with less)
+        body = yaml.load(content, _Loader)  # a safe loader with less
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a number of thousands of digits, no UTF-8
         return {}
     return body if isinstance(body, dict) else {}

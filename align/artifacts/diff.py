@@ -55,7 +55,8 @@ def compare(left: Version, right: Version) -> Difference:
 
 def _chapters(version: Version) -> dict[str, dict[str, Any]]:
     manifest = version.manifest
-    parents, data = {}, {}
+    parents: dict[str, Any] = {}
+    data: dict[str, Any] = {}
     for role, record in manifest.inputs.items():
         chapter = data if role.startswith("data.") or role == "dataset" else parents
         for at, one in enumerate(record if isinstance(record, list) else [record]):

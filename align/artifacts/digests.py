@@ -27,7 +27,7 @@ def new_hash(algorithm: str = ALGORITHM, threads: int = 1) -> Any:
     return hashlib.new(algorithm)
 
 
-def algorithm_of(entry: dict) -> str:
+def algorithm_of(entry: dict[str, Any]) -> str:
     """The algorithm of a manifest's file entry."""
     return next(name for name in ALGORITHMS if name in entry)
 

@@ -150,7 +150,9 @@ def _order(columns: list[list[Key]], links: Sequence[tuple[Key, Key]]) -> None:
         for column in columns if outwards else reversed(columns):
             places = {node: place / len(each) for each in columns for place, node in enumerate(each, start=1)}
 
-            def wanted(node: Key, places: dict[Key, float] = places, known: dict = neighbours) -> float:
+            def wanted(
+                node: Key, places: dict[Key, float] = places, known: dict[Key, list[Key]] = neighbours
+            ) -> float:
                 mine = known.get(node)
                 return sum(places[other] for other in mine) / len(mine) if mine else places[node]
 

@@ -91,7 +91,7 @@ class Manifest:
         """Bytes in its files."""
         return sum(entry["size"] for entry in self.files.values())
 
-    def each_input(self) -> Iterator[tuple[str, dict]]:
+    def each_input(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """(role, record) of every input; a role that holds a list comes once for each of its entries."""
         for role, record in self.inputs.items():
             for one in record if isinstance(record, list) else [record]:
@@ -168,7 +168,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 _NOTES: dict[str, type] = {"stage": str, "verdict": str, "findings": dict, "tokenizer": dict, "allowed": list}
 
 
-def _problem(body: dict) -> str | None:
+def _problem(body: dict[str, Any]) -> str | None:
     """What is wrong with the values of a manifest's fields, or None."""
     for name, kinds in _KINDS.items():
         if not isinstance(body[name], kinds) or isinstance(body[name], bool):
@@ -242,7 +242,7 @@ def _is_deep(value: Any, levels: int) -> bool:
     return True
 
 
-def _has_hash(entry: dict) -> bool:
+def _has_hash(entry: dict[str, Any]) -> bool:
     value = next((entry[name] for name in ALGORITHMS if name in entry), None)
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 

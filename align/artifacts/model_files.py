@@ -4,7 +4,7 @@ import json
 import math
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from align.artifacts.bases import is_adapter, resolve_base
 from align.artifacts.disk import unreadable
@@ -106,7 +106,7 @@ def _check_entries(entries: dict[str, Any]) -> int:
     return end
 
 
-def _are_sizes(values: object) -> bool:
+def _are_sizes(values: object) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 48 for value in values)
 
 
@@ -119,4 +119,5 @@ def context_length(folder: Path) -> int | None:
     """Tokens that the model in `folder`, or the base of the adapter there, was built for; None for no limit."""
     config = read_json((resolve_base(folder).path if is_adapter(folder) else folder) / "config.json")
     config = config.get("text_config", config)
-    return config.get("max_position_embeddings") or config.get("n_positions")
+    length: int | None = config.get("max_position_embeddings") or config.get("n_positions")
+    return length

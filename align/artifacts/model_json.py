@@ -125,8 +125,10 @@ def _are_added_tokens(value: object) -> bool:
 _Field = tuple[Callable[[object], bool], str]
 _OBJECT: _Field = (_is_object, "an object")
 _TEXT: _Field = (_is_text, "a text")
-_TOKENS = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), (_is_token, "a token"))
-_TEMPLATE = {"chat_template": (_is_template, "a text or a list of named ones")}
+_TOKENS: dict[str, _Field] = dict.fromkeys(
+    ("bos_token", "eos_token", "pad_token", "unk_token"), (_is_token, "a token")
+)
+_TEMPLATE: dict[str, _Field] = {"chat_template": (_is_template, "a text or a list of named ones")}
 # File -> field -> what its value must be, and in which words.
 _FIELDS: dict[str, dict[str, _Field]] = defaultdict(dict) | {
     "config.json": {

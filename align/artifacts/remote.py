@@ -69,20 +69,20 @@ class Remote:
 
     # -- files -------------------------------------------------------------------------------------------------------
 
-    def blob_size(self, entry: dict) -> int | None:
+    def blob_size(self, entry: dict[str, Any]) -> int | None:
         """Bytes of the file of this manifest entry; None where it is not there."""
         try:
             return self.fs.info(self._blob(entry))["size"]
         except FileNotFoundError:
             return None
 
-    def has_blob(self, entry: dict) -> bool:
+    def has_blob(self, entry: dict[str, Any]) -> bool:
         """Whether the file of this manifest entry is there, whole by its hash."""
         if self.blob_size(entry) != entry["size"]:
             return False
         return self._hash(self._blob(entry), entry) == entry[algorithm_of(entry)]
 
-    def put_blob(self, source: Path, entry: dict) -> None:
+    def put_blob(self, source: Path, entry: dict[str, Any]) -> None:
         """Send a file and read it back; UserError if it did not arrive as it is."""
         path = self._blob(entry)
         if self._local:
@@ -92,7 +92,7 @@ class Remote:
         if not self.has_blob(entry):
             raise UserError(f"{path} did not arrive as it was sent to {self.url}: push again; if it stays, look there")
 
-    def get_blob(self, entry: dict, target: Path) -> None:
+    def get_blob(self, entry: dict[str, Any], target: Path) -> None:
         """Fetch a file, going on behind what `target` holds already; UserError if the result has another hash."""
         path = self._blob(entry)
         hasher = new_hash(algorithm_of(entry))
@@ -195,7 +195,7 @@ class Remote:
 
     # -- paths and pieces --------------------------------------------------------------------------------------------
 
-    def _blob(self, entry: dict) -> str:
+    def _blob(self, entry: dict[str, Any]) -> str:
         name = algorithm_of(entry)
         return f"{self._top}/.blobs/{name}/{entry[name][:2]}/{entry[name]}"
 
@@ -224,7 +224,7 @@ class Remote:
             yield piece
             start += len(piece)
 
-    def _hash(self, path: str, entry: dict) -> str:
+    def _hash(self, path: str, entry: dict[str, Any]) -> str:
         hasher = new_hash(algorithm_of(entry))
         for piece in self._read(path, 0, entry["size"]):
             hasher.update(piece)

@@ -28,7 +28,8 @@ from align.artifacts.publishing import rename_onto, seal
 from align.artifacts.refs import LATEST, Ref, check_alias, check_name, ranges
 from align.artifacts.summary import Summary
 from align.artifacts.tombstones import CORRUPT, Removal, read_removal, removed_numbers
-from align.artifacts.version import Parent, Version
+from align.artifacts.version import Parent
+from align.artifacts.version import Version as Version
 from align.distributed import processes
 from align.errors import UserError
 
@@ -178,7 +179,7 @@ class Store:
         """The inputs of a version, in the manifest's order."""
         return [Parent(role, record, self._made_from(record)) for role, record in version.manifest.each_input()]
 
-    def _made_from(self, record: dict) -> Version | None:
+    def _made_from(self, record: dict[str, Any]) -> Version | None:
         try:
             ref = Ref.parse(record["ref"])
         except UserError:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from align.artifacts import claims
 from align.artifacts.aliases import who
@@ -202,7 +203,7 @@ def _send(version: Version, remote: Remote, inside: str) -> str:
     return f"  {inside}: sent"
 
 
-def _fetch(folder: Path, remote: Remote, inside: str, entry: dict, known: dict[str, Path]) -> str:
+def _fetch(folder: Path, remote: Remote, inside: str, entry: dict[str, Any], known: dict[str, Path]) -> str:
     target = folder / inside
     name = algorithm_of(entry)
     twin = known.get(entry[name])

@@ -62,7 +62,7 @@ def verify_many(store: Store, versions: Iterable[tuple[str, int]], mode: str = F
     versions = list(versions)
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(max_workers=cores) as pool:
-        queued: deque[tuple[Finding, list[tuple[str, dict, Future]]]] = deque()
+        queued: deque[tuple[Finding, list[tuple[str, dict[str, Any], Future[Any]]]]] = deque()
         try:
             for name, number in versions:
                 queued.append(_start(pool, store, name, number, mode, alone=len(versions) == 1))
@@ -216,7 +216,7 @@ def read_file(version: Version, inside: str) -> bytes:
 
 def _start(
     pool: ThreadPoolExecutor, store: Store, name: str, number: int, mode: str, *, alone: bool
-) -> tuple[Finding, list[tuple[str, dict, Future]]]:
+) -> tuple[Finding, list[tuple[str, dict[str, Any], Future[Any]]]]:
     finding = Finding(f"{name}:v{number}")
     folder = store.home(name) / f"v{number:04d}"
     file = folder / MANIFEST_FILE
@@ -258,7 +258,7 @@ def _chosen(manifest: Manifest, mode: str) -> list[str]:
     return ([random.choice(large)] if large else []) + largest_first[len(large) :]
 
 
-def _finish(finding: Finding, jobs: list[tuple[str, dict, Future]]) -> Finding:
+def _finish(finding: Finding, jobs: list[tuple[str, dict[str, Any], Future[Any]]]) -> Finding:
     for path, entry, job in jobs:
         name = algorithm_of(entry)
         try:

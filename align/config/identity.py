@@ -61,7 +61,7 @@ def identity_config(cfg: Config) -> dict[str, Any]:
     kept = _digested(cfg)
     for key in ("name", "force", "inputs", "tracking", "launcher", "artifacts"):
         kept.pop(key, None)
-    for block in {other.block for other in STAGES.values()} - {None, spec.block}:
+    for block in {other.block for other in STAGES.values() if other.block} - {spec.block}:
         kept.pop(block, None)
     kept["model"].pop("source", None)
     if not spec.new_model or cfg.inputs.policy is not None:
@@ -126,7 +126,7 @@ def _digested(block: Any, path: str = "") -> dict[str, Any]:
     return kept
 
 
-def _default(field: dataclasses.Field) -> Any:
+def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 

@@ -69,7 +69,7 @@ def generalized_advantages(
     """
     rewards, values = torch.where(mask, rewards, 0.0), torch.where(mask, values, 0.0)
     advantages = torch.zeros_like(values)
-    following = next_value = torch.zeros_like(values[:, 0]) if values.size(1) else None
+    following = next_value = values.new_zeros(values.size(0))
     for token in reversed(range(values.size(1))):
         delta = rewards[:, token] + gamma * next_value - values[:, token]
         following = torch.where(mask[:, token], delta + gamma * lam * following, 0.0)

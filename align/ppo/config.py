@@ -131,7 +131,7 @@ class PPOConfig(RLOOConfig):
     padding_free: bool = field(default=True, metadata={"help": "Lay the update's sequences side by side in rows."})
     disable_dropout: bool = field(default=True, metadata={"help": "Whether to disable dropout."})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # RLOOConfig refuses one completion a prompt, which its leave-one-out baseline needs more of and PPO does not.
         super(RLOOConfig, self).__post_init__()
         if self.pad_to_multiple_of == "auto":

@@ -28,7 +28,7 @@ PHASES = ("rollout", "scoring", "update")
 class Update:
     """Collects what the minibatches of one rollout have to tell, and where the time went."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.minibatches: list[dict[str, float]] = []
         self._sums = torch.zeros(len(METRICS), dtype=torch.float64)
         self._began = time.perf_counter()
