@@ -27,7 +27,7 @@ def main() -> None:
         world.write_data(root.parent / "data")
         run_command(world.base_overrides(root))
         run_command(world.judge_overrides(root))
-        for run in world.STAGES:
+        for run in (*world.STAGES, *world.SAMPLED):
             version = run_command(world.overrides(root, run))
             text = json.dumps({"loss": world.losses(version), "made_with": made_with}, indent=2)
             (world.REFERENCES / f"{run}.json").write_text(text + "\n", "utf-8")

@@ -15,11 +15,24 @@ from align.artifacts.store import Version
 STEPS = 20
 GLOBAL_BATCH = 8
 STAGES = ("pretrain", "sft", "reward", "dpo", "kto", "ppo")
+# Advantages need answers to one prompt that differ, so these two draw them, and every process draws with a seed of
+# its own: two processes answer otherwise than one does.
+SAMPLED = ("rloo", "grpo")
+# Runs that are compared only among launches of as many processes; `kto_kl` for the reason at KTO below.
+BY_LAYOUT = ("kto_kl", *SAMPLED)
 REFERENCES = Path(__file__).parent / "references"
 
 # run -> `loss_type`: TRL estimates the KL term of `kto` in the device batch, so that only
 # `apo_zero_unpaired` gives the same numbers on any number of processes and with any accumulation.
 KTO = {"kto": "apo_zero_unpaired", "kto_kl": "kto"}
+
+GROUPS = {
+    "inputs.reward_model": "judge:v1",
+    "trainer.num_generations": 4,
+    "trainer.num_iterations": 2,
+    "trainer.max_completion_length": 8,
+    "trainer.beta": 0.1,
+}
 
 CHAT_TEMPLATE = Path(__file__).parent / "chat.jinja"
 ARCHITECTURE = {
@@ -69,6 +82,8 @@ OWN = {
         "trainer.max_completion_length": 8,
         "trainer.beta": 0.1,
     },
+    "rloo": GROUPS,
+    "grpo": GROUPS,
 }
 FORMATS = {
     "pretrain": "language_modeling",
@@ -77,6 +92,8 @@ FORMATS = {
     "dpo": "preference",
     "kto": "unpaired_preference",
     "ppo": "prompt_only",
+    "rloo": "prompt_only",
+    "grpo": "prompt_only",
 }
 
 
@@ -161,7 +178,7 @@ def overrides(
         chosen["inputs.policy"] = "base:v1"
     if stage == "kto":
         chosen["trainer.loss_type"] = KTO[run]
-    if stage == "ppo":
+    if FORMATS[stage] == "prompt_only":
         del chosen["trainer.max_length"]
     chosen |= OWN[stage] | {key.replace("__", "."): value for key, value in more.items()}
     return [f"{key}={value}" for key, value in chosen.items()]
@@ -173,7 +190,7 @@ def base_overrides(root: Path) -> list[str]:
 
 
 def judge_overrides(root: Path) -> list[str]:
-    """The command line of `judge:v1`, the reward model of ppo: `base:v1` with a seeded head, not trained."""
+    """The command line of `judge:v1`, the reward model of the online stages: `base:v1` with a seeded head, not trained."""
     return overrides(root, "reward", name="judge", trainer__max_steps=1, trainer__learning_rate=0)
 
 
