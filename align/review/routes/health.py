@@ -36,7 +36,7 @@ async def metrics(request: Request) -> PlainTextResponse:
         return {
             "ratings": {number: count for number, state, count in states if state == "done"},
             "leases": {number: count for number, state, count in states if state == "leased"},
-            "items": {number: count for number, count in items},
+            "items": dict(items.all()),
         }
 
     text = review.metrics.to_text(await review.database.read(gauges))
