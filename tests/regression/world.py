@@ -190,7 +190,7 @@ def base_overrides(root: Path) -> list[str]:
 
 
 def judge_overrides(root: Path) -> list[str]:
-    """The command line of `judge:v1`, the reward model of the online stages: `base:v1` with a seeded head, not trained."""
+    """The command line of `judge:v1`, what scores the online stages: `base:v1` with a seeded, untrained head."""
     return overrides(root, "reward", name="judge", trainer__max_steps=1, trainer__learning_rate=0)
 
 
