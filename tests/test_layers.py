@@ -6,50 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1] / "align"
+PROJECT = Path(__file__).resolve().parents[1]
+PACKAGE = PROJECT / "align"
+sys.path.insert(0, str(PROJECT / "docs" / "build"))
 
-# Layer by layer, the highest first; a name is a module or a package of align.
-LAYERS = (
-    ("cli",),
-    ("pipeline", "review"),
-    ("run",),
-    ("stages",),
-    ("ppo", "evaluation", "training", "models", "rewards"),
-    ("contract", "data", "runs"),
-    ("config", "artifacts", "distributed"),
-    ("records", "errors", "stages.spec", "wheel"),
-)
-# What a stage declares is plain data that everything may read; what it does lies above.
-DECLARATIONS = "stages.spec"
+from imports import DRAWING, LAYERS, imports, packages, svg  # noqa: E402
 
 
 def layer_of(module: str) -> int:
     return next(number for number, names in enumerate(LAYERS) if module in names)
-
-
-def imports(file: Path) -> set[str]:
-    """The modules and packages of align that a file imports, at its top or inside a function."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "align":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("align."):
-            declares = node.module == f"align.{DECLARATIONS}"
-            found.add(DECLARATIONS if declares else node.module.split(".")[1])
-        elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("align.")}
-    return found
-
-
-def packages() -> dict[str, set[str]]:
-    """Module or package at the top of align -> those that it imports."""
-    uses: dict[str, set[str]] = {}
-    for file in PACKAGE.rglob("*.py"):
-        name = file.relative_to(PACKAGE).with_suffix("").parts[0]
-        name = DECLARATIONS if file == PACKAGE / "stages" / "spec.py" else name
-        if name != "__init__":
-            uses[name] = uses.get(name, set()) | imports(file) - {name}
-    return uses
 
 
 def test_imports_go_down():
@@ -58,6 +23,10 @@ def test_imports_go_down():
     for module, used in uses.items():
         for name in used:
             assert layer_of(name) >= layer_of(module), f"align.{module} imports align.{name} above it"
+
+
+def test_the_drawing_is_of_the_imports():
+    assert DRAWING.read_text("utf-8") == svg(), "run: python docs/build/imports.py"
 
 
 def test_no_packages_import_each_other_in_a_circle():
