@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from align.artifacts.commands import add_root, artifacts_group
 from align.data.commands import data_group
-from align.errors import UserError
+from align.errors import ExitCode, UserError
 from align.review.commands import review_group
 from align.runs.commands import runs_group
 
@@ -33,13 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return ExitCode.MISTAKE
     except BrokenPipeError:
         # The reader (`head`, a pager) has left; without this Python complains when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        return 130
+        return ExitCode.INTERRUPTED
     return status
 
 

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from align.distributed.console import unbroken_output
+from align.errors import ExitCode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,7 +136,7 @@ def list_artifacts(arguments: argparse.Namespace) -> int:
             print(f"in quarantine: {removal.ref}, {removal.evidence[0] if removal.evidence else '?'}")
     for problem in listing.problems:
         print(f"error: {problem}", file=sys.stderr)
-    return 2 if listing.problems else 0
+    return ExitCode.MISTAKE if listing.problems else ExitCode.DONE
 
 
 def _nothing_listed(root: "Path", total: int) -> str:
@@ -210,7 +211,7 @@ def verify_artifacts(arguments: argparse.Namespace) -> int:
         print_json(report)
     elif arguments.all:
         print(f"{total} versions, {human_size(hashed)}: {f'{bad} not whole' if bad else 'all whole'}")
-    return 1 if bad else 0
+    return ExitCode.FAILED if bad else ExitCode.DONE
 
 
 def move_alias(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.errors import UserError
+from align.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from align.artifacts.store import Version
@@ -26,7 +26,7 @@ def check_data(arguments: argparse.Namespace) -> int:
     print(dump(reports) if arguments.json else "\n\n".join(to_text(report) for report in reports), end="")
     if not arguments.json:
         print(f"\nwritten: {arguments.html}" if arguments.html else "")
-    return 1 if any(report.at_least(arguments.strict) for report in reports) else 0
+    return ExitCode.FAILED if any(report.at_least(arguments.strict) for report in reports) else ExitCode.DONE
 
 
 def make_reports(arguments: argparse.Namespace) -> "list[Report]":

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from align.distributed import processes
-from align.errors import UserError
+from align.errors import ExitCode, UserError
 
 ALL = ("ShareMemCommBuilder", "CPUAdamBuilder", "AsyncIOBuilder")  # ranks on one CPU; offload to memory; to disk
 QUIET = 3.0  # seconds of compiling, or waiting, without a word ...
@@ -282,7 +282,7 @@ def main() -> int:
             print(f"{name.removesuffix('Builder')}: ready", flush=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return ExitCode.MISTAKE
     return 0
 
 

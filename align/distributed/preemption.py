@@ -9,8 +9,6 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-STOPPED = 75  # exit code: EX_TEMPFAIL of sysexits.h
-
 
 class Stopped(BaseException):
     """SIGTERM came. Like an interrupt it is no error, so that nothing catches it by accident.

@@ -27,8 +27,8 @@ from align.config.compose import compose
 from align.config.paths import CONFIG_DIR_HELP, add_conf_dir
 from align.distributed import ranks
 from align.distributed.console import unbroken_output
-from align.distributed.preemption import STOPPED, Stopped
-from align.errors import UserError
+from align.distributed.preemption import Stopped
+from align.errors import ExitCode, UserError
 from align.evaluation.report import gain
 from align.pipeline.dry_run import forecast
 from align.pipeline.steps import Step, as_list, check_steps, flatten, load_steps, select, split_name
@@ -83,13 +83,13 @@ def main(argv: list[str] | None = None, prog: str = "pipeline.py") -> int:
             return run(name, steps, chosen, dry=asked.dry_run)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
+        return ExitCode.MISTAKE
     except KeyboardInterrupt:
         print(f"interrupted; {_AGAIN}", file=sys.stderr, flush=True)
-        return 130
+        return ExitCode.INTERRUPTED
     except Stopped:
         print(f"stopped; {_AGAIN}", file=sys.stderr, flush=True)
-        return STOPPED
+        return ExitCode.STOPPED
 
 
 def run(name: str, steps: list[Step], chosen: set[str], *, dry: bool = False) -> int:
@@ -149,7 +149,7 @@ def run(name: str, steps: list[Step], chosen: set[str], *, dry: bool = False) ->
     for step, why in failed.items():
         print(f"{step}: {why}")
     print(where_next(done), flush=True)
-    return 1 if chosen & failed.keys() else 0
+    return ExitCode.FAILED if chosen & failed.keys() else ExitCode.DONE
 
 
 def group_name(name: str, steps: list[Step]) -> str:

@@ -17,7 +17,7 @@ from align.artifacts.store import Store
 from align.artifacts.text import printable
 from align.artifacts.verification import check_version, open_version, read_file
 from align.artifacts.version import Version
-from align.errors import UserError
+from align.errors import ExitCode, UserError
 from align.records import readable_json
 from align.review import agreement, loading, security
 from align.review.database import PATIENCE, SERVER_PATIENCE, Database, migrate
@@ -155,7 +155,7 @@ def ratings(arguments: argparse.Namespace) -> int:
     exports = _exports_behind(store, open_version(store, arguments.ref))
     if not exports:
         print(f"there are no ratings behind {arguments.ref} in this store")
-        return 1
+        return ExitCode.FAILED
     for version in exports:
         check_version(store, version)
         rows = _read_ratings(version)

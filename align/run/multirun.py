@@ -19,8 +19,8 @@ from align.artifacts.text import short_number, shorten, table
 from align.config.compose import compose, expand_sweep
 from align.config.schema import Config
 from align.distributed import ranks
-from align.distributed.preemption import STOPPED, Stopped
-from align.errors import UserError
+from align.distributed.preemption import Stopped
+from align.errors import ExitCode, UserError
 from align.run import launchers
 from align.run.plan import Plan, make_plan
 from align.runs.metrics_file import STEP, last_values
@@ -84,7 +84,7 @@ def run_all(overrides: list[str], metric: str | None = None) -> int:
             for number, outcome in enumerate(outcomes, start=1):
                 codes.append(_run(outcome, name, f"[{number}/{len(outcomes)}]"))
                 summarize(name, outcomes, metric).save(outcome.store)
-                if codes[-1] == STOPPED:
+                if codes[-1] == ExitCode.STOPPED:
                     raise Stopped  # meant for the jobs that are left, too
     except (KeyboardInterrupt, Stopped) as stop:
         done = sum(outcome.version is not None for outcome in outcomes)

@@ -28,8 +28,8 @@ from align.config.paths import CONFIG_DIR_HELP, add_conf_dir
 from align.config.schema import Config
 from align.distributed import cpu, preemption, ranks
 from align.distributed.console import unbroken_output
-from align.distributed.preemption import STOPPED, Stopped
-from align.errors import UserError
+from align.distributed.preemption import Stopped
+from align.errors import ExitCode, UserError
 from align.models.memory import is_out_of_memory
 from align.run.library_logging import hush
 from align.run.memory import check_memory, out_of_memory
@@ -43,7 +43,6 @@ from align.runs.record import ERRORS, RECORD_FILE
 from align.stages.spec import STAGES, module_of
 from align.training.tracking import Tracker, check_wandb
 
-INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 RANKS_WAIT = 5.0  # seconds; the deepspeed launcher looks after its processes every second
 
 
@@ -86,15 +85,15 @@ def main(argv: list[str] | None = None, prog: str = "run.py") -> int:
             # A mistake that every rank meets is told once: the launcher ends the others when the main one has ended.
             time.sleep(RANKS_WAIT)
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
+        return ExitCode.MISTAKE
     except KeyboardInterrupt as stop:
         if ranks.is_main():
             print(f"interrupted: {outcome(stop)}", file=sys.stderr, flush=True)
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     except Stopped as stop:
         if ranks.is_main():
-            print(f"stopped by SIGTERM: {outcome(stop)} (exit code {STOPPED})", file=sys.stderr, flush=True)
-        return STOPPED
+            print(f"stopped by SIGTERM: {outcome(stop)} (exit code {ExitCode.STOPPED})", file=sys.stderr, flush=True)
+        return ExitCode.STOPPED
 
 
 def outcome(stop: BaseException) -> str:

@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from align.artifacts.commands import add_root, open_store, print_json, write_text
+from align.errors import ExitCode
 
 
 def runs_group(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -185,7 +186,7 @@ def watch_run(arguments: argparse.Namespace) -> int:
             print(json_line(row), flush=True)
         if look.is_last:
             print(json.dumps(look.run.to_json()))
-    return {PUBLISHED: 0, STOPPED: 75}.get(state, 1)
+    return {PUBLISHED: ExitCode.DONE, STOPPED: ExitCode.STOPPED}.get(state, ExitCode.FAILED)
 
 
 def clean_runs(arguments: argparse.Namespace) -> int:

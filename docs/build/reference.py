@@ -16,6 +16,7 @@ sys.path.insert(0, str(PROJECT))
 
 from align import cli  # noqa: E402
 from align.config import schema  # noqa: E402
+from align.errors import ExitCode  # noqa: E402
 from align.stages.spec import STAGES  # noqa: E402
 
 REFERENCE = PROJECT / "docs" / "reference"
@@ -110,6 +111,14 @@ def stages() -> str:
     return "\n".join(lines) + "\n"
 
 
+def exit_codes() -> str:
+    """What every command exits with."""
+    lines = ["# Exit codes", "", "`align`, `launch/run.py` and `launch/pipeline.py` exit with:", ""]
+    lines += ["| code | meaning |", "|---|---|", *(f"| {int(code)} | {code.meaning} |" for code in ExitCode)]
+    lines += ["", "A sweep exits with the code of the first run that did not end with 0."]
+    return "\n".join(lines) + "\n"
+
+
 def _comments(cls: type) -> dict[str, str]:
     """Field -> the comment behind it, or above it."""
     comments: dict[str, str] = {}
@@ -153,7 +162,12 @@ def _sentence(text: str | None) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") or not text else ".")
 
 
-PAGES = {"commands.md": commands, "configuration.md": configuration, "stages.md": stages}
+PAGES = {
+    "commands.md": commands,
+    "configuration.md": configuration,
+    "stages.md": stages,
+    "exit-codes.md": exit_codes,
+}
 
 if __name__ == "__main__":
     for name, write in PAGES.items():

@@ -18,7 +18,7 @@ from align.artifacts.store import Store
 from align.config.paths import PROJECT
 from align.config.schema import LauncherConfig
 from align.distributed import ranks
-from align.distributed.preemption import STOPPED
+from align.errors import ExitCode
 from align.run.launchers import command, session_alive
 from tests.conftest import stage_overrides
 
@@ -204,7 +204,7 @@ def test_a_pipeline_ended_ends_its_step(tiny_store, started):
     child, log = started([*words, *launcher, *own])
     assert len(ranks_of(tiny_store)) >= 4
     child.terminate()
-    assert child.wait(90) == STOPPED
+    assert child.wait(90) == ExitCode.STOPPED
     assert ranks_of(tiny_store) == [], log.read_text()[-3000:]
     assert "stopped; the same command skips what has published" in log.read_text()
     assert_nothing_was_published(tiny_store)
