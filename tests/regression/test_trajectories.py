@@ -6,9 +6,11 @@ the same session, to 1e-5.
 """
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,16 @@ def test_plain_is_the_committed_trajectory(plain, run):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("run", (*world.STAGES, *world.SAMPLED))
+def test_the_reference_explains_every_metric(plain, run):
+    page = (PROJECT / "docs" / "reference" / "metrics.md").read_text("utf-8")
+    rows = "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    known = re.findall(r"`([^`]+)`", rows)
+    lines = (plain(run).path / "metrics.jsonl").read_text("utf-8").splitlines()
+    logged = {name.removeprefix("eval_") for line in lines for name in json.loads(line)}
+    assert not [name for name in sorted(logged) if not any(fnmatch(name, pattern) for pattern in known)]
+
+
 @pytest.mark.parametrize("run", world.STAGES)
 def test_one_row_eight_times_is_eight_rows_once(root, plain, run):
     accumulated = run_command(world.overrides(root, run, name=f"{run}-1x8", accumulation=world.GLOBAL_BATCH))
