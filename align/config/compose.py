@@ -55,7 +55,7 @@ def compose(overrides: list[str]) -> Config:
         values = OmegaConf.to_container(whole, resolve=True)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        raise UserError(f"{mark.name}, line {mark.line + 1}, is not YAML: {error.problem}; mend it") from error
+        raise UserError(f"{mark.name}, line {mark.line + 1}, is not YAML: {error.problem}; correct it") from error
     except InterpolationKeyError as error:
         raise UserError(f"{error.full_key} leads nowhere: {str(error).splitlines()[0]}") from error
     except (HydraException, OmegaConfBaseException) as error:

@@ -224,7 +224,7 @@ def wandb_id(plan: Plan) -> str:
 
 
 def say_done(plan: Plan) -> int:
-    """Tell that there is nothing to do, and mend `latest` if the run died between publishing and pointing."""
+    """Tell that there is nothing to do, and repair `latest` if the run died between publishing and pointing."""
     if ranks.is_main():
         newest = plan.published[-1]
         store = Store.open(plan.cfg.artifacts.root)

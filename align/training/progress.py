@@ -33,7 +33,7 @@ class TrackingCallback(TrainerCallback):
             self.tracker.rewind({})
         if state.global_step and ranks.is_main():
             total = f"/{state.max_steps}" if state.global_step < state.max_steps else ", its last"
-            print(f"{self.label:<9} goes on after step {state.global_step}{total}", flush=True)
+            print(f"{self.label:<9} continues after step {state.global_step}{total}", flush=True)
         self._started = time.monotonic()
         self._first_step = state.global_step
 

@@ -58,7 +58,7 @@ class Resumable(Trainer):
         if not self.can_checkpoint and ranks.is_main():
             print(
                 "no checkpoints: DeepSpeed does not load again all that it swaps to NVMe. If this run is stopped it "
-                "starts anew; deepspeed=zero3_offload keeps checkpoints",
+                "starts again; deepspeed=zero3_offload keeps checkpoints",
                 flush=True,
             )
         if not self.can_checkpoint and self.args.load_best_model_at_end:

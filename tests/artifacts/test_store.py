@@ -207,7 +207,7 @@ def test_two_processes_publish_at_once(store):
     assert not list((store.root / "sft").glob(".staging-*"))
 
 
-# -- errors a person can mend ---------------------------------------------------------------------------------------
+# -- errors a person can repair ---------------------------------------------------------------------------------------
 
 
 def test_missing_artifacts_say_what_there_is_and_what_makes_them(store):

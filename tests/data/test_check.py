@@ -11,7 +11,7 @@ from align.artifacts.store import Store
 from align.cli import main
 from align.data.layouts.parse import TIE
 from align.data.quality.balance import kto_weights
-from align.data.quality.findings import MENDS, Report
+from align.data.quality.findings import REPAIRS, Report
 from align.data.quality.html import to_html
 from align.data.quality.plots import histogram
 from align.data.quality.repairs import DROPS, FIXES
@@ -292,17 +292,18 @@ def test_what_the_report_says_mends_the_set_does(tmp_path, capsys):
     rows[7] = rows[8]
     file = write(tmp_path / "rows.jsonl", rows)
     assert main(["data", "check", str(file)]) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("mend all")]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fix all")]
     options = line.split(" ... ")[1].split()
     assert {*options[1].split(","), *options[3].split(",")} == {
         *("replacement_characters", "emails", "duplicates", "turn_markers"),
         *("control", "end_markers"),
     }
     store = ["--artifacts", str(tmp_path / "store")]
-    assert main(["data", "import", str(file), "--name", "mended", *options, *store]) == 0
-    assert not {*Store(tmp_path / "store").resolve("mended").manifest.notes["findings"]} & {*MENDS} - {"outer_space"}
-    for mend in MENDS.values():
-        option, rule = mend.split()
+    assert main(["data", "import", str(file), "--name", "repaired", *options, *store]) == 0
+    left = {*Store(tmp_path / "store").resolve("repaired").manifest.notes["findings"]}
+    assert not left & {*REPAIRS} - {"outer_space"}
+    for repair in REPAIRS.values():
+        option, rule = repair.split()
         assert rule in {"--fix": FIXES, "--drop": DROPS}[option]
 
 

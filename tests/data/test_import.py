@@ -124,11 +124,11 @@ def test_the_config_says_which_findings_stop_a_run(tmp_path, tiny_store, capsys)
     ):
         plan("hh:v1")
     never = plan("hh:v1", "data.refuse=never")
-    run(capsys, tiny_store, "import", file, "--name", "mended", "--drop", "secrets")
-    mended = plan("mended:v1")
-    assert mended.identity != never.identity
+    run(capsys, tiny_store, "import", file, "--name", "repaired", "--drop", "secrets")
+    repaired = plan("repaired:v1")
+    assert repaired.identity != never.identity
     with pytest.raises(UserError, match="replacement_characters"):
-        plan("mended:v1", "data.refuse=warning")
+        plan("repaired:v1", "data.refuse=warning")
     run(capsys, tiny_store, "import", file, "--name", "allowed", "--allow", "secrets")
     assert plan("allowed:v1").identity == plan("allowed:v1", "data.refuse=never").identity
 

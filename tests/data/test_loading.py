@@ -345,7 +345,7 @@ def test_zhongjing():
     assert any(len(record.prompt) > 1 for record in loaded.records)
 
 
-# -- told from the content, and mended on the way ------------------------------------------------------------------
+# -- told from the content, and repaired on the way ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_repairs_are_done_and_can_be_undone(sets, root, capsys):
     assert status == 0 and [row["chosen"] for row in rows_of(clean)] == ["yes0", "yes1", "yes2", "yes3"]
     assert clean.manifest.notes["repairs"] == {"fix control": 4, "fix end_markers": 4} and "fix control: 4" in out
     (part,) = clean.manifest.notes["parts"]
-    assert part["left_out"] == {"mended, rejected is empty": 1}
+    assert part["left_out"] == {"repaired, rejected is empty": 1}
     before = {row["id"]: dict(row) for row in rows_of(clean)}
     for change in reversed(read_lines(clean.path / "repairs.jsonl")):
         assert before[change["id"]][change["side"]] == change["after"]

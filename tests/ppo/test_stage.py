@@ -130,7 +130,7 @@ def test_interrupted_and_resumed_is_straight(straight, run_stage, monkeypatch, c
         with pytest.raises(RuntimeError, match="died"):
             run_stage(straight, *PPO, *saves, *adaptive, "name=broken")
     run_stage(straight, *PPO, *saves, *adaptive, "name=broken")
-    assert "goes on after step 4/8" in capsys.readouterr().out
+    assert "continues after step 4/8" in capsys.readouterr().out
     whole, broken = Store(straight).resolve("whole"), Store(straight).resolve("broken")
     assert numbers(broken) == numbers(whole)
     assert all(torch.equal(weights(broken)[name], weight) for name, weight in weights(whole).items())

@@ -451,7 +451,7 @@ def test_an_interrupted_run_publishes_nothing_and_goes_on(tiny_store):
 
     again = subprocess.run([sys.executable, SCRIPT, *given], capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
-    assert "goes on after step" in again.stdout
+    assert "continues after step" in again.stdout
     version = Store.open(str(tiny_store)).resolve("broken:v1")
     lines = [json.loads(line) for line in (version.path / "metrics.jsonl").read_text().splitlines()]
     logged = [line["step"] for line in lines if "loss" in line]

@@ -57,8 +57,8 @@ def die(*_, **__):
 @pytest.mark.parametrize(
     ("dies", "words"),
     [
-        pytest.param(("align.stages.sft", "save_model"), "goes on after step 7, its last", id="after its last step"),
-        pytest.param(6, "goes on after step 4/7", id="before it", marks=pytest.mark.slow),
+        pytest.param(("align.stages.sft", "save_model"), "continues after step 7, its last", id="after its last step"),
+        pytest.param(6, "continues after step 4/7", id="before it", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_died_ends_as_if_it_had_not(tiny_store, monkeypatch, capsys, dies, words):
@@ -95,7 +95,7 @@ def test_sigterm_takes_the_step_to_its_end_and_writes_a_checkpoint(tiny_store, m
     assert (read_holder(run_dir).state, read_holder(run_dir).step) == ("stopped", 5)
     assert Store(tiny_store).numbers("stopped") == [] and run_dir.stat().st_mode & 0o777 == 0o700
     resumed = run_command(overrides(tiny_store, "stopped"))
-    assert "goes on after step 5/7" in capsys.readouterr().out
+    assert "continues after step 5/7" in capsys.readouterr().out
     assert differences(straight, resumed) == []
 
 
@@ -168,7 +168,7 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before(tiny_store, monkeypat
     assert "no space left" in capsys.readouterr().err
     assert [path.name for path in tiny_store.glob(".runs/*/checkpoints/checkpoint-*")] == ["checkpoint-2"]
     run_command(overrides(tiny_store, "full"))
-    assert "goes on after step 2/7" in capsys.readouterr().out
+    assert "continues after step 2/7" in capsys.readouterr().out
 
 
 def test_a_trainer_with_state_of_its_own_joins_in(tmp_path):
@@ -205,7 +205,7 @@ def test_a_trainer_with_state_of_its_own_joins_in(tmp_path):
 
 @pytest.mark.parametrize("device, can", [("cpu", True), ("nvme", False)])
 def test_what_deepspeed_swaps_to_nvme_is_in_no_checkpoint(monkeypatch, device, can):
-    """DeepSpeed 0.19.8 loads other weights than it saved; such a run stops at once and starts anew."""
+    """DeepSpeed 0.19.8 loads other weights than it saved; such a run stops at once and starts again."""
     config = HfDeepSpeedConfig({"zero_optimization": {"stage": 3, "offload_optimizer": {"device": device}}})
     trainer = SimpleNamespace(args=SimpleNamespace(hf_deepspeed_config=config))
     trainer.can_checkpoint = resumable.Resumable.can_checkpoint.fget(trainer)

@@ -30,9 +30,9 @@ def read_comparisons(lines: Iterable[str | bytes], where: str) -> Iterator[tuple
                 raise RecordError("the line", "is no JSON object")
             yield Comparison.from_row(row), row
         except RecordError as error:
-            raise UserError(f"{where}, line {number}: {error}; mend it") from None
+            raise UserError(f"{where}, line {number}: {error}; correct it") from None
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}, line {number} is not JSON ({error}); mend it") from None
+            raise UserError(f"{where}, line {number} is not JSON ({error}); correct it") from None
 
 
 def write_comparisons(folder: Path, rows: Iterable[dict[str, Any]]) -> None:

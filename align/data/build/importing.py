@@ -36,7 +36,7 @@ VERSION = 4  # of what an import does with equal rows: part of its identity
 
 @dataclass(frozen=True)
 class Options:
-    """How to read, mend and split."""
+    """How to read, repair and split."""
 
     format: str | None = None
     layout: str | None = None
@@ -228,7 +228,7 @@ def _records(sources: Sequence[Source], reading: Reading) -> Iterator[Record]:
 
 
 def _admitted(outcome: Outcome, split: str, reading: Reading, admission: Admission) -> list[_Taken]:
-    """The outcome's records that are let in, mended, each with what stays beside it."""
+    """The outcome's records that are let in, repaired, each with what stays beside it."""
     kept = beside(outcome.raw)
     if reading.layout == "annotators" and outcome.records:
         verdict = JUDGED["annotators"](outcome.raw).verdicts[0]
@@ -236,9 +236,9 @@ def _admitted(outcome: Outcome, split: str, reading: Reading, admission: Admissi
     taken = []
     for position, record in enumerate(outcome.records):
         place = f"{outcome.file}:{outcome.row}" + (f".{position}" if len(outcome.records) > 1 else "")
-        mended = admission.admit(record, place, split)
-        if mended is not None:
-            taken.append(_Taken(mended, place, own(kept, mended)))
+        repaired = admission.admit(record, place, split)
+        if repaired is not None:
+            taken.append(_Taken(repaired, place, own(kept, repaired)))
     return taken
 
 

@@ -10,7 +10,7 @@ from align.data.build.pairing import Answers
 from align.data.build.recipe import Recipe
 from align.data.layouts.annotations import beside, own
 from align.data.layouts.parse import Reading, read_outcomes
-from align.data.quality.repairs import mend
+from align.data.quality.repairs import repair
 from align.data.readers.files import Source
 from align.data.record_texts import sides_of
 from align.errors import UserError
@@ -67,9 +67,9 @@ class PartReader:
 
     def _mended(self, piece: Piece) -> Piece:
         try:
-            record, changes = mend(piece.record, self.recipe.fix)
+            record, changes = repair(piece.record, self.recipe.fix)
         except RecordError as error:
-            return replace(piece, fate=piece.fate or f"mended, {error.field} {error.why.split(' (')[0]}")
+            return replace(piece, fate=piece.fate or f"repaired, {error.field} {error.why.split(' (')[0]}")
         return replace(piece, record=record, changes=tuple(changes))
 
     def _pairs(self, answers: Answers, split: str) -> Iterator[Piece]:

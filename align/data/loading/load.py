@@ -280,7 +280,7 @@ def _refusal_sentence(refused: Sequence[Refusal], reading: Reading, found_any: b
     if len(refused) > 1:
         rows = ", ".join(str(refusal.row) for refusal in refused[1:9])
         more = f"; {len(refused) - 1} more are malformed (rows {rows}{', ...' if len(refused) > 9 else ''})"
-    remedy = "mend them, or set data.on_bad_rows=skip to go on without them and have them listed"
+    remedy = "correct them, or set data.on_bad_rows=skip to go on without them and have them listed"
     if not found_any:
         remedy = (
             f"no row of it can be used: check data.{reading.format}.layout ({reading.layout}; there are "

@@ -1,4 +1,4 @@
-"""Who is let into a set: each record mended and weighed in turn; what was changed or left out is counted and told."""
+"""What is let into a set: each record is repaired and weighed; changes and omissions are counted and reported."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from align.data.quality.near_duplicates import ngram_hashes, word_hashes
-from align.data.quality.repairs import mend, unwanted
+from align.data.quality.repairs import repair, unwanted
 from align.data.record_texts import flat, pair_hash, record_hash, sides_of
 from align.records import Record, RecordError, prompt_key
 
@@ -41,15 +41,15 @@ class Admission:
     def admit(self, record: Record, place: str, split: str = "train") -> Record | None:
         """The record as it goes into `split`; None where it does not."""
         try:
-            mended, changes = mend(record, self.fix)
-            why = self.why_not(mended, split)
+            repaired, changes = repair(record, self.fix)
+            why = self.why_not(repaired, split)
         except RecordError as error:
-            mended, changes, why = record, [], f"mended, {error.field} {error.why.split(' (')[0]}"
+            repaired, changes, why = record, [], f"repaired, {error.field} {error.why.split(' (')[0]}"
         for change in changes:
             self.done[f"fix {change['fix']}"] += 1
             self.tell({"id": place, **change})
         if why is None:
-            return mended
+            return repaired
         self.done[f"left out: {why}"] += 1
         self.tell({"id": place, "left_out": why, "record": record.to_row()})
         return None

@@ -14,7 +14,7 @@ SEVERITIES = ("info", "warning", "error")
 REFUSE = (*SEVERITIES, "never")
 
 
-MENDS = {
+REPAIRS = {
     "exact_duplicates": "--drop duplicates",
     "contradictions": "--drop contradictions",
     "eval_overlap": "--drop overlap",
@@ -28,7 +28,7 @@ MENDS = {
     "replacement_characters": "--drop replacement_characters",
     "unseen_tools": "--drop tools",
 }
-"""A finding's name -> what `align data import` takes to be rid of it; for `overlap_<benchmark>` see Finding.mend."""
+"""A finding's name -> the option of `align data import` that removes it; for `overlap_<benchmark>` see `repair`."""
 
 
 @dataclass
@@ -81,14 +81,14 @@ class Finding:
         return self.count / self.of if self.of else 0.0
 
     @property
-    def mend(self) -> str:
+    def repair(self) -> str:
         """What `align data import` and `make` take to be rid of it; empty where they can do nothing."""
-        return MENDS.get(self.name, "--drop overlap" if self.name.startswith("overlap_") else "")
+        return REPAIRS.get(self.name, "--drop overlap" if self.name.startswith("overlap_") else "")
 
     @property
     def advice(self) -> str:
         """What to do about it, the option that does it at the end."""
-        return ": ".join(part for part in (self.remedy, self.mend and f"align data import {self.mend}") if part)
+        return ": ".join(part for part in (self.remedy, self.repair and f"align data import {self.repair}") if part)
 
 
 @dataclass(frozen=True)
@@ -126,12 +126,12 @@ class Report:
         return next((one for one in reversed(SEVERITIES) if self.at(one)), "sound")
 
     @property
-    def mend(self) -> str:
-        """The options of `align data import` that are rid of everything of weight that can be mended."""
+    def repair(self) -> str:
+        """The options of `align data import` that remove everything of weight that can be repaired."""
         asked: dict[str, list[str]] = {}
         for finding in self.at_least("warning"):
-            if finding.mend:
-                option, rule = finding.mend.split()
+            if finding.repair:
+                option, rule = finding.repair.split()
                 asked.setdefault(option, []).append(rule)
         return " ".join(f"{option} {','.join(dict.fromkeys(rules))}" for option, rules in sorted(asked.items()))
 
@@ -152,7 +152,7 @@ class Report:
             "rows_refused": self.rows_refused,
             "verdict": self.verdict,
             "findings": [
-                asdict(finding) | {"share": round(finding.share, 6), "mend": finding.mend} for finding in self.findings
+                asdict(found) | {"share": round(found.share, 6), "repair": found.repair} for found in self.findings
             ],
         }
 
@@ -218,8 +218,8 @@ def to_text(report: Report, width: int = 110) -> str:
             lines += [f"    {place}: {text}" for place, text in finding.examples[:3]]
             if finding.advice:
                 lines.append(f"    -> {finding.advice}")
-    if report.mend:
-        lines.append(f"mend all   align data import (or make) ... {report.mend}")
+    if report.repair:
+        lines.append(f"fix all    align data import (or make) ... {report.repair}")
     lines.append(f"verdict    {report.verdict}")
     return "\n".join(lines)
 

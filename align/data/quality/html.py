@@ -33,7 +33,7 @@ def _section(report: Report) -> str:
         _columns(report),
         "<h2>What was found</h2>",
         "".join(_finding(finding) for finding in report.findings) or '<p class="card sound">Nothing was found.</p>',
-        _mend(report),
+        _repair(report),
     ]
     if report.refused:
         parts += ["<h2>Rows that give no record</h2>", _refused(report)]
@@ -117,15 +117,15 @@ def _quote(example: Sequence[str]) -> str:
 
 def _advice(finding: Finding) -> str:
     text = escape(finding.remedy)
-    return text + (f"{': ' if text else ''}<code>{escape(finding.mend)}</code>" if finding.mend else "")
+    return text + (f"{': ' if text else ''}<code>{escape(finding.repair)}</code>" if finding.repair else "")
 
 
-def _mend(report: Report) -> str:
-    if not report.mend:
+def _repair(report: Report) -> str:
+    if not report.repair:
         return ""
-    command = f"align data import (or make) ... {report.mend}"
+    command = f"align data import (or make) ... {report.repair}"
     return (
-        f'<div class="card mend"><p>All of these at once, with what was there before kept in '
+        f'<div class="card repair"><p>All of these at once, with what was there before kept in '
         f"<code>repairs.jsonl</code>:</p><pre>{escape(command)}</pre></div>"
     )
 

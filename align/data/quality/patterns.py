@@ -176,16 +176,16 @@ def language_of(text: str) -> str:
 def unmix(text: str) -> str | None:
     """Text with Windows-1252 mojibake undone, where that gives back exactly what it was; None otherwise."""
     try:
-        mended = text.encode("cp1252").decode("utf-8")
-        return mended if mended != text and mended.encode("utf-8").decode("cp1252") == text else None
+        repaired = text.encode("cp1252").decode("utf-8")
+        return repaired if repaired != text and repaired.encode("utf-8").decode("cp1252") == text else None
     except UnicodeError:
         pass
-    # the rest of the text may hold what Windows-1252 lacks: mend the broken runs alone
-    mended = re.sub(r"[À-ô][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹Œ‘’“”•–—˜™š›œžŸ¡-¿]{1,3}", _mend_run, text)
-    return mended if mended != text else None
+    # the rest of the text may hold what Windows-1252 lacks: repair the broken runs alone
+    repaired = re.sub(r"[À-ô][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹Œ‘’“”•–—˜™š›œžŸ¡-¿]{1,3}", _repair_run, text)
+    return repaired if repaired != text else None
 
 
-def _mend_run(found: re.Match[str]) -> str:
+def _repair_run(found: re.Match[str]) -> str:
     try:
         return found[0].encode("cp1252").decode("utf-8")
     except UnicodeError:

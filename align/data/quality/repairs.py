@@ -72,7 +72,7 @@ def check_names(names: Iterable[str], known: Iterable[str], option: str) -> tupl
     return names
 
 
-def mend(record: Record, fixes: Sequence[str]) -> tuple[Record, list[dict[str, Any]]]:
+def repair(record: Record, fixes: Sequence[str]) -> tuple[Record, list[dict[str, Any]]]:
     """`record` after the repairs, and each change: side, rule, before, after.
 
     Raises:
@@ -81,11 +81,11 @@ def mend(record: Record, fixes: Sequence[str]) -> tuple[Record, list[dict[str, A
     changes: list[dict[str, Any]] = []
     sides = sides_of(record)
     for name in fixes:
-        mended = {side: _mend(content, name, side) for side, content in sides.items()}
-        for side, content in mended.items():
+        repaired = {side: _repair(content, name, side) for side, content in sides.items()}
+        for side, content in repaired.items():
             if content != sides[side]:
                 changes.append({"side": side, "fix": name, "before": sides[side], "after": content})
-        sides = mended
+        sides = repaired
     if not changes:
         return record, changes
     row = record.to_row() | sides
@@ -94,7 +94,7 @@ def mend(record: Record, fixes: Sequence[str]) -> tuple[Record, list[dict[str, A
     return with_columns(FORMATS[record.format].from_row(row), columns_of(record)), changes
 
 
-def _mend(content: Content, name: str, side: str) -> Content:
+def _repair(content: Content, name: str, side: str) -> Content:
     change = FIXES[name][1]
     if isinstance(content, str):
         return (

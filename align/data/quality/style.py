@@ -37,7 +37,7 @@ pre { white-space: pre-wrap; margin: .4rem 0 .2rem; padding: .5rem .7rem; backgr
 .finding p.soft { color: var(--soft); } .share { height: 3px; border-radius: 2px; background: var(--line);
   margin: .3rem 0 .4rem; } .share i { display: block; height: 100%; border-radius: 2px; background: currentColor; }
 .finding.error .share i { color: var(--error); } .finding.warning .share i { color: var(--warning); }
-.finding.info .share i { color: var(--info); } .mend { border-style: dashed; }
+.finding.info .share i { color: var(--info); } .repair { border-style: dashed; }
 details summary { cursor: pointer; color: var(--soft); overflow-wrap: anywhere; }
 .quote { color: var(--soft); margin: .15rem 0 .15rem 1rem; }
 .sample { margin-bottom: .5rem; } .sides { display: grid; grid-template-columns: 1fr 1fr; gap: 0 1.5rem; }
