@@ -147,6 +147,14 @@ RECORDS = {
         shown("Why is snow white?", "Its crystals scatter all colours alike."),
         shown("Why is snow white?", "Because."),
     ],
+    "helpsteer2_preference": [
+        pair("How do I boil an egg?", "In water, for eight minutes.", "Boil it.", 2.0),
+        pair("Name a fruit.", "A plum.", "Stone.", 3.0),
+    ],
+    "helpsteer3": [
+        pair("Name a fruit.", "A plum.", "Stone.", 3.0),
+        pair([user("Hi"), said("Hello"), user("Name a tool.")], "A saw.", "A plum.", 1.0),
+    ],
     "ratings": [shown("Name a river.", "The Danube."), shown("Name a lake.", "Water.")],
     "nectar": [
         pair("Name a spice.", "Cinnamon.", "Soup."),
@@ -212,6 +220,8 @@ UNREAD = {
     "safe_rlhf": "safer_response_id",
     "align_anything": "image",
     "helpsteer": "correctness",
+    "helpsteer2_preference": "preference_statement",
+    "helpsteer3": "individual_preference",
     "nectar": "good_natured",
     "ultrafeedback": "completions.custom_system_prompt",
     "orca_dpo_distilabel": "rating",

@@ -8,7 +8,7 @@ from typing import Any
 from align.data.layouts.answers import ANSWERS, label_column
 from align.data.layouts.columns import answer_pair, column_of, score_pair
 from align.data.layouts.formats import LAYOUTS, PLUGINS, held_format
-from align.data.layouts.judged import JUDGED, PROMPTS, VERDICTS, annotator_fields, prediction_fields
+from align.data.layouts.judged import JUDGED, VERDICTS, annotator_fields, prediction_fields, question_fields
 from align.data.layouts.labels import undefined, undefined_sentence
 from align.data.layouts.preferences import names_a_rejected_answer
 from align.data.layouts.projects import is_bfcl, is_fastchat, is_moss
@@ -50,7 +50,7 @@ def _two(row: Mapping[str, Any]) -> bool:
     pair = answer_pair(row)
     if pair is None or (column_of(row, VERDICTS) is None and score_pair(row, pair) is None):
         return False
-    return column_of(row, PROMPTS) is not None or all(isinstance(row[side], list) for side in pair)
+    return column_of(row, question_fields(row)) is not None or all(isinstance(row[side], list) for side in pair)
 
 
 def _listed(row: Mapping[str, Any]) -> bool:

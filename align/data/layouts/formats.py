@@ -166,8 +166,8 @@ READS: dict[str, str] = {
     "chosen_rejected": "question, query, instruction, input or prompt; chosen, response_chosen, response or output; "
     "rejected, response_rejected or rejected_response; system, history, context, tools",
     "two_outputs": "prompt, instruction, question or input; two answers such as output_1 and output_2, response_0 and "
-    "response_1; label, preference, winner, better_response_id, overall_response, or score_0 and score_1; system, "
-    "history, context",
+    "response_1; label, preference, winner, better_response_id, overall_response, preference_strength, "
+    "overall_preference, or score_0 and score_1; system, history, context",
     "annotators": "as two_outputs, with annotator1, annotator2, ... in place of the label",
     "responses": "prompt, instruction or question; responses, completions or answers; scores or ranks, next to them "
     "or inside as score, overall_score, rank",

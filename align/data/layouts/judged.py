@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Any
 
-from align.data.layouts.columns import answer_pair, find, score_pair
+from align.data.layouts.columns import answer_pair, column_of, find, score_pair
 from align.data.layouts.prompts import prompt_of
 from align.data.layouts.verdicts import (
+    STRENGTHS,
     Judged,
     Mapped,
     UndefinedLabel,
@@ -20,6 +21,7 @@ from align.data.layouts.verdicts import (
     label_text,
     majority,
     pairs,
+    strength_of,
 )
 from align.records import Content, Record, RecordError, shown
 
@@ -27,6 +29,7 @@ Row = Mapping[str, Any]
 
 VERDICTS = ("label", "preference", "winner", "preferred", "better", "choice", "better_response_id", "overall_response")
 VERDICTS += ("better_id", "best", "verdict", "judgment", "judgement", "human_preference", "preferred_response")
+VERDICTS += STRENGTHS
 LISTS = ("responses", "completions", "answers", "outputs", "candidates", "generations")
 SCORES = ("scores", "score", "ratings", "rewards", "overall_score", "rating")
 RANKS = ("ranks", "rank", "ranking")
@@ -48,7 +51,14 @@ def read_two_outputs(row: Row) -> Judged:
     if isinstance(first, list) and isinstance(second, list):
         shared = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0)
         return Judged(first[:shared], [first[shared:], second[shared:]], [verdict])
-    return Judged(prompt_of(row, PROMPTS), [answer(first), answer(second)], [verdict])
+    return Judged(prompt_of(row, question_fields(row)), [answer(first), answer(second)], [verdict])
+
+
+def question_fields(row: Row) -> tuple[str, ...]:
+    """The names a question has here; HelpSteer3 has none, and a conversation called `context`."""
+    if column_of(row, PROMPTS) is None and isinstance(row.get("context"), list):
+        return ("context",)
+    return PROMPTS
 
 
 def _verdict(row: Row, pair: tuple[str, str]) -> Verdict:
@@ -58,7 +68,8 @@ def _verdict(row: Row, pair: tuple[str, str]) -> Verdict:
         outcome = as_outcome(value, column, pair)
         if outcome is None:
             raise UndefinedLabel(column, value, f"is {shown(value)}, and nothing says which answer that is")
-        return Verdict(0, 1, outcome)
+        strength = strength_of(value, column)
+        return Verdict(0, 1, outcome, margin=abs(strength) if strength else None)
     columns = score_pair(row, pair)
     if columns is None:
         raise RecordError("label", "is missing: nothing says which answer is better")

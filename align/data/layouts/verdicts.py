@@ -21,6 +21,9 @@ _OURS = _WORDS | {"1": 1, "2": 2, "0": 0}
 # a column that names the better answer, rather than one that grades the pair
 SELECTORS = {"id", "idx", "index", "winner", "better", "best", "preferred", "choice", "chosen", "overall"}
 
+# a column that grades a pair from -3, the first is much better, over 0 to 3, the second is
+STRENGTHS = ("preference_strength", "overall_preference")
+
 
 class Mapped(str):
     """A label in our words, as `--labels` gives it; `theirs` is what the file says."""
@@ -106,8 +109,8 @@ def as_outcome(value: Any, column: str, pair: tuple[str, str]) -> int | None:
     """1 the first answer is better, 2 the second, 0 neither; None where the file does not define it.
 
     A number is defined only by the names of the columns: `better_response_id` 0 names `response_0`; 1 and 2 are
-    `output_1` and `output_2`, and 1.5 is between them. 0 and 1 of a column `label` are not defined, whatever the
-    answers are called, and no numbers are where the answers are A and B.
+    `output_1` and `output_2`, and 1.5 is between them; the sign of a column of `STRENGTHS` says it. 0 and 1 of a
+    column `label` are not defined, whatever the answers are called, and no numbers are where the answers are A and B.
 
     Args:
         value: the label.
@@ -120,6 +123,8 @@ def as_outcome(value: Any, column: str, pair: tuple[str, str]) -> int | None:
     word = canonical(text)
     if isinstance(value, Mapped) and word in _OURS:
         return _OURS[word]
+    if (strength := strength_of(value, column)) is not None:
+        return 0 if strength == 0 else 1 if strength < 0 else 2
     columns = tuple(canonical(name) for name in pair)
     if word in columns:
         return 1 + columns.index(word)
@@ -133,3 +138,14 @@ def as_outcome(value: Any, column: str, pair: tuple[str, str]) -> int | None:
     if numbers == ("1", "2") or (numbers == ("0", "1") and selects):
         return {numbers[0]: 1, numbers[1]: 2, "1.5": 0 if numbers == ("1", "2") else None}.get(text)
     return None
+
+
+def strength_of(value: Any, column: str) -> float | None:
+    """How much better one of two answers is, negative for the first, in a column that `STRENGTHS` name.
+
+    Source: HelpSteer2-Preference (Wang et al. 2024, arXiv:2410.01257) and HelpSteer3: whole numbers from -3 to 3.
+    """
+    if canonical(column) not in STRENGTHS or isinstance(value, Mapped):
+        return None
+    text = label_text(value)
+    return float(text) if text.lstrip("-").isdigit() and abs(int(text)) <= 3 else None
