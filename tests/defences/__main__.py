@@ -1,7 +1,7 @@
-"""Take each defence of the table out, one at a time, and see its test fail: `make defences`.
+"""Take the defences out, one at a time, and see the test of each fail: `make defences`.
 
-`python -m tests.defences 6 test_cache` takes those of a number of issue 11, or of a test. A defence is taken out
-in a copy of the package, and its test runs in a forked process of its own: what tests import slowly is imported once.
+`python -m tests.defences review test_cache` takes out those of an area, or of a test. A defence is taken out in a copy
+of the package, and its test runs in a forked process of its own: what tests import slowly is imported once.
 """
 
 import contextlib
@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.defences.table import DEFENCES, Defence
+from tests.defences import AREAS
+from tests.defences.defence import Defence
 
 PROJECT = Path(__file__).resolve().parents[2]
 LIMIT = 60  # seconds of a test: one that does not end without its defence has failed
@@ -25,17 +26,20 @@ PASSED, FAILED, BROKEN = 0, 1, 3  # exit codes of a process that ran tests; BROK
 def main(arguments: Sequence[str]) -> int:
     """The exit code is 0 where every test passes with the defences and fails without its own."""
     chosen = [
-        one
-        for one in DEFENCES
-        if not arguments or any(word == str(one.number) or word in one.test for word in arguments)
+        defence
+        for area, defences in AREAS.items()
+        for defence in defences
+        if not arguments or any(word == area or word in defence.test for word in arguments)
     ]
-    for file in sorted({one.test.partition(".py")[0] for one in chosen}):
+    for file in sorted({defence.test.partition(".py")[0] for defence in chosen}):
         importlib.import_module(f"tests.{file.replace('/', '.')}")  # and whatever it imports slowly
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="align-defences-") as folder:
         os.chmod(folder, 0o755)  # some tests become another user
         workers = [copy_project(Path(folder) / str(number)) for number in range(min(2, os.cpu_count() or 1))]
-        code, output = wait_for(start(workers[0], sorted({one.test for one in chosen}), limit=LIMIT * 10), workers[0])
+        code, output = wait_for(
+            start(workers[0], sorted({defence.test for defence in chosen}), limit=LIMIT * 10), workers[0]
+        )
         if code != PASSED:
             print(f"{output}\nthe tests do not pass with the defences in place", file=sys.stderr)
             return 1
@@ -45,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def take_out_all(defences: Sequence[Defence], workers: Sequence[Path]) -> list[Defence]:
-    """The defences without which their tests still pass; each is told as it is done."""
+    """The defences that no test misses when they are taken out. Prints a line for each defence."""
     waiting, free, wrong = list(defences)[::-1], list(workers), []
     running: dict[int, tuple[Defence, Path, float]] = {}
     while waiting or running:
@@ -60,10 +64,10 @@ def take_out_all(defences: Sequence[Defence], workers: Sequence[Path]) -> list[D
         put_back(copy, defence)
         free.append(copy)
         word = {PASSED: "STILL PASSES", BROKEN: "BROKEN"}.get(code, "fails" if code == FAILED else "does not end")
-        print(f"{defence.number:>3}  {word:<12} {defence.clause}  ({time.monotonic() - began:.1f} s)", flush=True)
+        print(f"{word:<12} {defence.clause}  ({time.monotonic() - began:.1f} s)", flush=True)
         if code in (PASSED, BROKEN):
             wrong.append(defence)
-            print(f"     {defence.file}: {defence.test}\n{output[-2000:]}", flush=True)
+            print(f"    {defence.file}: {defence.test}\n{output[-2000:]}", flush=True)
     return wrong
 
 

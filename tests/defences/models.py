@@ -1,0 +1,223 @@
+"""Hostile models, templates, configs and folders, each answered by a sentence."""
+
+from tests.defences.defence import Defence
+
+_FOREIGN = "artifacts/test_foreign.py"
+_UNREADABLE = f"{_FOREIGN}::test_a_version_that_cannot_be_read_is_out_of_the_way"
+_REMOTE = "artifacts/test_hostile_remote.py"
+_MODELS = "contract/test_hostile_models.py"
+_TEMPLATES = "data/test_template_trial.py"
+
+DEFENCES = (
+    # -- a sentence in place of a traceback ------------------------------------------------------------------------
+    Defence(
+        "a safetensors header nested too deeply",
+        "artifacts/model_files.py",
+        "    except RecursionError:",
+        "    except ZeroDivisionError:",
+        f"{_MODELS}::test_a_hostile_safetensors_header_is_refused",
+    ),
+    Defence(
+        "a safetensors header longer than its file",
+        "artifacts/model_files.py",
+        "            if length > min(_LARGEST, status.st_size - 8):",
+        "            if False:",
+        f"{_MODELS}::test_a_hostile_safetensors_header_is_refused",
+    ),
+    Defence(
+        "a safetensors tensor without a dtype",
+        "artifacts/model_files.py",
+        'if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):',
+        "if False:",
+        f"{_MODELS}::test_a_hostile_safetensors_header_is_refused",
+    ),
+    Defence(
+        "a safetensors tensor of a strange shape",
+        "artifacts/model_files.py",
+        "        if not _are_sizes(shape) or len(shape) > _MOST_DIMENSIONS:",
+        "        if False:",
+        f"{_MODELS}::test_a_hostile_safetensors_header_is_refused",
+    ),
+    Defence(
+        "safetensors tensors in one place",
+        "artifacts/model_files.py",
+        "        if start != end:",
+        "        if False:",
+        f"{_MODELS}::test_a_hostile_safetensors_header_is_refused",
+    ),
+    Defence(
+        "weights that are no regular file",
+        "artifacts/model_files.py",
+        "        if not stat.S_ISREG((status := file.stat()).st_mode):",
+        "        if (status := file.stat()) is None:",
+        f"{_MODELS}::test_weights_that_are_no_file_are_refused[a folder]",
+    ),
+    Defence(
+        "a config that is no object",
+        "artifacts/model_json.py",
+        "    if not isinstance(body, dict):",
+        "    if False:",
+        f"{_MODELS}::test_a_file_that_is_no_object_is_refused",
+    ),
+    Defence(
+        "a field of another kind",
+        "artifacts/model_json.py",
+        "        elif not is_right(body[name]):",
+        "        elif False:",
+        f"{_MODELS}::test_a_field_of_any_value_ends_in_a_sentence_or_passes",
+    ),
+    Defence(
+        "a config larger than its weights",
+        "contract/inputs.py",
+        "            if (value := config.get(name)) is not None and value > limit:",
+        "            if False:",
+        f"{_MODELS}::test_a_config_larger_than_its_weights_is_refused_before_it_is_built",
+    ),
+    Defence(
+        "a model that transformers stumbles over",
+        "models/load.py",
+        "        if isinstance(error, UserError) or is_of_the_system or is_out_of_memory(error):",
+        "        if True:",
+        "models/test_hostile.py::test_a_hostile_model_is_refused_in_a_sentence",
+    ),
+    Defence(
+        "a template of nested loops has a time",
+        "data/tokens/template_trial.py",
+        "    if done.returncode < 0:",
+        "    if False:",
+        f"{_TEMPLATES}::test_a_hostile_template_is_refused[nested loops]",
+    ),
+    Defence(
+        "a template of huge formats has a memory",
+        "data/tokens/template_trial.py",
+        "    resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))\n",
+        "",
+        f"{_TEMPLATES}::test_a_hostile_template_is_refused[a huge str.format]",
+    ),
+    Defence(
+        "a stage tries templates before it renders them",
+        "run/preflight.py",
+        "            check_template_runs(template, name)",
+        "            pass",
+        f"{_TEMPLATES}::test_every_reader_of_a_template_tries_it_first",
+    ),
+    Defence(
+        "a template that only tools bring up is tried too",
+        "run/preflight.py",
+        "chat_templates(model.path) for",
+        "chat_templates(model.path)[:1] for",
+        f"{_TEMPLATES}::test_every_template_that_may_be_rendered_is_tried",
+    ),
+    Defence(
+        "align data tries templates before it renders them",
+        "data/arguments.py",
+        "        check_template_runs(template,",
+        "        str(template) and (",
+        f"{_TEMPLATES}::test_every_reader_of_a_template_tries_it_first",
+    ),
+    Defence(
+        "inputs.policy=/ is not hashed",
+        "artifacts/inputs.py",
+        "    if not any((path / name).is_file() for name in MODEL_CONFIGS):",
+        "    if False:",
+        f"{_MODELS}::test_a_path_that_is_no_model_is_refused_before_it_is_hashed",
+    ),
+    Defence(
+        "a folder of data that is a disk is not read through",
+        "data/readers/files.py",
+        "        if count > MOST_FILES:",
+        "        if False:",
+        "data/test_readers.py::test_a_folder_that_is_a_disk_is_refused",
+    ),
+    Defence(
+        "models made from each other are exported",
+        "artifacts/card.py",
+        "    while version is not None and version.ref not in seen:",
+        "    while version is not None:",
+        "artifacts/test_forged.py::test_models_made_from_each_other_are_exported",
+    ),
+    Defence(
+        "a lineage is shown to a depth",
+        "artifacts/lineage.py",
+        "    if depth == DEEPEST and manifest.inputs:",
+        "    if False:",
+        "artifacts/test_forged.py::test_a_deep_lineage_is_shown_to_a_depth",
+    ),
+    Defence(
+        "an adapter without a base is not a manifest",
+        "artifacts/manifest.py",
+        '    if adapter is not None and not (_is_input(base := adapter.get("base")) and "kind" in base):',
+        "    if False:",
+        "artifacts/test_forged.py::test_an_adapter_without_a_base_is_no_manifest",
+    ),
+    Defence(
+        "a reward model's records of scores are read as data",
+        "models/reward_probe.py",
+        "    if not isinstance(rows, list) or not all(map(_is_answered, rows)) or not isinstance(length, int | None):",
+        "    if False:",
+        "models/test_reward_probe.py::test_a_probe_that_is_none_is_a_sentence",
+    ),
+    Defence(
+        "a cyclic lineage is refused by pull",
+        "artifacts/transfer.py",
+        "            circle =",
+        "            continue\n            circle =",
+        f"{_REMOTE}::test_a_version_made_from_itself_is_refused",
+    ),
+    Defence(
+        "a manifest's metrics are nested so deep",
+        "artifacts/manifest.py",
+        "    if deep := next((name for name, value in body.items() if _is_deep([value], DEEPEST)), None):",
+        "    if deep := None:",
+        f"{_UNREADABLE}[deep metrics]",
+    ),
+    Defence(
+        "no message writes to the terminal",
+        "errors.py",
+        "        return escaped(super().__str__())",
+        "        return super().__str__()",
+        "test_errors.py::test_what_a_chat_template_raises_reaches_the_terminal_as_text",
+    ),
+    Defence(
+        "no manifest writes to the terminal",
+        "artifacts/display.py",
+        "    cells = [[printable(cell) for cell in row] for row in rows]",
+        "    cells = [[str(cell) for cell in row] for row in rows]",
+        "test_cli.py::test_show",
+    ),
+    Defence(
+        "a closed stdout ends no run",
+        "run/stage.py",
+        "@unbroken_output()\n",
+        "",
+        "distributed/test_console.py::test_a_run_goes_on_when_nobody_reads_its_output",
+    ),
+    Defence(
+        "a closed descriptor is given to no file",
+        "distributed/console.py",
+        "    _fill_closed()\n    before",
+        "    before",
+        "distributed/test_console.py::test_descriptors_that_are_closed_are_not_given_to_files",
+    ),
+    Defence(
+        "numbers of an architecture are positive",
+        "config/validate.py",
+        "    if problem := count_problem(cfg.model.new.architecture):",
+        "    if problem := None:",
+        f"{_MODELS}::test_a_new_model_has_positive_numbers",
+    ),
+    Defence(
+        "a file in place of a run's folders",
+        "artifacts/store.py",
+        "            check_kinds(folder, folders=_RUN_FOLDERS, files=_RUN_FILES)\n",
+        "",
+        "run/test_places.py::test_every_place_in_a_runs_folder_is_checked",
+    ),
+    Defence(
+        "a file in place of what is published to",
+        "run/stage.py",
+        '    check_kinds(root, folders=(cfg.name, f"{cfg.name}-value"))  # what is published goes there\n',
+        "",
+        "run/test_places.py::test_a_start_ends_in_one_sentence",
+    ),
+)
