@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
+from align.artifacts.version import Version
 from align.config.compose import compose
 from align.config.schema import LauncherConfig
 from align.run import stage

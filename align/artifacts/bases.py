@@ -70,7 +70,7 @@ def _manifest(file: Path) -> Manifest:
     except OSError as error:
         raise unreadable(file, error) from None
     except ValueError as error:
-        raise UserError(f"{file} is no manifest: {error}; move it away") from None
+        raise UserError(f"{file} is not a manifest: {error}; move it away") from None
 
 
 def read_adapter_config(folder: Path) -> dict:

@@ -181,7 +181,7 @@ def keep_budget(folder: Path, *, limit: int | None, max_gb: float | None, best: 
     paths = list(all_whole(folder).values())
     sizes = {path: size_of(path) for path in paths} if max_gb is not None else {}
     for path in list(paths[:-1]):
-        too_many = len(paths) > (limit or len(paths))
+        too_many = limit is not None and 0 < limit < len(paths)
         too_big = max_gb is not None and sum(sizes[one] for one in paths) > max_gb * 1e9
         if path != best and (too_many or too_big):
             paths.remove(path)

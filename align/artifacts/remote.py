@@ -40,7 +40,7 @@ def explain_remote_errors(doing: str, url: str) -> Iterator[None]:
         local = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
         if isinstance(error, OSError) and not local or type(error).__module__.startswith(_CLIENTS):
             why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            remedy = "repair that, and the same command goes on"
+            remedy = "correct that, and run the same command again"
             raise UserError(f"cannot {doing}: {url} answers {why!r}; {remedy}") from error
         raise
 

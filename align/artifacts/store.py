@@ -28,8 +28,7 @@ from align.artifacts.publishing import rename_onto, seal
 from align.artifacts.refs import LATEST, Ref, check_alias, check_name, ranges
 from align.artifacts.summary import Summary
 from align.artifacts.tombstones import CORRUPT, Removal, read_removal, removed_numbers
-from align.artifacts.version import Parent
-from align.artifacts.version import Version as Version
+from align.artifacts.version import Parent, Version
 from align.distributed import processes
 from align.errors import UserError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from align.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from align.artifacts.store import Version
+    from align.artifacts.version import Version
     from align.data.layouts.parse import Reading
     from align.data.quality.findings import Report
     from align.data.readers.files import Source

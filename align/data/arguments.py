@@ -34,7 +34,7 @@ def split_sources(store: Store, arguments: argparse.Namespace) -> list[tuple[Sou
             if version.manifest.type != "dataset":
                 raise UserError(f"{version.ref} is a {version.manifest.type}: name a dataset, a file or a folder")
             if version.manifest.format not in (None, *FORMATS):
-                raise UserError(f"{version.ref} has rows of the format {version.manifest.format!r}, which is none")
+                raise UserError(f"{version.ref} has rows of an unknown format, {version.manifest.format!r}")
             files = [(version.path / "records" / f"{split}.jsonl", split) for split in ("train", "eval")]
             found += [
                 (Source(f"{version.ref} {split}", file, format=version.manifest.format), split)

@@ -48,9 +48,9 @@ def check_probe(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", 
     if not isinstance(rows, list) or not all(map(_is_answered, rows)) or not isinstance(length, int | None):
         raise UserError(f"{file} is damaged: it holds no answers with their scores; fetch the model again")
     answers = [answered(row, "completion") for row in rows]
-    now = reward_scores(model, tokenizer, answers, max_length=body["max_length"])
+    now = reward_scores(model, tokenizer, answers, max_length=length)
     tolerance = TOLERANCE["float32" if str(model.dtype) == "torch.float32" else "16 bits"]
-    for row, score in zip(body["rows"], now, strict=True):
+    for row, score in zip(rows, now, strict=True):
         if not abs(score - row["score"]) <= tolerance * max(1.0, abs(row["score"])):
             raise UserError(
                 f"the reward model in {folder} scores {_short(row['completion'])} {score:.4g} and scored it "

@@ -4,9 +4,10 @@ from typing import Any
 
 from align.artifacts import checkpoints, run_lock
 from align.artifacts.config_file import read_settings
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
 from align.artifacts.text import printable, shorten
 from align.artifacts.verification import read_file
+from align.artifacts.version import Version
 from align.config.compose import public
 from align.config.identity import counts, identity_config
 from align.errors import UserError

@@ -20,9 +20,10 @@ from typing import Any
 
 from align.artifacts import run_lock
 from align.artifacts.manifest import json_digest
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
 from align.artifacts.text import clock, table
 from align.artifacts.verification import open_input, read_file
+from align.artifacts.version import Version
 from align.config.compose import compose
 from align.config.paths import CONFIG_DIR_HELP, add_conf_dir
 from align.distributed import ranks

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from align.artifacts.manifest import json_digest
 from align.artifacts.provenance import git_commit, packages
 from align.artifacts.refs import check_name
-from align.artifacts.store import Store, Version, utc_now
+from align.artifacts.store import Store, utc_now
+from align.artifacts.version import Version
 from align.config.paths import PROJECT
 from align.data.loading.tables import json_line
 from align.errors import UserError

@@ -13,9 +13,10 @@ from align.artifacts.inputs import Input
 from align.artifacts.manifest import json_digest
 from align.artifacts.metrics import HEADLINES, Metric, named_metric, numbers
 from align.artifacts.refs import is_ref
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
 from align.artifacts.sweeps import Job, Sweep
 from align.artifacts.text import short_number, shorten, table
+from align.artifacts.version import Version
 from align.config.compose import compose, expand_sweep
 from align.config.schema import Config
 from align.distributed import ranks

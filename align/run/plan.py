@@ -13,7 +13,8 @@ from align.artifacts.manifest import json_digest
 from align.artifacts.model_files import default_length
 from align.artifacts.provenance import numeric_packages
 from align.artifacts.refs import check_name
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
+from align.artifacts.version import Version
 from align.config.identity import formats_read, identity_config
 from align.config.paths import PROJECT
 from align.config.schema import FORMATS, Config, DataConfig

@@ -9,8 +9,9 @@ from align.artifacts.inputs import Input
 from align.artifacts.manifest import json_digest
 from align.artifacts.provenance import git_commit, packages
 from align.artifacts.remote_code import leave_code
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
 from align.artifacts.tokenizer_files import fingerprint
+from align.artifacts.version import Version
 from align.config.compose import public, to_yaml
 from align.config.paths import PROJECT
 from align.data.build.publish import described

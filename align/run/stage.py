@@ -21,8 +21,9 @@ from align.artifacts import checkpoints, run_lock
 from align.artifacts.claims import claim_inputs, release_run
 from align.artifacts.disk import check_kinds, explain_disk_errors, is_full, remove_tree, write_durably
 from align.artifacts.provenance import process
-from align.artifacts.store import Store, Version, utc_now
+from align.artifacts.store import Store, utc_now
 from align.artifacts.text import human_size
+from align.artifacts.version import Version
 from align.config.compose import compose, public, to_yaml
 from align.config.paths import CONFIG_DIR_HELP, add_conf_dir
 from align.config.schema import Config
@@ -224,7 +225,7 @@ def wandb_id(plan: Plan) -> str:
 
 
 def say_done(plan: Plan) -> int:
-    """Tell that there is nothing to do, and repair `latest` if the run died between publishing and pointing."""
+    """Say that there is nothing to do, and repair `latest` if the run died between publishing and pointing."""
     if ranks.is_main():
         newest = plan.published[-1]
         store = Store.open(plan.cfg.artifacts.root)

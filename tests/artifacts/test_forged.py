@@ -102,4 +102,4 @@ def test_metrics_of_hundreds_of_digits_are_none(store, capsys):
 def test_a_format_that_is_none_is_refused(store, capsys):
     version = publish(store, "prefs", {"records/train.jsonl": b"{}\n"}, type="dataset", format="x")
     status, _, err = align(store, capsys, "data", "check", version.ref)
-    assert status == 2 and "prefs:v1 has rows of the format 'x', which is none" in err
+    assert status == 2 and "prefs:v1 has rows of an unknown format, 'x'" in err

@@ -8,7 +8,8 @@ import pytest
 from align.artifacts.lineage import lineage, tree
 from align.artifacts.lineage_layout import Size, lay_out
 from align.artifacts.lineage_svg import fit, text_width, to_svg
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
+from align.artifacts.version import Version
 from align.cli import main
 from tests.artifacts.versions import publish
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
+from align.artifacts.version import Version
 
 WEIGHTS = (2).to_bytes(8, "little") + b"{}"  # an empty but valid safetensors file
 

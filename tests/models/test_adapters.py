@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from align.artifacts.bases import is_adapter, resolve_base
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
+from align.artifacts.version import Version
 from align.cli import main
 from align.config.compose import compose
 from align.data.loading.examples import load_split

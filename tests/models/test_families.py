@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
+from align.artifacts.version import Version
 from align.cli import main
 from align.data.tokens.chat_template import render
 from align.models.adapters import build_lora

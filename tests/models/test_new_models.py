@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
+from align.artifacts.version import Version
 from align.config.compose import compose
 from align.data.loading.examples import load_split
 from align.errors import UserError

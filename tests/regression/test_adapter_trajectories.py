@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from align.artifacts.bases import is_adapter
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
+from align.artifacts.version import Version
 from tests.conftest import run_command
 from tests.regression import world
 from tests.regression.test_trajectories import PROCESSES, WITHIN_A_SESSION, deepspeed

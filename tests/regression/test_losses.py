@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset
 from numpy import exp, log
 
-from align.artifacts.store import Version
+from align.artifacts.version import Version
 from tests.conftest import run_command
 from tests.regression import world
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from align.artifacts.model_files import tensor_shapes
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
+from align.artifacts.version import Version
 from align.config.paths import PROJECT
 from align.distributed.ranks import free_port
 from tests.conftest import run_command

@@ -10,7 +10,7 @@ import json
 import random
 from pathlib import Path
 
-from align.artifacts.store import Version
+from align.artifacts.version import Version
 
 STEPS = 20
 GLOBAL_BATCH = 8

@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
+from align.artifacts.version import Version
 from align.stages.spec import STAGES
 from tests.conftest import TINY_MODEL
 

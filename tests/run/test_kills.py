@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
+from align.artifacts.version import Version
 from align.config.compose import compose
 from align.run.plan import make_plan
 from align.stages.spec import STAGES

@@ -12,7 +12,8 @@ import numpy as np
 
 from align.artifacts.manifest import json_digest
 from align.artifacts.refs import check_name
-from align.artifacts.store import Store, Version, utc_now
+from align.artifacts.store import Store, utc_now
+from align.artifacts.version import Version
 from align.data.build.publish import Tolerance, publish, published_before, staged
 from align.data.layouts.annotations import beside, own
 from align.data.layouts.formats import LAYOUTS

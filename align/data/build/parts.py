@@ -54,7 +54,7 @@ class PartReader:
         for number, (split, path) in enumerate(self.paths.items()):
             pieces = self._pairs(self.answers[number], split) if self.answers else self._records(path, split)
             for piece in pieces:
-                yield self._mended(replace(piece, record=_with_system(piece.record, self.recipe.system)))
+                yield self._repaired(replace(piece, record=_with_system(piece.record, self.recipe.system)))
 
     def account(self) -> dict[str, dict[str, int]]:
         """How many of the single answers are in a pair, where pairs were made of them."""
@@ -65,7 +65,7 @@ class PartReader:
         prompts = sum(len(each.prompts) for each in self.answers)
         return {"answers": {"in": total, "paired": paired, "in no pair": total - paired, "prompts": prompts}}
 
-    def _mended(self, piece: Piece) -> Piece:
+    def _repaired(self, piece: Piece) -> Piece:
         try:
             record, changes = repair(piece.record, self.recipe.fix)
         except RecordError as error:

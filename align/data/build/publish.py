@@ -10,7 +10,8 @@ from typing import Any
 
 from align.artifacts.inputs import Input
 from align.artifacts.provenance import git_commit, packages
-from align.artifacts.store import Store, Version
+from align.artifacts.store import Store
+from align.artifacts.version import Version
 from align.config.paths import PROJECT
 from align.data.quality.findings import Report, dump
 from align.data.quality.html import to_html

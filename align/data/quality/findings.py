@@ -82,7 +82,7 @@ class Finding:
 
     @property
     def repair(self) -> str:
-        """What `align data import` and `make` take to be rid of it; empty where they can do nothing."""
+        """The option of `align data import` and `make` that removes it; empty if there is none."""
         return REPAIRS.get(self.name, "--drop overlap" if self.name.startswith("overlap_") else "")
 
     @property
