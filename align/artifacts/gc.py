@@ -23,7 +23,7 @@ from align.artifacts.disk import explain_disk_errors, read_regular, remove_tree,
 from align.artifacts.leftovers import find_leftovers
 from align.artifacts.manifest import LARGEST, MANIFEST_FILE
 from align.artifacts.refs import Ref
-from align.artifacts.store import TRASH, Store, utc_now
+from align.artifacts.store import GOING, TRASH, Store, utc_now
 from align.artifacts.sweeps import read_sweeps
 from align.artifacts.tombstones import COLLECTED, Removal, write_removal
 from align.artifacts.version import Version
@@ -125,30 +125,36 @@ def plan_collection(
 def collect(store: Store, plan: Collection) -> list[Version]:
     """Take away what the plan says, each version with a note of who did it; returns those that went.
 
-    A version is hidden by a rename, then aliases, pins, claims and new children are looked at once more, and only
-    then is it deleted: whoever moves an alias or claims a version looks afterwards whether it is there. Died in
-    between, a version that is wanted is brought back by the next collection.
+    That a version may go is announced by a file first, and whoever claims a version waits while there is one, so that
+    nobody who has it sees it vanish. It is then hidden by a rename, aliases, pins, claims and new children are looked
+    at once more, and only then is it deleted: whoever moves an alias or claims a version looks afterwards whether it
+    is there. Died in between, a version that is wanted is brought back by the next collection.
     """
     gone = []
     bring_back(store, plan)
     for version in plan.remove:
         home = store.home(version.name)
         with explain_disk_errors(f"remove {version.ref}", home):
-            if _wanted(store, plan, version.ref):
-                continue
-            removal = Removal(version.ref, version.digest, COLLECTED, utc_now(), who())
-            write_removal(home, version.number, removal)
-            trash = home / unique_name(f"{TRASH}{version.path.name}-{processes.tag()}-")
-            try:
-                os.rename(version.path, trash)
-            except FileNotFoundError:
-                continue  # another collection was first
-            if _wanted(store, plan, version.ref):
-                os.rename(trash, version.path)
-                sync_folder(home)
-                continue
+            # Whoever claims it from here on waits until this is decided; whoever came before is seen by `_wanted`.
+            with _announced(home, version.path.name):
+                if _wanted(store, plan, version.ref):
+                    continue
+                removal = Removal(version.ref, version.digest, COLLECTED, utc_now(), who())
+                write_removal(home, version.number, removal)
+                trash = home / unique_name(f"{TRASH}{version.path.name}-{processes.tag()}-")
+                try:
+                    os.rename(version.path, trash)
+                    if _wanted(store, plan, version.ref):
+                        os.rename(trash, version.path)
+                        sync_folder(home)
+                        continue
+                    # Renamed again before anything in it is deleted: another collection brings back a whole one only.
+                    condemned = home / unique_name(f"{TRASH}left-{processes.tag()}-")
+                    os.rename(trash, condemned)
+                except FileNotFoundError:
+                    continue  # another collection was first: it took the version away, or brought it back
             sync_folder(home)
-            remove_tree(trash)
+            remove_tree(condemned)
             gone.append(version)
     for path in plan.leftovers:
         with explain_disk_errors(f"remove {path}", path), contextlib.suppress(FileNotFoundError):
@@ -162,6 +168,17 @@ def collect(store: Store, plan: Collection) -> list[Version]:
     for claim in plan.claims:
         claim.file.unlink(missing_ok=True)
     return gone
+
+
+@contextlib.contextmanager
+def _announced(home: Path, folder: str) -> Iterator[None]:
+    """Say in the block that a version may go (`folder` is its folder's name)."""
+    announcement = home / unique_name(f"{GOING}{folder}-{processes.tag()}-")
+    announcement.touch()
+    try:
+        yield
+    finally:
+        announcement.unlink(missing_ok=True)
 
 
 def bring_back(store: Store, plan: Collection) -> None:

@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from align.artifacts.store import STAGING, TRASH, Store
+from align.artifacts.store import GOING, STAGING, TRASH, Store
 from align.distributed import processes
 
 INCOMING = ".incoming-"
 WRITING = ".writing-"
+_PREFIXES = (STAGING, INCOMING, TRASH, GOING, WRITING)
 _OWNER = re.compile(r"([0-9a-f]{8}\.[0-9]+\.[0-9]*)-[0-9a-f]{32}$")
 _DAY = 86400.0
 _HOUR = 3600.0
@@ -60,4 +61,4 @@ def _hidden(store: Store) -> Iterator[Path]:
             folders += (home / "aliases").iterdir()
     for folder in folders:
         with contextlib.suppress(OSError):
-            yield from (path for path in folder.iterdir() if path.name.startswith((STAGING, INCOMING, TRASH, WRITING)))
+            yield from (path for path in folder.iterdir() if path.name.startswith(_PREFIXES))

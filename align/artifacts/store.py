@@ -36,7 +36,8 @@ _VERSION_FOLDER = re.compile(r"v(\d{4}|[1-9]\d{4,})", re.ASCII)
 _IDENTITY = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
 STAGING = ".staging-"
 TRASH = ".trash-"
-_BROUGHT_BACK = 1.0  # seconds that gc takes at most between hiding a version and bringing it back
+GOING = ".going-"
+_DECIDED = 1.0  # seconds that gc takes at most to decide whether a version goes
 _ALIASES = "aliases"
 _RUN_FOLDERS = ("holders", "checkpoints", "output", "errors", "tokenizer", "wandb")
 _RUN_FILES = ("run.json", "config.yaml", "metrics.jsonl", "samples.jsonl", "progress.json")
@@ -306,14 +307,19 @@ class Store:
         return version
 
     def _is_there(self, version: Version) -> bool:
-        """Whether a version is there; one that `gc` has hidden and not deleted yet is waited for, a second at most."""
-        until = time.monotonic() + _BROUGHT_BACK
-        while not version.path.is_dir():
-            hidden = any(self.home(version.name).glob(f"{TRASH}{version.path.name}-*"))
-            if not hidden or time.monotonic() > until:
-                return version.path.is_dir()
+        """Whether a version is there; while `gc` decides whether it goes this waits, a second at most.
+
+        `gc` announces first and looks at claims and aliases afterwards; a claim or an alias is made before this is
+        called. So either `gc` has seen it and the version stays, or this sees the announcement.
+        """
+        until = time.monotonic() + _DECIDED
+        deciding = tuple(f"{prefix}{version.path.name}-" for prefix in (GOING, TRASH))
+        while time.monotonic() < until and any(
+            name.startswith(deciding) and processes.is_alive(name.split("-")[-2]) is not False
+            for name in _list(self.home(version.name))
+        ):
             time.sleep(0.01)
-        return True
+        return version.path.is_dir()
 
     def point(self, version: Version, alias: str = LATEST, *, expect: int | None = None) -> None:
         """Move an alias to a version; `latest` moves forward only. Does nothing where it is there already.

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -315,6 +316,64 @@ def test_a_claim_after_the_first_look_is_seen_by_the_second(store, two, monkeypa
         real(old, new)
 
     monkeypatch.setattr(os, "rename", claimed_in_between)
+    assert collect(store, plan) == [] and store.version("sft", 1) == two[0]
+
+
+def test_a_claimed_version_never_vanishes(store, two, monkeypatch):
+    """Whoever claims a version between gc's first look and its rename has it only when gc has decided."""
+    plan = plan_collection(store, grace_days=0)
+    claimer = threading.Thread(target=store.claim, args=(two[0],))
+    waited = []
+    real = os.rename
+
+    def claimed_just_before(old, new):
+        if ".trash-v0001" in str(new):
+            claimer.start()
+            claimer.join(0.2)
+            waited.append(claimer.is_alive())
+        real(old, new)
+
+    monkeypatch.setattr(os, "rename", claimed_just_before)
+    assert collect(store, plan) == [] and waited == [True]
+    claimer.join(10)
+    assert two[0].path.is_dir() and not claimer.is_alive()
+
+
+def test_a_collection_that_died_keeps_nobody_waiting(store, two, monkeypatch):
+    mine = processes.tag().split(".")
+    dead = store.root / "sft" / f".going-v0001-{mine[0]}.{DEAD}.{mine[2]}-{'0' * 32}"
+    dead.touch()
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waits"))
+    assert store.claim(two[0]) == two[0]
+    assert plan_collection(store, grace_days=0).leftovers == [dead]
+
+
+def test_a_version_that_is_being_deleted_is_not_brought_back(store, two, monkeypatch):
+    """Another collection sees a claim that came too late: what is half deleted stays away."""
+    plan = plan_collection(store, grace_days=0)
+    real = gc.remove_tree
+
+    def claimed_too_late(folder):
+        claims.claim(store.root, "sft", 1)
+        gc.bring_back(store, plan_collection(store, grace_days=0))
+        assert not two[0].path.exists()
+        real(folder)
+
+    monkeypatch.setattr(gc, "remove_tree", claimed_too_late)
+    assert [version.ref for version in collect(store, plan)] == ["sft:v1"]
+
+
+def test_a_version_that_another_collection_brings_back_stays(store, two, monkeypatch):
+    plan = plan_collection(store, grace_days=0)
+    real = gc._wanted
+
+    def brought_back_meanwhile(*arguments):
+        if not two[0].path.exists():
+            (hidden,) = (store.root / "sft").glob(".trash-v0001-*")
+            hidden.rename(two[0].path)
+        return real(*arguments)
+
+    monkeypatch.setattr(gc, "_wanted", brought_back_meanwhile)
     assert collect(store, plan) == [] and store.version("sft", 1) == two[0]
 
 

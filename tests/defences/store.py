@@ -35,9 +35,23 @@ DEFENCES = (
     Defence(
         "gc looks again after it has hidden a version",
         "artifacts/gc.py",
-        "            if _wanted(store, plan, version.ref):\n                os.rename(trash, version.path)",
-        "            if False:\n                os.rename(trash, version.path)",
+        "                    if _wanted(store, plan, version.ref):\n                        os.rename(trash, version.path)",
+        "                    if False:\n                        os.rename(trash, version.path)",
         f"{_GC}::test_a_claim_after_the_first_look_is_seen_by_the_second",
+    ),
+    Defence(
+        "gc announces that a version may go",
+        "artifacts/gc.py",
+        "    announcement.touch()\n",
+        "",
+        f"{_GC}::test_a_claimed_version_never_vanishes",
+    ),
+    Defence(
+        "gc deletes only what no other collection can bring back",
+        "artifacts/gc.py",
+        "                    os.rename(trash, condemned)\n",
+        "                    condemned = trash\n",
+        f"{_GC}::test_a_version_that_is_being_deleted_is_not_brought_back",
     ),
     Defence(
         "claiming a version that is gone is an error",
