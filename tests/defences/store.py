@@ -35,8 +35,8 @@ DEFENCES = (
     Defence(
         "gc looks again after it has hidden a version",
         "artifacts/gc.py",
-        "                    if _wanted(store, plan, version.ref):\n                        os.rename(trash, version.path)",
-        "                    if False:\n                        os.rename(trash, version.path)",
+        "if _wanted(store, plan, version.ref):\n                        os.rename(trash, version.path)",
+        "if False:\n                        os.rename(trash, version.path)",
         f"{_GC}::test_a_claim_after_the_first_look_is_seen_by_the_second",
     ),
     Defence(
