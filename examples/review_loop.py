@@ -106,6 +106,6 @@ if __name__ == "__main__":
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
     parser.add_argument("--policy", default="sft:latest")
     parser.add_argument("--seed", type=int, default=0, help="of the answers and of training")
-    asked = parser.parse_args()
-    seeds = {"sample": [f"sample.seed={asked.seed}"], "dpo": [f"trainer.seed={asked.seed}"]}
-    main(asked.artifacts, asked.policy, seeds)
+    arguments = parser.parse_args()
+    seeds = {"sample": [f"sample.seed={arguments.seed}"], "dpo": [f"trainer.seed={arguments.seed}"]}
+    main(arguments.artifacts, arguments.policy, seeds)
