@@ -125,17 +125,17 @@ def plan_collection(
 def collect(store: Store, plan: Collection) -> list[Version]:
     """Take away what the plan says, each version with a note of who did it; returns those that went.
 
-    That a version may go is announced by a file first, and whoever claims a version waits while there is one, so that
-    nobody who has it sees it vanish. It is then hidden by a rename, aliases, pins, claims and new children are looked
-    at once more, and only then is it deleted: whoever moves an alias or claims a version looks afterwards whether it
-    is there. Died in between, a version that is wanted is brought back by the next collection.
+    For each version `collect` writes an announcement, checks aliases, pins, claims and new children, hides the version
+    by a rename, checks again, and only then deletes it. A process that claims a version or points an alias at it waits
+    while there is an announcement, then checks that the version is still there: a claimed version never disappears.
+    If a collection dies halfway, the next one brings back what is wanted.
     """
     gone = []
     bring_back(store, plan)
     for version in plan.remove:
         home = store.home(version.name)
         with explain_disk_errors(f"remove {version.ref}", home):
-            # Whoever claims it from here on waits until this is decided; whoever came before is seen by `_wanted`.
+            # A later claim waits for the decision; `_wanted` sees an earlier one.
             with _announced(home, version.path.name):
                 if _wanted(store, plan, version.ref):
                     continue
@@ -148,7 +148,7 @@ def collect(store: Store, plan: Collection) -> list[Version]:
                         os.rename(trash, version.path)
                         sync_folder(home)
                         continue
-                    # Renamed again before anything in it is deleted: another collection brings back a whole one only.
+                    # Another collection must not bring back a half-deleted version.
                     condemned = home / unique_name(f"{TRASH}left-{processes.tag()}-")
                     os.rename(trash, condemned)
                 except FileNotFoundError:

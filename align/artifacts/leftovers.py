@@ -5,7 +5,6 @@ else touches it, however old it looks.
 """
 
 import contextlib
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ from align.distributed import processes
 INCOMING = ".incoming-"
 WRITING = ".writing-"
 _PREFIXES = (STAGING, INCOMING, TRASH, GOING, WRITING)
-_OWNER = re.compile(r"([0-9a-f]{8}\.[0-9]+\.[0-9]*)-[0-9a-f]{32}$")
 _DAY = 86400.0
 _HOUR = 3600.0
 
@@ -29,7 +27,7 @@ def find_leftovers(store: Store, grace_days: float) -> list[Path]:
     """
     leftovers = []
     for path in _hidden(store):
-        alive = owner_is_alive(path)
+        alive = processes.owner_is_alive(path.name)
         if alive:
             continue
         least = 0.0 if alive is False else _DAY if path.name.startswith((STAGING, INCOMING)) else _HOUR
@@ -38,12 +36,6 @@ def find_leftovers(store: Store, grace_days: float) -> list[Path]:
             if time.time() - last_change(path) >= max(grace_days * _DAY, least):
                 leftovers.append(path)
     return sorted(leftovers)
-
-
-def owner_is_alive(path: Path) -> bool | None:
-    """Whether the process that owns a hidden folder is alive; None where that is not known."""
-    match = _OWNER.search(path.name)
-    return processes.is_alive(match[1]) if match else None
 
 
 def last_change(path: Path) -> float:

@@ -307,15 +307,15 @@ class Store:
         return version
 
     def _is_there(self, version: Version) -> bool:
-        """Whether a version is there; while `gc` decides whether it goes this waits, a second at most.
+        """Whether a version is there; waits at most a second while `gc` decides whether it goes.
 
-        `gc` announces first and looks at claims and aliases afterwards; a claim or an alias is made before this is
-        called. So either `gc` has seen it and the version stays, or this sees the announcement.
+        Call it after the claim or the alias is written. `gc` announces first and checks afterwards, so either it sees
+        the claim and keeps the version, or this sees the announcement.
         """
         until = time.monotonic() + _DECIDED
         deciding = tuple(f"{prefix}{version.path.name}-" for prefix in (GOING, TRASH))
         while time.monotonic() < until and any(
-            name.startswith(deciding) and processes.is_alive(name.split("-")[-2]) is not False
+            name.startswith(deciding) and processes.owner_is_alive(name) is not False
             for name in _list(self.home(version.name))
         ):
             time.sleep(0.01)

@@ -14,7 +14,7 @@ from align.artifacts import claims
 from align.artifacts.aliases import who
 from align.artifacts.digests import algorithm_of, hash_file
 from align.artifacts.disk import clone_file, explain_disk_errors, make_folder, sync_folder, unique_name, write_durably
-from align.artifacts.leftovers import INCOMING, last_change, owner_is_alive
+from align.artifacts.leftovers import INCOMING, last_change
 from align.artifacts.manifest import MANIFEST_FILE, Manifest
 from align.artifacts.refs import LATEST, Ref
 from align.artifacts.remote import Remote
@@ -235,7 +235,7 @@ def _claim(home: Path, prefix: str) -> Path:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    alive = owner_is_alive(folder)
+    alive = processes.owner_is_alive(folder.name)
     if alive is None:
         return time.time() - last_change(folder) > _SILENT
     # This process's own, and not active: a pull that failed.

@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 
 _TAG = re.compile(r"([0-9a-f]{8})\.([1-9][0-9]{0,9})\.([0-9]*)", re.ASCII)
+_OWNER = re.compile(r"([0-9a-f]{8}\.[0-9]+\.[0-9]*)-[0-9a-f]{32}$")
 
 
 def boot() -> str:
@@ -55,6 +56,16 @@ def is_alive(text: str) -> bool | None:
     if match is None or match[1] != place():
         return None
     return start_of(int(match[2])) == match[3]
+
+
+def owner_is_alive(name: str) -> bool | None:
+    """Whether the process that owns a hidden file or folder is alive; None where that is not known.
+
+    Args:
+        name: of the file; it ends in the owner's tag and 32 random hex digits.
+    """
+    match = _OWNER.search(name)
+    return is_alive(match[1]) if match else None
 
 
 def users_of(file: Path) -> list[int]:

@@ -320,7 +320,7 @@ def test_a_claim_after_the_first_look_is_seen_by_the_second(store, two, monkeypa
 
 
 def test_a_claimed_version_never_vanishes(store, two, monkeypatch):
-    """Whoever claims a version between gc's first look and its rename has it only when gc has decided."""
+    """A claim made between gc's first check and its rename waits until gc has decided."""
     plan = plan_collection(store, grace_days=0)
     claimer = threading.Thread(target=store.claim, args=(two[0],))
     waited = []
